@@ -1,0 +1,28 @@
+"""What every test shares: seeds, the hypothesis profile, threads and the optional shared folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+# derandomize: the same examples on every run, so that a failure is the change's own
+settings.register_profile("serank", deadline=None, derandomize=True)
+settings.load_profile("serank")
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder beside the repository with the data and fixtures that are not part of it."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared folder at {folder}, which is not part of the repository")
+    return folder
