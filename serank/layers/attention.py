@@ -1,0 +1,167 @@
+"""Selective rank-aware attention (SeRank) of SeRankDet.
+
+Dai et al., "Pick of the Bunch", IEEE TGRS 2024, equations 1 to 8.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["SeRankAttention", "rank_size"]
+
+
+def rank_size(channels: int, level: int, offset: int = 3) -> int:
+    """How many points a channel keeps at an encoder level (equation 2).
+
+    `K = 2 ** floor(log2(channels) + offset - 2 * (level - 1))`, at least 1.
+
+    Args:
+        channels: channels of the map at this level, >= 1.
+        level: encoder level, 1 for the finest.
+        offset: the paper's o, 3 by default; its ablation goes from 1 to 5.
+
+    Returns:
+        K, a power of two. For 64, 128, 256, 512, 1024 channels at levels 1 to 5: 512, 256, 128, 64, 32.
+
+    Raises:
+        ValueError: `channels` or `level` is below 1.
+    """
+    if channels < 1 or level < 1:
+        raise ValueError(f"channels and level must be >= 1; got channels={channels}, level={level}")
+    # bit_length gives floor(log2) exactly, where math.log2 may round up just below a power of two
+    return int(2 ** max(0, channels.bit_length() - 1 + offset - 2 * (level - 1)))
+
+
+def positional_values(index: Tensor, width: int, table_width: int, dtype: torch.dtype) -> Tensor:
+    """Entries of the sinusoidal table at flat positions `index` of a map of the given width.
+
+    The table is `E[row, 0::2] = sin(row * d)`, `E[row, 1::2] = cos(row * d)` with
+    `d = exp(-log(10000) * arange(0, table_width, 2) / table_width)`. Only the ranked points are read, so they are
+    computed from their rows and columns and no table is built.
+
+    Args:
+        index: `(...)` int64, `row * width + column`.
+        width: columns of the map.
+        table_width: columns of the table, which sets the frequencies.
+        dtype: floating dtype to compute in.
+
+    Returns:
+        `(...)` of `dtype`, in [-1, 1].
+    """
+    row = (index // width).to(dtype)
+    column = index % width
+    odd = column % 2
+    angle = row * torch.exp((column - odd).to(dtype) * (-math.log(10000.0) / table_width))
+    return torch.where(odd == 0, angle.sin(), angle.cos())
+
+
+class SeRankAttention(nn.Module):
+    """Selective rank-aware attention: channels attend to each other through their K strongest points.
+
+    Per channel the K largest values, kept in spatial order, form F `(C, K)`; P are the values of a sinusoidal table at
+    those points; T = F + P. With Q = T Wq and K = T Wk, the matrix A = Q K^T `(C, C)` is normalised by its own mean
+    and (unbiased) standard deviation, per sample, passed through softmax over its last axis, and the output is
+    `(1 + A) X`, 1 the identity. The ranking, A and its softmax are computed in float32 under autocast too.
+
+    Args:
+        k: points kept per channel, see `rank_size`. A map with fewer points pads the ranked vector with zeros.
+        positional_encoding: add P (`False` for the paper's ablation).
+        table_width: columns of the positional table. `None` means the map's own width (paper); the released code has
+            a fixed table of 512, 256, 128, 64, 32 by level.
+        select: `"before"` ranks the map as above. `"after"` is the ablation that ranks after the attention map:
+            A = X X^T over all points, the k largest entries of each row of A kept, no projection or encoding.
+
+    Shape: `(B, C, H, W) -> (B, C, H, W)`, any C, H, W >= 1, floating dtype and memory format kept.
+
+    Raises:
+        ValueError: `k` or `table_width` below 1, or an unknown `select`.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        *,
+        positional_encoding: bool = True,
+        table_width: int | None = None,
+        select: str = "before",
+    ) -> None:
+        super().__init__()
+        if k < 1:
+            raise ValueError(f"k must be >= 1; got {k}")
+        if table_width is not None and table_width < 1:
+            raise ValueError(f"table_width must be >= 1 or None; got {table_width}")
+        if select not in ("before", "after"):
+            raise ValueError(f'select must be "before" or "after"; got {select!r}')
+        self.k = k
+        self.positional_encoding = positional_encoding
+        self.table_width = table_width
+        self.select = select
+        if select == "before":
+            self.query = nn.Linear(k, 2 * k, bias=False)
+            self.key = nn.Linear(k, 2 * k, bias=False)
+
+    def extra_repr(self) -> str:
+        """Arguments shown by `print(module)`."""
+        return f"k={self.k}, positional_encoding={self.positional_encoding}, select={self.select!r}"
+
+    def rank(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The K largest values of each channel in spatial order.
+
+        Args:
+            x: `(B, C, H, W)`.
+
+        Returns:
+            Values `(B, C, min(K, H * W))` in x's dtype, and their flat positions, int64.
+        """
+        points = x.flatten(2)
+        k = min(self.k, points.shape[2])
+        index = points.topk(k, dim=2, sorted=False).indices.sort(dim=2).values
+        return points.gather(2, index), index
+
+    def attention(self, x: Tensor) -> Tensor:
+        """The softmax-normalised channel attention A, `(B, C, H, W) -> (B, C, C)` float32 (float64 for float64)."""
+        if self.select == "after":
+            points = _at_least_float32(x).flatten(2)
+            scores = _standardise(points @ points.transpose(1, 2))
+            if self.k < scores.shape[2]:
+                kth = scores.topk(self.k, dim=2).values[..., -1:]
+                scores = scores.masked_fill(scores < kth, -math.inf)
+            return scores.softmax(2)
+        values, index = self.rank(x)
+        tokens = _at_least_float32(values)
+        if self.positional_encoding:
+            width = x.shape[3]
+            tokens = tokens + positional_values(index, width, self.table_width or width, tokens.dtype)
+        missing = self.k - tokens.shape[2]
+        if missing > 0:
+            tokens = F.pad(tokens, (0, missing))
+        # F.linear, since the weights of a half-precision module are not of the tokens' dtype
+        query, key = (F.linear(tokens, layer.weight.to(tokens.dtype)) for layer in (self.query, self.key))
+        return _standardise(query @ key.transpose(1, 2)).softmax(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W) -> (B, C, H, W)`."""
+        with torch.autocast(x.device.type, enabled=False):
+            mix = self.attention(x)
+            mix = (mix + torch.eye(x.shape[1], dtype=mix.dtype, device=mix.device)).to(x.dtype)
+            if x.is_contiguous(memory_format=torch.channels_last):
+                # (H * W, C) rows are contiguous here, and the product keeps the format
+                rows = x.permute(0, 2, 3, 1).flatten(1, 2)
+                return (rows @ mix.transpose(1, 2)).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+            return (mix @ x.flatten(2)).reshape(x.shape)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _standardise(scores: Tensor) -> Tensor:
+    """`(B, C, C)` minus its mean over its unbiased standard deviation, per sample."""
+    if scores.shape[1] == 1:  # the deviation of one value is undefined; what is left of it is 0
+        return torch.zeros_like(scores) * scores
+    deviation = scores.std((1, 2), keepdim=True)
+    return (scores - scores.mean((1, 2), keepdim=True)) / (deviation + 1e-5)
