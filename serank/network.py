@@ -1,0 +1,263 @@
+"""SeRankDet, the network.
+
+Dai et al., "Pick of the Bunch: Detecting Infrared Small Targets Beyond Hit-Miss Trade-Offs via Selective
+Rank-Aware Attention", IEEE TGRS 2024. Five encoder levels of `DDC` and `SeRankAttention`, four decoder steps with
+`LSFF` skips, and six logit maps for deep supervision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from serank.checkpoints import Pretrained
+from serank.detect import Detector
+from serank.frames import FrameSpec
+from serank.layers.attention import SeRankAttention, rank_size
+from serank.layers.ddc import BRANCHES, DDC, DifferenceConv2d, conv_bn_relu
+from serank.layers.lsff import LSFF
+from serank.metrics import check_threshold
+
+__all__ = ["STRIDE", "SeRankDet"]
+
+LEVELS = 5
+STRIDE = 2 ** (LEVELS - 1)
+"""Sides are padded to a multiple of this inside the network and cropped back."""
+
+
+class PlainBlock(nn.Sequential):
+    """Two 3x3 convolutions with batch norm and ReLU: what DDC is compared with in the paper's ablation.
+
+    Shape: `(B, in_channels, H, W) -> (B, out_channels, H, W)`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
+        super().__init__(
+            conv_bn_relu(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)),
+            conv_bn_relu(nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)),
+        )
+
+
+class DecoderStep(nn.Module):
+    """Upsample, match the skip's channels, fuse, refine.
+
+    Shape: skip `(B, C, H, W)`, deeper `(B, 2C, H/2, W/2)` -> `(B, C, H, W)`.
+    """
+
+    def __init__(self, channels: int, *, fusion: str, fusion_maps: int, theta: float, bias: bool) -> None:
+        super().__init__()
+        self.reduce = conv_bn_relu(nn.Conv2d(2 * channels, channels, 3, padding=1, bias=bias))
+        self.fuse = LSFF(channels, mode=fusion, maps=fusion_maps)
+        self.refine = nn.Sequential(
+            conv_bn_relu(nn.Conv2d(self.fuse.out_channels, channels, 3, padding=1, bias=bias)),
+            conv_bn_relu(DifferenceConv2d(channels, channels, theta, bias)),
+            conv_bn_relu(nn.Conv2d(channels, channels, 3, padding=1, bias=bias)),
+        )
+
+    def forward(self, skip: Tensor, deeper: Tensor) -> Tensor:
+        decoded = self.reduce(F.interpolate(deeper, scale_factor=2, mode="bilinear", align_corners=False))
+        refined: Tensor = self.refine(self.fuse(skip, decoded))
+        return refined
+
+
+class SeRankDet(nn.Module, Detector, Pretrained):
+    """Selective rank-aware detection network for infrared small targets.
+
+    `SeRankDet.from_pretrained("sirst")` gives a trained one, `detect` runs it on frames. Building one touches neither
+    network nor disk, and `config` holds the arguments that build it again.
+
+    The defaults are the paper's graph, but for the stem: the first DDC's vanilla and dilated branches go from the
+    frame's channels straight to `width`, where the paper's in -> in convolutions would squeeze a one-channel frame
+    through a single channel. `stem_channels=in_channels` gives the paper's stem.
+
+    Args:
+        in_channels: channels of the input, 1 for grey frames.
+        width: channels of the finest level; level i has `width * 2 ** (i - 1)`. The paper uses 64.
+        stem_channels: hidden channels of the first DDC; `None` means `width`.
+        rank_offset: o of equation 2, which sets K of each level's attention.
+        encoder: `"ddc"` or `"plain"` (two 3x3 convolutions, ablation).
+        branches: branches of each DDC, see `serank.layers.ddc.BRANCHES` (ablation).
+        merge_kernel: side of DDC's merging convolution, 1 (paper) or 3 (released code).
+        theta: weight of the difference term in every difference convolution.
+        attention: `"serank"`, `"after"` (rank after the attention map, ablation) or `"none"` (ablation).
+        positional_encoding: add the sinusoidal encoding to the ranked points.
+        table_size: columns of the positional table at level 1, halved by level; `None` means the map's own width
+            (paper), 512 is the released code's.
+        fusion: mode of `LSFF`: `"select"` (paper), `"gated"` (released code) or `"concat"` (ablation).
+        per_channel_fusion: one gate for each channel in mode `"select"` instead of one for all.
+        bias: give every convolution a bias, as the released code does.
+        mean: subtracted from grey values in [0, 1] before the network; a number, or one for each input channel.
+        std: divides the result; like `mean`.
+        working_size: longest side in pixels to which `detect` scales a frame; `None` leaves its size.
+        scale_range: least and largest factor of that scaling.
+        tile: side of the tiles into which `detect` cuts larger frames, in scaled pixels.
+        overlap: pixels that neighbouring tiles share.
+        threshold: probability above which `detect` takes a pixel as target, unless it is told another.
+
+    Attributes:
+        config: the arguments above, JSON-able.
+        frame_spec: how frames are prepared, `serank.frames.FrameSpec`.
+
+    Raises:
+        ValueError: an argument is out of its range; the message names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 1,
+        width: int = 64,
+        stem_channels: int | None = None,
+        rank_offset: int = 3,
+        encoder: str = "ddc",
+        branches: Sequence[str] = BRANCHES,
+        merge_kernel: int = 1,
+        theta: float = 0.7,
+        attention: str = "serank",
+        positional_encoding: bool = True,
+        table_size: int | None = None,
+        fusion: str = "select",
+        per_channel_fusion: bool = False,
+        bias: bool = False,
+        mean: float | Sequence[float] = 0.5,
+        std: float | Sequence[float] = 0.25,
+        working_size: int | None = None,
+        scale_range: Sequence[float] = (0.5, 2.5),
+        tile: int = 1024,
+        overlap: int = 128,
+        threshold: float = 0.5,
+    ) -> None:
+        arguments = locals()
+        super().__init__()
+        self.config: dict[str, Any] = {
+            name: np.asarray(value).tolist() if isinstance(value, (tuple, np.generic)) else value
+            for name, value in arguments.items()
+            if name not in ("self", "__class__")
+        }
+        self.frame_spec = FrameSpec(mean, std, working_size, scale_range, tile, overlap)
+        self.threshold = check_threshold(threshold)
+        for name, values in (("mean", mean), ("std", std)):
+            if np.ndim(values) and np.shape(values) != (in_channels,):
+                raise ValueError(f"{name} must be one number or {in_channels}, one for each channel; got {values}")
+        for name, value in (("in_channels", in_channels), ("width", width)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1; got {value}")
+        if encoder not in ("ddc", "plain"):
+            raise ValueError(f'encoder must be "ddc" or "plain"; got {encoder!r}')
+        if attention not in ("serank", "after", "none"):
+            raise ValueError(f'attention must be "serank", "after" or "none"; got {attention!r}')
+        self.in_channels = in_channels
+        channels = [width * 2**level for level in range(LEVELS)]
+
+        def block(level: int) -> nn.Module:
+            source = channels[level - 1] if level else in_channels
+            if encoder == "plain":
+                return PlainBlock(source, channels[level], bias)
+            stem = width if stem_channels is None else stem_channels
+            return DDC(
+                source,
+                channels[level],
+                hidden_channels=None if level else stem,
+                branches=branches,
+                merge_kernel=merge_kernel,
+                theta=theta,
+                bias=bias,
+            )
+
+        def attend(level: int) -> nn.Module:
+            if attention == "none":
+                return nn.Identity()
+            return SeRankAttention(
+                rank_size(channels[level], level + 1, rank_offset),
+                positional_encoding=positional_encoding,
+                table_width=None if table_size is None else max(1, table_size // 2**level),
+                select="before" if attention == "serank" else "after",
+            )
+
+        self.encoder = nn.ModuleList(block(level) for level in range(LEVELS))
+        self.attention = nn.ModuleList(attend(level) for level in range(LEVELS))
+        self.decoder = nn.ModuleList(
+            DecoderStep(c, fusion=fusion, fusion_maps=c if per_channel_fusion else 1, theta=theta, bias=bias)
+            for c in channels[:-1]
+        )
+        self.head = nn.Conv2d(width, 1, 1)
+        self.side_heads = nn.ModuleList(nn.Conv2d(c, 1, 3, padding=1) for c in channels)
+
+    def decode(self, x: Tensor) -> list[Tensor]:
+        """Decoder maps d2, d3, d4, d5 and the deepest encoder map e5, finest first.
+
+        Args:
+            x: `(B, in_channels, H, W)`, H and W multiples of `STRIDE`.
+
+        Returns:
+            Five maps; the i-th is `(B, width * 2 ** i, H / 2 ** i, W / 2 ** i)`.
+        """
+        skips: list[Tensor] = []
+        for level, (block, attend) in enumerate(zip(self.encoder, self.attention, strict=True)):
+            x = attend(block(F.max_pool2d(x, 2) if level else x))
+            skips.append(x)
+        maps = [skips.pop()]
+        for step, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
+            maps.append(step(skip, maps[-1]))
+        return maps[::-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of every pixel.
+
+        Args:
+            x: `(B, in_channels, H, W)` float, H and W >= 1, normalised as the checkpoint expects.
+
+        Returns:
+            `(B, 1, H, W)` logits; sigmoid gives target probability.
+
+        Raises:
+            ValueError: wrong dimensions, channels or an empty side.
+        """
+        logits: Tensor = self.head(self.decode(self._pad(x))[0])
+        return _take(logits, *x.shape[2:])
+
+    def forward_deep(self, x: Tensor) -> list[Tensor]:
+        """The six logit maps of deep supervision.
+
+        Args:
+            x: as for `forward`.
+
+        Returns:
+            Six `(B, 1, H, W)` maps: the side outputs of d2, d3, d4, d5 and e5, upsampled bilinearly to the input's
+            size, then the final one.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        maps = self.decode(self._pad(x))
+        outputs = [head(m) for head, m in zip(self.side_heads, maps, strict=True)]
+        outputs[1:] = [
+            F.interpolate(o, scale_factor=2.0**level, mode="bilinear", align_corners=False)
+            for level, o in enumerate(outputs[1:], start=1)
+        ]
+        outputs.append(self.head(maps[0]))
+        return [_take(o, *x.shape[2:]) for o in outputs]
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """Checks `x` and repeats its last row and column up to multiples of `STRIDE`."""
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"x must have shape (B, {self.in_channels}, H, W) for this network; got {tuple(x.shape)}")
+        height, width = x.shape[2:]
+        if height < 1 or width < 1:
+            raise ValueError(f"x must have H and W >= 1; got {height}x{width}")
+        return _take(x, *((side + STRIDE - 1) // STRIDE * STRIDE for side in (height, width)))
+
+
+def _take(x: Tensor, height: int, width: int) -> Tensor:
+    """The first rows and columns of `x`; beyond its sides the last ones repeat.
+
+    By index and not by F.pad and slices, whose sizes torch.export can't prove to fit.
+    """
+    for axis, side in ((2, height), (3, width)):
+        x = x.index_select(axis, torch.arange(side, device=x.device).clamp(max=x.shape[axis] - 1))
+    return x

@@ -1,0 +1,231 @@
+"""The whole network: shapes, gradients, batch independence, memory format, compile and export, stable names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from serank import SeRankDet
+from serank.layers import SeRankAttention
+
+SNAPSHOT = Path(__file__).parent / "data" / "state_dict.json"
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "paper's stem": {"stem_channels": 1},
+    "released graph": {
+        "in_channels": 3,
+        "stem_channels": 3,
+        "merge_kernel": 3,
+        "table_size": 512,
+        "fusion": "gated",
+        "bias": True,
+    },
+    "plain encoder": {"encoder": "plain"},
+    "no attention": {"attention": "none"},
+    "no encoding": {"positional_encoding": False},
+    "rank after": {"attention": "after"},
+    "concatenation": {"fusion": "concat"},
+    "a gate per channel": {"per_channel_fusion": True},
+    "difference branch": {"branches": ["difference"]},
+    "two branches": {"branches": ["dilated", "vanilla"]},
+    "offset 1": {"rank_offset": 1},
+    "offset 5": {"rank_offset": 5},
+}
+
+
+@pytest.fixture(params=VARIANTS, ids=str)
+def variant(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return VARIANTS[request.param]
+
+
+def small(**arguments: Any) -> SeRankDet:
+    """A narrow network whose batch norms have been given statistics, as after training."""
+    model = SeRankDet(**{"width": 4, **arguments})
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_variants_give_one_logit_a_pixel(variant: dict[str, Any]) -> None:
+    model = small(**variant)
+    x = torch.randn(2, model.in_channels, 40, 56)
+    outputs = model.forward_deep(x)
+    assert [tuple(o.shape) for o in outputs] == [(2, 1, 40, 56)] * 6
+    assert all(o.isfinite().all() for o in outputs)
+    torch.testing.assert_close(model(x), outputs[-1])
+
+
+def test_every_parameter_learns(variant: dict[str, Any]) -> None:
+    model = SeRankDet(**{"width": 4, **variant}).train()
+    x = torch.randn(2, model.in_channels, 48, 64)
+    torch.stack([o.square().mean() for o in model.forward_deep(x)]).sum().backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    # what a following batch norm cancels gets no gradient, and gamma starts at 0 and holds its branch back at first
+    idle = {n for n, p in model.named_parameters() if p.grad is not None and not p.grad.any()}
+    assert all(".bias" in n or ".fuse." in n for n in idle), idle
+
+
+@given(height=st.integers(1, 50), width=st.integers(1, 50), channels=st.integers(1, 3), base=st.integers(1, 5))
+@settings(max_examples=25)
+@torch.no_grad()
+def test_any_size_and_width(height: int, width: int, channels: int, base: int) -> None:
+    model = small(in_channels=channels, width=base)
+    y = model(torch.randn(1, channels, height, width))
+    assert y.shape == (1, 1, height, width)
+    assert y.isfinite().all()
+
+
+@torch.no_grad()
+def test_a_frame_does_not_depend_on_its_batch() -> None:
+    model = small()
+    x = torch.randn(8, 1, 40, 33)
+    alone = torch.cat([model(frame[None]) for frame in x])
+    order = torch.randperm(8)
+    torch.testing.assert_close(model(x), alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model(x[order]), alone[order], atol=1e-5, rtol=0)
+    assert alone.std() > 1e-3  # the frames do differ
+
+
+@torch.no_grad()
+def test_cropping_back_what_was_padded() -> None:
+    # repeating the last row and column by hand gives what the network does inside
+    model = small()
+    x = torch.randn(1, 1, 30, 47)
+    padded = torch.cat([x, x[..., -1:]], dim=3)
+    padded = torch.cat([padded, padded[..., -1:, :], padded[..., -1:, :]], dim=2)
+    torch.testing.assert_close(model(x), model(padded)[..., :30, :47])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_channels_last_is_kept(dtype: torch.dtype) -> None:
+    model = small(width=8).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    lost: list[str] = []
+
+    def watch(name: str) -> Any:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            # the order of one channel's axes is open; a map of one channel counts as either format
+            if output.ndim == 4 and not output.is_contiguous(memory_format=torch.channels_last):
+                lost.append(name)
+
+        return hook
+
+    for name, module in model.named_modules():
+        if name and not isinstance(module, nn.ModuleDict | nn.ModuleList):
+            module.register_forward_hook(watch(name))
+    x = torch.randn(2, 1, 64, 48).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        model(x)
+    assert not lost
+
+
+@torch.no_grad()
+def test_bfloat16_autocast_is_near() -> None:
+    model = small(width=8)
+    x = torch.randn(2, 1, 64, 64)
+    exact = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(x)
+    # bfloat16 keeps 8 bits, some 30 layers deep; ranking may pick other points among near ties
+    assert (rough.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@torch.no_grad()
+def test_double_precision() -> None:
+    model = small()
+    x = torch.randn(1, 1, 32, 32)
+    exact = model.double()(x.double())
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(model.float()(x), exact.float(), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_compile_without_graph_breaks() -> None:
+    model = small()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for shape in ((1, 1, 32, 48), (2, 1, 33, 50)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), model(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # raised inside PyTorch 2.13's inductor
+@torch.no_grad()
+def test_compile_with_inductor() -> None:
+    model = small()
+    x = torch.randn(1, 1, 33, 50)
+    torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), model(x), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_export_with_dynamic_sizes() -> None:
+    model = small()
+    height, width = torch.export.Dim("height", min=32, max=2048), torch.export.Dim("width", min=32, max=2048)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(
+        model, (torch.randn(2, 1, 64, 80),), dynamic_shapes={"x": {0: batch, 2: height, 3: width}}
+    )
+    for shape in ((1, 1, 48, 48), (3, 1, 50, 67)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(program.module()(x), model(x), atol=1e-5, rtol=1e-5)
+
+
+def test_names_in_the_state_dict_are_stable() -> None:
+    shapes = {name: list(value.shape) for name, value in SeRankDet(width=4).state_dict().items()}
+    assert shapes == json.loads(SNAPSHOT.read_text()), "renaming entries breaks every published checkpoint"
+
+
+def test_config_builds_the_same_network(variant: dict[str, Any]) -> None:
+    model = SeRankDet(**{"width": 4, "mean": [0.1] * variant.get("in_channels", 1), **variant})
+    again = SeRankDet(**json.loads(json.dumps(model.config)))
+    assert again.config == model.config
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+
+
+def test_ranks_of_equation_2() -> None:
+    model = SeRankDet(width=64)
+    ranks = [m.k for m in model.attention if isinstance(m, SeRankAttention)]
+    assert ranks == [512, 256, 128, 64, 32]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"in_channels": 0}, "in_channels must be >= 1; got 0"),
+        ({"width": 0}, "width must be >= 1; got 0"),
+        ({"encoder": "vgg"}, "encoder must be"),
+        ({"attention": "se"}, "attention must be"),
+        ({"fusion": "add"}, "mode must be"),
+        ({"branches": []}, "branches must be"),
+        ({"threshold": 1.5}, r"threshold must lie in \[0, 1\]; got 1.5"),
+        ({"std": 0.0}, "std must be > 0"),
+        ({"mean": float("nan")}, "mean must be finite"),
+        ({"tile": 64, "overlap": 64}, "overlap must be"),
+        ({"mean": [0.5, 0.5]}, "mean must be one number or 1"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SeRankDet(**{"width": 4, **arguments})
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (1, 3, 32, 32), (1, 1, 0, 32), (1, 1, 32, 0)])
+def test_wrong_input_is_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="x must have"):
+        SeRankDet(width=4)(torch.zeros(shape))
