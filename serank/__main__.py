@@ -1,0 +1,8 @@
+"""`python -m serank` is the `serank` command."""
+
+import sys
+
+from serank.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
