@@ -1,0 +1,152 @@
+"""Saving and loading: round trips, strictness, and what damaged or foreign files get."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from serank import SeRankDet
+from serank.errors import CheckpointError
+
+
+@pytest.fixture
+def model() -> SeRankDet:
+    return SeRankDet(width=4, working_size=100, mean=0.3, std=0.2, threshold=0.4).eval()
+
+
+@pytest.fixture
+def folder(model: SeRankDet, tmp_path: Path) -> Path:
+    model.save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+@torch.no_grad()
+def test_round_trip(model: SeRankDet, folder: Path) -> None:
+    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    again = SeRankDet.from_pretrained(folder)
+    assert again.config == model.config
+    assert not again.training
+    x = torch.randn(1, 1, 40, 40)
+    assert torch.equal(again(x), model(x))
+
+
+@torch.no_grad()
+def test_half_precision_files(model: SeRankDet, folder: Path, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "half", half=True)
+    sizes = [(f / "model.safetensors").stat().st_size for f in (tmp_path / "half", folder)]
+    assert sizes[0] < 0.6 * sizes[1]
+    again = SeRankDet.from_pretrained(tmp_path / "half")
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    x = torch.randn(1, 1, 40, 40)
+    torch.testing.assert_close(again(x), model(x), atol=1e-2, rtol=1e-2)
+
+
+def test_a_card_is_kept_unless_another_is_given(model: SeRankDet, folder: Path) -> None:
+    model.save_pretrained(folder, card="mine")
+    model.save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "mine"
+
+
+def test_channels_last_weights_are_saved(model: SeRankDet, tmp_path: Path) -> None:
+    model.to(memory_format=torch.channels_last).save_pretrained(tmp_path)  # type: ignore[call-overload]
+    again = SeRankDet.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(again[k], v) for k, v in model.state_dict().items())
+
+
+def test_entries_that_do_not_fit_are_listed(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["head.bias"]
+    weights["extra.weight"] = torch.zeros(3)
+    weights["head.weight"] = torch.zeros(1, 5, 1, 1)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError) as error:
+        SeRankDet.from_pretrained(folder)
+    for line in (
+        "head.bias: missing in file -> (1,)",
+        "extra.weight: (3,) -> not in model",
+        "head.weight: (1, 5, 1, 1) -> (1, 4, 1, 1)",
+    ):
+        assert line in str(error.value)
+
+
+def test_a_config_of_another_width_is_refused(folder: Path) -> None:
+    edit_config(folder, width=8)
+    with pytest.raises(CheckpointError, match="entries don't fit the config"):
+        SeRankDet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"depth": 5}, "unknown entries depth; SeRankDet takes .*width"),
+        ({"width": 0}, "width must be >= 1; got 0"),
+        ({"width": "4"}, "config.json"),
+        ({"threshold": 2}, "threshold must lie in"),
+        ({"scale_range": [1]}, "scale_range must be"),
+        ({"mean": None}, "config.json"),
+    ],
+)
+def test_bad_configs(folder: Path, changes: dict[str, Any], message: str) -> None:
+    edit_config(folder, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        SeRankDet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe\x00", b"null"])
+def test_configs_that_are_no_json_object(folder: Path, content: bytes) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config.json"):
+        SeRankDet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "header"])
+def test_unreadable_weights(folder: Path, damage: str) -> None:
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(
+        {"empty": b"", "text": b"not weights", "cut": data[: len(data) // 2], "header": b"\xff" * 8 + data[8:]}[damage]
+    )
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: can't be read as safetensors"):
+        SeRankDet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_folders_that_lack_a_file(folder: Path, file: str) -> None:
+    (folder / file).unlink()
+    with pytest.raises(CheckpointError, match=f"no {file}"):
+        SeRankDet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["sirts", "a/b/c", "../elsewhere/x", "./nothing", ""])
+def test_unknown_names_list_the_known(name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"bundled: .*sirst"):
+        SeRankDet.from_pretrained(name)
+
+
+def test_a_repository_that_is_not_cached(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nobody/nothing: neither a local folder nor"):
+        SeRankDet.from_pretrained("nobody/nothing", cache_dir=tmp_path, local_files_only=True)
+
+
+def test_failed_writing_leaves_the_old_checkpoint(
+    model: SeRankDet, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("serank.checkpoints.save_file", fail)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_pretrained(folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

@@ -1,0 +1,249 @@
+"""The command: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serank import Detections, SeRankDet
+from serank.batch import detect_files
+from serank.cli import main
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    SeRankDet(width=4).save_pretrained(tmp_path / "checkpoint")
+    return str(tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, shape in (("a", (32, 40)), ("b", (20, 33))):
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+def detect(checkpoint: str, output: Path, *arguments: str) -> int:
+    return main(["detect", *arguments, "--checkpoint", checkpoint, "--output", str(output)])
+
+
+def test_detect_writes_pictures_and_a_json_table(
+    checkpoint: str, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert detect(checkpoint, output, str(frames), "--threshold", "0") == 0
+    assert sorted(p.name for p in output.iterdir()) == ["a_detections.png", "b_detections.png", "detections.json"]
+    table = json.loads((output / "detections.json").read_text())
+    assert table["failed"] == []
+    assert [(Path(f["frame"]).name, f["height"], f["width"]) for f in table["frames"]] == [
+        ("a.png", 32, 40),
+        ("b.png", 20, 33),
+    ]
+    # at threshold 0 a frame is one detection
+    assert [d["area"] for f in table["frames"] for d in f["detections"]] == [32 * 40, 20 * 33]
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].split() == ["frame", "x", "y", "score", "area", "picture"]
+    assert out[1].split()[:3] == ["a.png", "19.5", "15.5"]
+    assert out[-1].startswith("2 frames, 2 detections, 0 skipped, ")
+    assert "frames/s" in out[-1]
+
+
+def test_detect_writes_csv(checkpoint: str, frames: Path, tmp_path: Path) -> None:
+    assert detect(checkpoint, tmp_path / "out", str(frames / "a.png"), "--threshold", "0", "--format", "csv") == 0
+    with (tmp_path / "out" / "detections.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 1
+    assert (rows[0]["x0"], rows[0]["y0"], rows[0]["x1"], rows[0]["y1"], rows[0]["area"]) == (
+        *("0", "0", "40", "32"),
+        "1280",
+    )
+
+
+def test_unreadable_frames_are_skipped_and_said(
+    checkpoint: str, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (frames / "aa.png").write_bytes((frames / "a.png").read_bytes()[:60])
+    assert detect(checkpoint, tmp_path / "out", str(frames)) == 1
+    captured = capsys.readouterr()
+    assert "skipped" in captured.err
+    assert "aa.png: truncated or corrupt" in captured.err
+    assert "2 frames" in captured.out
+    assert "1 skipped" in captured.out
+    table = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert len(table["frames"]) == 2
+    assert table["failed"][0]["frame"].endswith("aa.png")
+
+
+def test_missing_frames_are_skipped_too(
+    checkpoint: str, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert detect(checkpoint, tmp_path / "out", str(frames / "nowhere.png"), str(frames / "a.png")) == 1
+    captured = capsys.readouterr()
+    assert "nowhere.png: no such file" in captured.err
+    assert captured.out.splitlines()[-1].startswith("1 frames, ")
+
+
+def test_an_error_keeps_the_table(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Detections.save
+
+    def full(self: Detections, path: Path) -> None:
+        if path.name.startswith("b"):
+            raise OSError("No space left on device")
+        original(self, path)
+
+    monkeypatch.setattr(Detections, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        detect_files(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
+    table = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [Path(f["frame"]).name for f in table["frames"]] == ["a.png"]
+
+
+def test_wrong_options_leave_no_folder(checkpoint: str, frames: Path, tmp_path: Path) -> None:
+    assert detect(checkpoint, tmp_path / "out", str(frames), "--threshold", "2") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_interrupt_keeps_what_is_finished(
+    checkpoint: str, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = SeRankDet.detect
+
+    def interrupted(self: SeRankDet, image: Any, *arguments: Any, **more: Any) -> Any:
+        if Path(image).name == "b.png":
+            raise KeyboardInterrupt
+        return original(self, image, *arguments, **more)
+
+    monkeypatch.setattr(SeRankDet, "detect", interrupted)
+    assert detect(checkpoint, tmp_path / "out", str(frames)) == 130
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_detections.png", "detections.json"]
+    table = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [Path(f["frame"]).name for f in table["frames"]] == ["a.png"]
+
+
+def test_interrupt_while_drawing_leaves_no_half_picture(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Image.Image, path: Path, *_: Any, **__: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupted)
+    result = detect_files(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
+    assert result.interrupted
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["detections.json"]
+
+
+def test_frames_of_one_name_get_pictures_of_their_own(checkpoint: str, frames: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.png").write_bytes((frames / "a.png").read_bytes())
+    (other / "a_2.png").write_bytes((frames / "a.png").read_bytes())
+    assert detect(checkpoint, tmp_path / "out", str(frames), str(other)) == 0
+    pictures = {p.name for p in (tmp_path / "out").glob("*.png")}
+    assert len(pictures) == 4
+
+
+def test_frames_are_not_written_over(checkpoint: str, frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert detect(checkpoint, frames, str(frames)) == 1
+    assert "holds the frames themselves" in capsys.readouterr().err
+    assert len(list(frames.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.png", "gone.png"], "nowhere.png, gone.png: no such file or folder"),
+        (["FRAMES", "--device", "cuda:99"], "device 'cuda:99' is not available here"),
+        (["FRAMES", "--threshold", "1.5"], "threshold must lie in [0, 1]; got 1.5"),
+        (["FRAMES", "--min-area", "0"], "min_area must be >= 1; got 0"),
+        (["FRAMES", "--checkpoint", "sirts"], "'sirts' is no bundled checkpoint"),
+        (["EMPTY"], "no frames in this folder"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str],
+    message: str,
+    checkpoint: str,
+    frames: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"FRAMES": str(frames), "EMPTY": str(tmp_path / "empty")}
+    arguments = [places.get(a, a) for a in arguments]
+    status = main(["detect", "--checkpoint", checkpoint, "--output", str(tmp_path / "out"), *arguments])
+    error = capsys.readouterr().err
+    assert status == 1
+    assert message in error
+    assert error.startswith("serank detect: ")
+    assert error.count("\n") == 1
+
+
+def test_evaluate_prints_the_metrics(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(np.full((24, 24), 255, np.uint8)).save(tmp_path / kind / "one.png")
+    assert main(["evaluate", str(tmp_path), "--checkpoint", checkpoint, "--threshold", "0"]) == 0
+    assert capsys.readouterr().out == "IoU 1.0000  nIoU 1.0000  Pd 1.0000  Fa 0.00e-6  (1 frames, 1 targets)\n"
+
+
+def test_checkpoints_lists_the_bundled_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["checkpoints"]) == 0
+    assert "sirst " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [[], ["detect"], ["evaluate"], ["train"], ["checkpoints"]])
+def test_help_reads(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: serank")
+    assert "None" not in out
+    assert "SUPPRESS" not in out
+
+
+def test_wrong_usage_returns_2() -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["detect"])
+    assert stop.value.code == 2
+
+
+def test_python_m_serank() -> None:
+    done = subprocess.run([sys.executable, "-m", "serank", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("serank ")
+    assert done.stderr == ""
+
+
+def test_pictures_are_of_the_frame(checkpoint: str, frames: Path, tmp_path: Path) -> None:
+    detect(checkpoint, tmp_path / "out", str(frames / "a.png"), "--threshold", "1")
+    with Image.open(tmp_path / "out" / "a_detections.png") as picture, Image.open(frames / "a.png") as frame:
+        factor = picture.width // frame.width
+        np.testing.assert_array_equal(np.asarray(picture)[::factor, ::factor, 0], np.asarray(frame))
+
+
+def test_no_detection_is_no_error(checkpoint: str, frames: Path, tmp_path: Path, capsys: Any) -> None:
+    assert detect(checkpoint, tmp_path / "out", str(frames), "--threshold", "1") == 0
+    assert capsys.readouterr().out.startswith("2 frames, 0 detections")
+
+
+def test_result_rows_match_the_detections(frames: Path, tmp_path: Path) -> None:
+    model = SeRankDet(width=4).eval()
+    result = detect_files(model, [frames], tmp_path / "out", threshold=0.0)
+    found = model.detect(frames / "a.png", 0.0)
+    assert isinstance(found, Detections)
+    row = next(result.rows())
+    assert row["score"] == pytest.approx(found.scores[0], abs=1e-4)
+    assert result.failures == []
+    assert not result.interrupted

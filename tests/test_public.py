@@ -1,0 +1,84 @@
+"""What users rely on: public names, a quiet and light import, and the README's code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import serank
+from serank.synthetic import SyntheticScenes
+
+ROOT = Path(__file__).parents[1]
+SNAPSHOT = Path(__file__).parent / "data" / "public_names.json"
+
+
+def test_public_names_are_still_there() -> None:
+    names = {module: sorted(importlib.import_module(module).__all__) for module in json.loads(SNAPSHOT.read_text())}
+    assert names == json.loads(SNAPSHOT.read_text()), "a public name came or went: say so in CHANGELOG.md"
+
+
+@pytest.mark.parametrize("name", serank.__all__)
+def test_public_names_are_documented(name: str) -> None:
+    assert getattr(serank, name).__doc__
+
+
+def test_submodules_come_at_first_use() -> None:
+    code = "import serank; serank.metrics.DetectionMetrics; serank.train.fit; serank.datasets.FolderDataset"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        serank.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_import_is_quiet_and_light() -> None:
+    code = (
+        "import sys, torch; before = set(sys.modules), torch.get_default_dtype(), torch.get_num_threads(); "
+        "import serank; assert before[1:] == (torch.get_default_dtype(), torch.get_num_threads()); "
+        "heavy = {'huggingface_hub', 'matplotlib', 'scipy.ndimage', 'scipy.optimize', 'tqdm'}; "
+        "sys.exit(str(heavy & set(sys.modules) - before[0]) if heavy & set(sys.modules) - before[0] else 0)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_building_a_network_needs_no_file_and_no_network() -> None:
+    code = (
+        "import socket, builtins, serank\n"
+        "def refuse(*a, **k): raise AssertionError('opened something')\n"
+        "socket.socket = builtins.open = refuse\n"
+        "serank.SeRankDet(width=4)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def readme_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+
+
+def test_code_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # what the README's reader has: a frame, and a folder of frames and masks with two lists
+    shutil.copy(ROOT / "examples" / "frames" / "sky_256x256.png", tmp_path / "frame.png")
+    names = []
+    for kind in ("images", "masks"):
+        (tmp_path / "my_frames" / kind).mkdir(parents=True)
+    for sample in SyntheticScenes(10, 96, 128, targets=(1, 2), size=(3, 8), scr=(8, 30)):
+        names.append(sample.name)
+        for kind, values in (("images", sample.frame), ("masks", sample.mask.astype(np.float32))):
+            file = tmp_path / "my_frames" / kind / f"{sample.name}.png"
+            Image.fromarray(np.rint(values * 255).astype(np.uint8)).save(file)
+    (tmp_path / "my_frames" / "train.txt").write_text("\n".join(names[:8]))
+    (tmp_path / "my_frames" / "val.txt").write_text("\n".join(names[8:]))
+    monkeypatch.chdir(tmp_path)
+    blocks = readme_blocks()
+    assert len(blocks) >= 4
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
