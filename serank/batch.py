@@ -125,7 +125,7 @@ def _write_table(result: BatchResult, path: Path) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         if path.suffix == ".json":
             failed = [{"frame": str(frame), "reason": reason} for frame, reason in result.failures]
-            json.dump({"frames": result.frames, "failed": failed}, file, indent=1)
+            file.write(json.dumps({"frames": result.frames, "failed": failed}, indent=1) + "\n")
         else:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()

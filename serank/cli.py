@@ -80,7 +80,9 @@ def _add_detect(commands: Commands) -> None:
         "Writes a picture with boxes for each frame and one table of all detections. A frame that can't be read is "
         "reported and skipped, and the exit status is then 1.",
     )
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="image files, and folders of them")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="image files, and folders of them (not of their sub-folders)"
+    )
     _add_model(parser)
     parser.add_argument(
         "--threshold",
@@ -202,7 +204,7 @@ def _add_train(commands: Commands) -> None:
         "--scale",
         type=float,
         nargs=2,
-        default=(0.5, 2.0),
+        default=[0.5, 2.0],
         metavar=("LOW", "HIGH"),
         help="range of the random scale",
     )
@@ -213,7 +215,9 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument("--validate-every", type=int, default=1, metavar="N", help="epochs between validations")
     parser.add_argument("--seed", type=int, default=0, help="of weights, crops and order")
     parser.add_argument("--device", default="cpu", help="where to train, such as cpu or cuda")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --output; repeat its other options"
+    )
     parser.set_defaults(run=_train)
 
 

@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast, overload
 
 import numpy as np
@@ -23,7 +23,7 @@ __all__ = ["Detections", "Detector", "find_detections", "predict"]
 Float = NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no single truth value
+@dataclass(frozen=True, eq=False, repr=False)  # arrays have no single truth value and print at length
 class Detections:
     """What was found in one frame; the N detections are sorted by score, highest first.
 
@@ -45,11 +45,15 @@ class Detections:
     scores: Float
     areas: NDArray[np.int64]
     threshold: float
-    frame: Float = field(repr=False)
+    frame: Float
 
     def __len__(self) -> int:
         """Number of detections."""
         return len(self.scores)
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        return f"Detections({len(self)} in a frame of {height}x{width}, threshold={self.threshold})"
 
     def to_dict(self) -> dict[str, Any]:
         """Size, threshold and the detections as plain numbers, ready for `json.dumps`."""

@@ -250,7 +250,10 @@ def unit_frame(array: Array, name: str = "the frame") -> NDArray[np.float32]:
     if array.dtype.kind not in "buif":
         raise FrameError(f"{name}: dtype {array.dtype} can't be a frame; expected integers or floats")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
-        raise FrameError(f"{name}: shape {array.shape} is no frame; expected (H, W), (H, W, 1) or (H, W, 3)")
+        raise FrameError(
+            f"{name}: shape {array.shape} is no frame; expected (H, W), (H, W, 1) or (H, W, 3); "
+            "several frames go in a list"
+        )
     if 0 in array.shape:
         raise FrameError(f"{name}: shape {array.shape} has an empty side")
     if array.dtype.kind == "f" and not np.isfinite(array).all():

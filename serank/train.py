@@ -145,7 +145,9 @@ def fit(
     folder = None if output is None else Path(output)
     last = None if folder is None else folder / "last.pt"
     if last is not None and last.exists() and not resume:
-        raise ValueError(f"output {str(folder)!r} holds a run already; resume it or choose another folder")
+        raise ValueError(
+            f"output {str(folder)!r} holds a run already; pass resume=True (--resume) or choose another folder"
+        )
     run = _Run(model, train_set, recipe, target)
     if last is not None and last.exists():
         run.load(last)
@@ -286,8 +288,9 @@ class _Run:
         except Exception as error:  # damaged files raise many kinds, struct.error and pickle's own among them
             raise CheckpointError(f"{file}: can't be read: {error}") from error
         setup = self.setup()
-        if changed := [key for key, value in setup.items() if state["setup"].get(key) != value]:
-            raise ValueError(f"{file} was written by another run: {', '.join(changed)} differ; use another output")
+        was = state["setup"]
+        if changed := [f"{key} was {was.get(key)}, is {now}" for key, now in setup.items() if was.get(key) != now]:
+            raise ValueError(f"{file} has another set-up: {'; '.join(changed)}. Repeat it or use another output")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

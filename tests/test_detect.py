@@ -77,6 +77,11 @@ def test_nothing_found() -> None:
     assert found.to_dict()["detections"] == []
 
 
+def test_it_prints_on_one_line() -> None:
+    frame = spots(12, 16, (2, 3, 2))
+    assert repr(find_detections(frame, frame)) == "Detections(1 in a frame of 12x16, threshold=0.5)"
+
+
 def test_to_dict_is_json() -> None:
     frame = spots(12, 16, (2, 3, 2))
     found = find_detections(frame, frame, threshold=0.25)
