@@ -169,6 +169,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _print_metrics(result: dict[str, float]) -> None:
     print(
         f"IoU {result['iou']:.4f}  nIoU {result['niou']:.4f}  Pd {result['pd']:.4f}  Fa {result['fa'] * 1e6:.2f}e-6  "
+        f"false components {result['false_components']:.3f} a frame  "
         f"({result['frames']:.0f} frames, {result['targets']:.0f} targets)"
     )
 
@@ -243,7 +244,8 @@ def _train(options: argparse.Namespace) -> int:
     else:
         mean, std = grey_statistics(train_set)
         size = 320 if options.working_size is None else options.working_size
-        model = SeRankDet(width=options.width or 8, mean=mean, std=std, working_size=size or None)
+        width = 8 if options.width is None else options.width
+        model = SeRankDet(width=width, mean=mean, std=std, working_size=size or None)
     recipe = Recipe(
         epochs=options.epochs,
         batch_size=options.batch_size,

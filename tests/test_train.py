@@ -258,6 +258,8 @@ def test_train_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main([*arguments, *more, "--resume"]) == 0
     err = capsys.readouterr().err
     assert "no run in" in err
+    assert main([*arguments, "--output", str(tmp_path / "none"), "--width", "0"]) == 1
+    assert "width must be >= 1; got 0" in capsys.readouterr().err
     assert main([*arguments, *more, "--width", "4"]) == 1
     assert "--width belongs to the checkpoint given by --init" in capsys.readouterr().err
     assert main([*arguments, *more[:2], "--output", str(tmp_path / "larger"), "--working-size", "64"]) == 0
