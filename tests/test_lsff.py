@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import lsff, weights_of
 from torch import nn
 
-from serank.layers.lsff import LSFF
+from serank.layers.lsff import LSFF, channel_max
 
 # (B, C, H, W), with odd sides, one channel, maps smaller than the 7x7 window and 1x1 maps
 SHAPES = [(2, 3, 5, 7), (1, 2, 9, 8), (2, 1, 4, 3), (3, 4, 1, 1), (1, 1, 1, 1), (2, 3, 1, 10)]
@@ -160,3 +160,18 @@ def test_any_size_and_channels(shape: tuple[int, int, int, int], kind: tuple[str
 def test_wrong_arguments_are_named(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"{name} .*{value}"):
         LSFF(4, **{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_gradient_of_the_channel_maximum(last: bool) -> None:
+    """Equal largest values share the gradient, as with `torch.amax`."""
+    x = torch.randint(0, 3, (2, 5, 6, 7), generator=torch.Generator().manual_seed(0)).double()
+    if last:
+        x = x.to(memory_format=torch.channels_last)
+    weights = torch.rand(2, 1, 6, 7, dtype=torch.float64)
+    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    found, expected = channel_max(mine), theirs.amax(1, keepdim=True)
+    assert torch.equal(found, expected)
+    found.backward(weights)  # type: ignore[no-untyped-call]
+    expected.backward(weights)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(mine.grad, theirs.grad)
