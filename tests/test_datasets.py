@@ -1,7 +1,11 @@
-"""Folder data sets: every layout in use, lists as people write them, and masks as they are found."""
+"""Folder data sets: every layout in use, lists as people write them, masks as they are found, reports on folders."""
 
 from __future__ import annotations
 
+import pickle
+import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +16,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-import serank.datasets
-from serank.datasets import FolderDataset, Sample, grey_statistics
+import serank.datasets.folder
+from serank.datasets import (
+    FolderDataset,
+    Overlap,
+    Sample,
+    SizeMismatch,
+    check_overlap,
+    describe_folder,
+    grey_statistics,
+    split_names,
+    warn_overlap,
+)
 from serank.errors import FrameError
 from serank.frames import decode
 
@@ -79,6 +93,7 @@ def test_plain_folder(tmp_path: Path) -> None:
     build(tmp_path, "c", "a", "b")
     check(FolderDataset(tmp_path), "a", "b", "c")
     check(FolderDataset(str(tmp_path)), "a", "b", "c")
+    assert str(FolderDataset(tmp_path).layout) == "images/ and masks/"
 
 
 def test_layout_with_lists_in_img_idx(tmp_path: Path) -> None:
@@ -88,6 +103,7 @@ def test_layout_with_lists_in_img_idx(tmp_path: Path) -> None:
     check(FolderDataset(tmp_path, "train"), "c", "a")
     check(FolderDataset(tmp_path, "test"), "b", "d")
     check(FolderDataset(tmp_path, "train_NUDT-SIRST"), "c", "a")
+    assert str(FolderDataset(tmp_path, "train").layout) == "images/ and masks/, lists in img_idx/"
     check(FolderDataset(tmp_path), "a", "b", "c", "d")
 
 
@@ -107,8 +123,19 @@ def test_layout_with_split_folders(tmp_path: Path) -> None:
     build(tmp_path / "test", "c")
     check(FolderDataset(tmp_path, "trainval"), "a", "b")
     check(FolderDataset(tmp_path, "test"), "c")
-    with pytest.raises(FileNotFoundError, match="expected a folder of frames"):
+    layout = FolderDataset(tmp_path, "test").layout
+    assert layout.split_folders == ("test", "trainval")
+    assert str(layout) == "images/ and masks/ in each of test/, trainval/"
+    assert str(FolderDataset(tmp_path / "test").layout) == "images/ and masks/"
+    with pytest.raises(FileNotFoundError, match=r"expected a folder of frames.*name one of them: test, trainval"):
         FolderDataset(tmp_path)
+
+
+def test_split_folder_below_a_sub_folder(tmp_path: Path) -> None:
+    build(tmp_path / "deep" / "test", "c")
+    dataset = FolderDataset(tmp_path, "deep/test")
+    check(dataset, "c")
+    assert str(dataset.layout) == "images/ and masks/"
 
 
 def test_layout_with_lists_at_the_root(tmp_path: Path) -> None:
@@ -117,6 +144,7 @@ def test_layout_with_lists_at_the_root(tmp_path: Path) -> None:
     write_list(tmp_path / "test.txt", "c")
     check(FolderDataset(tmp_path, "trainval"), "b", "a")
     check(FolderDataset(tmp_path, "test"), "c")
+    assert str(FolderDataset(tmp_path).layout) == "images/ and masks/, lists in the folder itself"
 
 
 def test_layout_of_the_original_sirst(tmp_path: Path) -> None:
@@ -126,11 +154,13 @@ def test_layout_of_the_original_sirst(tmp_path: Path) -> None:
     check(FolderDataset(tmp_path, "trainval"), "Misc_10", "Misc_2")
     check(FolderDataset(tmp_path, "test"), "Misc_1")
     check(FolderDataset(tmp_path), "Misc_1", "Misc_10", "Misc_2")
+    assert str(FolderDataset(tmp_path).layout) == "images/ and masks/NAME_pixels0, lists in idx_427/"
 
 
 def test_layout_with_mask_endings(tmp_path: Path) -> None:
     build(tmp_path, "000", "001", ending="_mask")
     check(FolderDataset(tmp_path), "000", "001")
+    assert FolderDataset(tmp_path).layout.mask_ending == "_mask"
 
 
 def test_mask_named_as_its_frame_comes_first(tmp_path: Path) -> None:
@@ -144,6 +174,8 @@ def test_layout_of_irstd1k(tmp_path: Path) -> None:
     write_list(tmp_path / "test.txt", "XDU1")
     check(FolderDataset(tmp_path), "XDU0", "XDU1")
     check(FolderDataset(tmp_path, "test"), "XDU1")
+    layout = FolderDataset(tmp_path).layout
+    assert (layout.images, layout.masks, layout.list_folders) == ("IRSTD1k_Img", "IRSTD1k_Label", ("",))
 
 
 def test_frames_and_masks_of_other_suffixes(tmp_path: Path) -> None:
@@ -214,7 +246,7 @@ def test_missing_split(tmp_path: Path) -> None:
         FolderDataset(tmp_path, "train")
     message = str(caught.value)
     assert "neither a folder train/images nor a list train.txt" in message
-    assert f"lists found: {Path('img_idx/test_X.txt')}, val.txt" in message
+    assert f"lists found: {Path('img_idx/test_X.txt')}, val.txt; bundled lists: sirst:trainval" in message
 
 
 @pytest.mark.parametrize("split", ["[", "*", "**", "tr?in", "/nowhere", "train.txt"])
@@ -262,10 +294,224 @@ def test_names_that_leave_the_folder(tmp_path: Path, entry: str, monkeypatch: py
     root = build(tmp_path / "in", "a")
     write_list(root / "train.txt", "a", entry.format(out=out))
     opened: list[str] = []
-    monkeypatch.setattr(serank.datasets, "decode", lambda file: opened.append(str(file)))
+    monkeypatch.setattr(serank.datasets.folder, "decode", lambda file: opened.append(str(file)))
     with pytest.raises(FileNotFoundError, match=r"secret \(frame\)"):
         FolderDataset(root, "train")
     assert not opened
+
+
+# --- bundled lists ---------------------------------------------------------------------------------------------------
+
+
+def test_bundled_list_for_a_folder_without_lists(tmp_path: Path) -> None:
+    build(tmp_path, *split_names("sirst", "val"), "Misc_189", ending="_pixels0")
+    check(FolderDataset(tmp_path, "sirst:val"), *split_names("sirst", "val"))
+    with pytest.raises(FileNotFoundError, match=r"255 of 256 entries lack a file: Misc_181 \(frame\)"):
+        FolderDataset(tmp_path, "sirst:train")
+    with pytest.raises(FileNotFoundError, match=r"no split 'sirst:dev'.*bundled lists: .*sirst:val"):
+        FolderDataset(tmp_path, "sirst:dev")
+
+
+# --- overlaps --------------------------------------------------------------------------------------------------------
+
+
+def lists(root: Path, **names: str) -> Path:
+    """A folder with the frames a to f and lists of them."""
+    build(root, *"abcdef")
+    for split, letters in names.items():
+        write_list(root / f"{split}.txt", *letters)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("train", "test"), ("trainval", "test"), ("train", "val"), ("val", "test"), ("test", "train")]
+)
+def test_overlapping_lists_are_warned_of_once(tmp_path: Path, first: str, second: str) -> None:
+    root = lists(tmp_path, **{first: "abcde", second: "fedcb"})
+    with pytest.warns(UserWarning, match=r"share 4 frames \([bcdef], [bcdef], [bcdef], \.\.\.\)") as caught:
+        dataset = FolderDataset(root, first)
+    assert len(caught) == 1
+    assert first in str(caught[0].message)
+    assert Path(caught[0].filename) == Path(__file__)
+    check(dataset, *"abcde")
+    check(FolderDataset(root, second), *"fedcb")  # said already
+
+
+def test_lists_that_may_overlap(tmp_path: Path) -> None:
+    root = lists(tmp_path, train="abc", val="de", trainval="abcde", test="f", all="abcdef", trainvaltest="abcdef")
+    write_list(root / "img_idx/train_X.txt", *"abc")
+    write_list(root / "img_idx/test_Y.txt", *"abc")
+    write_list(root / "idx_427/train.txt", *"def")
+    check(FolderDataset(root, "train"), *"abc")
+    assert describe_folder(root).name_overlaps == []
+    assert describe_folder(root).content_overlaps == []
+
+
+def test_overlapping_lists_in_img_idx(tmp_path: Path) -> None:
+    build(tmp_path, "a", "b")
+    write_list(tmp_path / "img_idx/train_X.txt", "a", "b")
+    write_list(tmp_path / "img_idx/test_X.txt", "b")
+    with pytest.warns(UserWarning, match=r"img_idx/train_X and img_idx/test_X share 1 frame \(b\)"):
+        FolderDataset(tmp_path, "test")
+
+
+def test_overlapping_split_folders(tmp_path: Path) -> None:
+    """Numbers are given anew in each folder: only equal files count there."""
+    for split in ("trainval", "test"):
+        build(tmp_path / split, "000", "001")
+        save(tmp_path / split / "images/000.png", frame_of(split))
+    with pytest.warns(UserWarning, match=r"trainval and test share 1 frame \(001\)"):
+        FolderDataset(tmp_path, "test")
+    build(tmp_path / "trainval", "scene")
+    build(tmp_path / "test", "scene")
+    save(tmp_path / "test/images/scene.png", frame_of("other"))
+    with pytest.warns(UserWarning, match=r"share 2 frames \(001, scene\)"):
+        FolderDataset(tmp_path, "trainval")
+
+
+def test_check_overlap(tmp_path: Path) -> None:
+    root = lists(tmp_path / "one", first="abcd", second="dbf")
+    a, b = FolderDataset(root, "first"), FolderDataset(root, "second")
+    assert check_overlap(a, b) == ["b", "d"]
+    assert check_overlap(b, a) == ["d", "b"]
+    other = FolderDataset(build(tmp_path / "two", "c", "e"))
+    assert check_overlap(a, other) == ["c"]
+    assert check_overlap(b, other) == []
+    with pytest.warns(UserWarning, match=r"training set .*one and the test set .*two share 1 frame \(c\)") as caught:
+        assert warn_overlap(a, other) == ["c"]
+    assert Path(caught[0].filename) == Path(__file__)
+    assert warn_overlap(b, other) == []
+
+
+def test_sirst_test_frames_in_a_training_list(tmp_path: Path) -> None:
+    names = split_names("sirst", "train")[:3] + split_names("sirst", "test")[:2]
+    build(tmp_path, *names)
+    write_list(tmp_path / "train.txt", *names)
+    with pytest.warns(UserWarning, match=r"train holds 2 of the 86 test frames .*\(Misc_6, Misc_8\)") as caught:
+        FolderDataset(tmp_path, "train")
+    assert Path(caught[0].filename) == Path(__file__)
+    FolderDataset(tmp_path, "train")  # said already
+    FolderDataset(tmp_path)
+    assert describe_folder(tmp_path).sirst_test == {"train": 2}
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
+
+
+def test_report_on_a_sound_folder(tmp_path: Path) -> None:
+    root = lists(tmp_path, train="abc", test="def")
+    save(root / "masks/e.png", np.zeros(SHAPE, np.uint8))
+    (root / "LICENSE.txt").write_text("Do as you like.\n")
+    report = describe_folder(root)
+    assert report.problems == []
+    assert (report.frames, report.pairs, report.deep) == (6, 6, 0)
+    assert report.splits == {"test": 3, "train": 3}
+    assert report.empty_masks == ["e"]
+    assert (dict(report.sizes), dict(report.modes)) == ({SHAPE: 6}, {"L": 6})
+    assert str(report).splitlines() == [
+        f"{root}: images/ and masks/, lists in the folder itself",
+        "  frames  6, 6 with a mask, 1 without a target",
+        "  sizes   12 x 16 px (height x width)",
+        "  modes   L 6",
+        "  splits  test 3, train 3",
+        "  no problems found",
+    ]
+
+
+def test_report_names_every_defect(tmp_path: Path) -> None:
+    root = build(tmp_path, "a", "b", "c", "Misc_111", "deep", "colour")
+    (root / "masks/a.png").unlink()
+    save(root / "masks/stray.png", np.zeros(SHAPE, np.uint8))
+    save(root / "images/b.bmp", frame_of("b"))
+    (root / "masks/c.png").write_bytes(b"nothing")
+    save(root / "masks/Misc_111.png", np.zeros((6, 8), np.uint8))
+    save(root / "images/deep.png", frame_of("deep").astype(np.uint16) * 100)
+    save(root / "images/colour.png", np.zeros((20, 30, 3), np.uint8))
+    save(root / "masks/colour.png", np.full((20, 30), 99, np.uint8))
+    write_list(root / "train.txt", "a", "b", "b", "nowhere", "deep")
+    write_list(root / "val.txt", "deep")
+    (root / "test.txt").write_text("")
+    report = describe_folder(root)
+    assert report.frames_without_mask == ["a"]
+    assert report.masks_without_frame == ["stray"]
+    assert report.same_stem == ["images/b.png"]
+    assert [text.split(": ")[0] for text in report.unreadable] == [str(root / "masks/c.png"), str(root / "test.txt")]
+    assert report.missing == {"train": ["a", "nowhere"]}
+    assert report.repeated == {"train": ["b"]}
+    assert report.mismatches == [SizeMismatch("Misc_111", SHAPE, (6, 8))]
+    assert report.empty_masks == ["Misc_111", "colour"]
+    assert report.grey_masks == ["colour"]
+    assert report.deep == 1
+    assert report.modes["I;16"] == report.modes["RGB"] == 1
+    assert report.name_overlaps == report.content_overlaps == [Overlap("train", "val", ("deep",))]
+    text = str(report)
+    assert (
+        "Misc_111: mask is 6 x 8, its frame 12 x 16 (the known defect of SIRST; resized by nearest when read)" in text
+    )
+    assert "12 to 20 px high, 16 to 30 px wide, 2 sizes" in text
+    assert "1 of more than 8 bits" in text
+    for what in (
+        "frames without a mask: 1 (a)",
+        "masks without a frame: 1 (stray)",
+        "list train: repeated names: 1 (b)",
+    ):
+        assert what in text
+    assert len(report.problems) == 11
+
+
+def test_report_finds_equal_files_of_other_names(tmp_path: Path) -> None:
+    root = lists(tmp_path / "lists", train="abc", test="def")
+    shutil.copy(root / "images/b.png", root / "images/e.png")
+    report = describe_folder(root)
+    assert report.name_overlaps == []
+    assert report.content_overlaps == [Overlap("train", "test", ("b",))]
+    assert "by content, train and test share 1 frame (b)" in str(report)
+    for split, name in (("trainval", "000"), ("test", "001")):
+        build(tmp_path / "folders" / split, name)
+        save(tmp_path / "folders" / split / f"images/{name}.png", frame_of("same"))
+    report = describe_folder(tmp_path / "folders")
+    assert report.splits == {"test": 1, "trainval": 1}
+    assert report.content_overlaps == [Overlap("trainval", "test", ("trainval/000",))]
+
+
+def test_report_on_split_folders_with_defects(tmp_path: Path) -> None:
+    build(tmp_path / "trainval", "a")
+    build(tmp_path / "test", "b", "c")
+    (tmp_path / "trainval/masks/a.png").rename(tmp_path / "trainval/masks/z.png")
+    shutil.rmtree(tmp_path / "test/masks")
+    write_list(tmp_path / "test.txt", "b")
+    report = describe_folder(tmp_path)
+    assert report.frames_without_mask == ["test/b", "test/c", "trainval/a"]
+    assert report.masks_without_frame == ["trainval/z"]
+    assert report.splits == {"test": 2, "trainval": 1, "test.txt": 1}
+    assert report.missing == {"test.txt": ["b"]}
+
+
+def test_report_knows_known_splits(tmp_path: Path) -> None:
+    build(tmp_path, *split_names("sirst", "val"))
+    write_list(tmp_path / "val.txt", *sorted(split_names("sirst", "val")))
+    assert describe_folder(tmp_path).known == {"val": "sirst val (85 of 341/86)"}
+    assert "val 85 = sirst val (85 of 341/86)" in str(describe_folder(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["nothing", "a file", "an empty folder", "no masks", "masks alone", "no frames"])
+def test_report_on_what_is_no_data_set(tmp_path: Path, what: str) -> None:
+    root = tmp_path / "root"
+    if what == "a file":
+        root.write_text("a")
+    elif what != "nothing":
+        root.mkdir()
+    for name in {"no masks": ("images",), "masks alone": ("masks",), "no frames": ("images", "masks")}.get(what, ()):
+        (root / name).mkdir()
+    report = describe_folder(root)
+    assert report.frames == 0
+    if what == "no frames":
+        assert report.problems == ["images/ holds no frames"]
+        return
+    assert report.layout is None
+    assert report.problems[0].startswith("no folder of frames")
+    assert "no known layout" in str(report)
+    assert ("no such folder" in str(report)) == (what in ("nothing", "a file"))
 
 
 # --- masks -----------------------------------------------------------------------------------------------------------
@@ -394,6 +640,34 @@ def test_file_that_vanishes(tmp_path: Path) -> None:
         dataset[0]
 
 
+# --- imports ---------------------------------------------------------------------------------------------------------
+
+
+def test_samples_travel_between_processes(tmp_path: Path) -> None:
+    dataset = FolderDataset(build(tmp_path, "a", "b"))
+    sample: Sample = pickle.loads(pickle.dumps(dataset[1]))
+    assert isinstance(sample, Sample)
+    assert sample.name == "b"
+    np.testing.assert_array_equal(sample.mask, mask_of("b"))
+    check(pickle.loads(pickle.dumps(dataset)), "a", "b")
+
+
+@pytest.mark.parametrize("first", ["serank.synthetic", "serank.datasets", "serank.datasets.sample"])
+def test_synthetic_scenes_are_data_sets_whatever_is_imported_first(first: str) -> None:
+    code = (
+        f"import {first}, sys, serank.datasets; "
+        "assert 'synthetic' in sys.argv[1] or 'serank.synthetic' not in sys.modules; "
+        "from serank.datasets import *; import serank.synthetic as s; "
+        "assert SyntheticScenes is s.SyntheticScenes and pretraining_scenes is s.pretraining_scenes"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code, first], check=True)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(AttributeError, match=r"'serank\.datasets' has no attribute 'nothing'"):
+        serank.datasets.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
 # --- access ----------------------------------------------------------------------------------------------------------
 
 
@@ -426,7 +700,7 @@ def test_cache_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         opened.append(Path(file).name)
         return decode(file)
 
-    monkeypatch.setattr(serank.datasets, "decode", counting)
+    monkeypatch.setattr(serank.datasets.folder, "decode", counting)
     for _ in range(3):
         for sample, wanted in zip(cached, expected, strict=True):
             assert sample.name == wanted.name
@@ -473,9 +747,22 @@ def test_shared_sirst(shared: Path) -> None:
     assert (len(everything), len(both), len(train), len(val)) == (341, 341, 256, 85)
     assert not set(train.names) & set(val.names)
     assert set(train.names) | set(val.names) == set(both.names) == set(everything.names)
+    assert FolderDataset(root, "sirst:train").names == train.names
+    assert check_overlap(train, val) == []
     for i in range(0, 341, 10):
         name, frame, mask = everything[i]
         assert name == everything.names[i]
         assert frame.shape == mask.shape
         assert 0 <= frame.min() < frame.max() <= 1
         assert 0 < mask.sum() < 0.05 * mask.size
+
+
+def test_report_on_the_shared_data(shared: Path) -> None:
+    root = shared / "data" / "sirst"
+    if not root.is_dir():
+        pytest.skip(f"needs the frames of {root}")
+    report = describe_folder(root)
+    assert report.problems == []
+    assert (report.frames, report.pairs, report.empty_masks) == (341, 341, [])
+    assert set(report.known) == {"train", "val", "trainval"}
+    assert dict(report.modes) == {"RGB": 303, "L": 24, "RGBA": 12, "P": 2}

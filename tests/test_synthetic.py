@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import sys
@@ -18,7 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from serank.datasets import Sample
-from serank.synthetic import BACKGROUNDS, MASK_FRACTION, Scene, SyntheticScenes, make_scene
+from serank.synthetic import BACKGROUNDS, MASK_FRACTION, Scene, SyntheticScenes, make_scene, pretraining_scenes
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 EIGHT_CONNECTED = np.ones((3, 3))
@@ -215,6 +216,115 @@ def test_brightness_is_that_of_real_frames(background: str) -> None:
     assert all(0.005 < f.std() < 0.3 for f in frames)
 
 
+# Areas.
+
+
+def areas(mask: NDArray[np.bool_]) -> list[int]:
+    labels, count = ndimage.label(mask, EIGHT_CONNECTED)
+    return [int(a) for a in ndimage.sum_labels(mask, labels, range(1, count + 1))]
+
+
+def test_sizes_give_areas_from_1_to_beyond_80_px() -> None:
+    seen: dict[float, list[int]] = {}
+    for size in (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.1, 12.0):
+        seen[size] = [a for seed in range(8) for a in areas(make_scene(96, 96, size=size, targets=3, seed=seed).mask)]
+        if size >= 3:  # the mean, since a target's area depends on how it lies between the pixels
+            assert np.mean(seen[size]) == pytest.approx(np.pi / 4 * size**2, rel=0.1)
+    assert min(seen[1.0]) == min(seen[1.5]) == 1
+    assert max(seen[1.0]) <= 4
+    assert 76 <= min(seen[10.1]) <= 80 <= max(seen[10.1])
+    assert min(seen[12.0]) > 100
+
+
+def test_sizes_drawn_evenly_in_their_logarithm() -> None:
+    drawn = [
+        t.size for s in range(60) for t in make_scene(96, 96, targets=5, size=(1.5, 12), sizes="log", seed=s).targets
+    ]
+    share = np.log(np.asarray(drawn) / 1.5) / np.log(8)
+    assert share.min() >= 0
+    assert share.max() <= 1
+    # 300 draws; the largest gap to an even distribution stays below 0.1 but for one seed in 200 (Kolmogorov)
+    assert np.abs(np.sort(share) - np.linspace(0, 1, len(share))).max() < 0.1
+    assert np.median(drawn) < 5
+
+
+# The sensor.
+
+QUIET: dict[str, Any] = {"background": "sky", "targets": 0, "noise": 0.0, "seed": 3}
+
+
+def added(height: int = 200, width: int = 240, **kwargs: float) -> NDArray[np.float64]:
+    """What a sensor's fault adds to a scene, in float64."""
+    clean = make_scene(height, width, **QUIET).frame.astype(np.float64)
+    assert 0.05 < clean.min() < clean.max() < 0.95  # so that nothing is clipped
+    return make_scene(height, width, **{**QUIET, **kwargs}).frame - clean
+
+
+def test_stripes_are_offsets_of_columns_and_rows() -> None:
+    pattern = added(stripes=0.01)
+    columns, rows = pattern.mean(axis=0), pattern.mean(axis=1)
+    rest = pattern - columns - rows[:, None] + pattern.mean()
+    assert np.abs(rest).max() < 1e-6
+    assert columns.std() == pytest.approx(0.01, rel=0.15)
+    assert rows.std() == pytest.approx(0.005, rel=0.15)
+    assert abs(np.corrcoef(columns[1:], columns[:-1])[0, 1]) < 0.2
+
+
+def test_shading_is_smooth_and_has_its_strength() -> None:
+    field = added(shading=0.03)
+    assert field.std() == pytest.approx(0.03, rel=1e-3)
+    assert abs(field.mean()) < 1e-6
+    assert max(np.abs(np.diff(field, axis=a)).max() for a in (0, 1)) < 0.005
+
+
+def test_shot_noise_grows_with_the_level() -> None:
+    kwargs: dict[str, Any] = {"background": "cloud", "targets": 0, "noise": 0.0, "seed": 7}
+    clean = make_scene(300, 300, **kwargs).frame
+    noise = make_scene(300, 300, shot=0.05, **kwargs).frame.astype(np.float64) - clean
+    order = np.argsort(clean, axis=None)
+    for part in (order[:20000], order[-20000:]):
+        assert noise.ravel()[part].std() == pytest.approx(0.05 * np.sqrt(clean.ravel()[part].mean()), rel=0.04)
+    assert clean.max() > 2 * clean.min()
+
+
+def test_defects_are_single_pixels_that_are_no_targets() -> None:
+    kwargs: dict[str, Any] = {"background": "sky", "targets": (1, 4), "size": (1, 9), "noise": 0.003}
+    dead = hot = 0
+    for seed in range(12):
+        clean = make_scene(128, 128, seed=seed, **kwargs)
+        scene = make_scene(128, 128, seed=seed, defects=0.003, **kwargs)
+        assert np.array_equal(scene.mask, clean.mask)
+        assert scene.targets == clean.targets
+        moved = scene.frame.astype(np.float64) - clean.frame
+        changed = moved != 0
+        assert 20 < changed.sum() < 90  # 49 expected
+        assert not (changed & ndimage.binary_dilation(scene.mask, EIGHT_CONNECTED, iterations=2)).any()
+        room = np.where(moved > 0, 1 - clean.frame, clean.frame)[changed]
+        assert (np.abs(moved[changed]) >= 0.3 * room - 1e-6).all()
+        assert (np.abs(moved[changed]) <= room + 1e-6).all()
+        dead, hot = dead + int((moved < 0).sum()), hot + int((moved > 0).sum())
+    assert 0.4 < dead / (dead + hot) < 0.6
+
+
+def test_a_real_target_lights_its_neighbours_and_a_hot_pixel_does_not() -> None:
+    """What tells the smallest targets of `pretraining_scenes` from defects."""
+    for seed in range(20):
+        scene = make_scene(48, 48, background="sky", noise=0, size=1.5, scr=20, seed=seed)
+        clean = make_scene(48, 48, background="sky", noise=0, targets=0, seed=seed)
+        (target,) = scene.targets
+        light = np.sort((scene.frame.astype(np.float64) - clean.frame).ravel())[::-1]
+        assert light[1] > 0.15 * target.amplitude
+
+
+def test_what_is_off_draws_nothing() -> None:
+    """Scenes stay what they were in release 0.1.0, here to 6 bits, whose steps are far from rounding errors."""
+    digest = hashlib.sha256()
+    for background in BACKGROUNDS:
+        scene = make_scene(48, 64, background=background, targets=(1, 3), size=(1, 6), seed=11)
+        digest.update(np.rint(scene.frame * 64).astype(np.uint8).tobytes() + scene.mask.tobytes())
+    assert digest.hexdigest() == "3ad52280aac47ea494ad539add0efd2ee836d9b7edcc5a6f90200bee200ff92b"
+
+
 def test_samples_do_not_depend_on_the_order_of_access() -> None:
     scenes = SyntheticScenes(6, 48, 64, seed=9)
     forward = [scenes[i] for i in range(6)]
@@ -271,6 +381,11 @@ BAD = [
     ({"blur": 11}, "blur"),
     ({"seed": -1}, "seed"),
     ({"seed": 1.0}, "seed"),
+    ({"sizes": "even "}, "sizes must be 'even' or 'log'"),
+    ({"shot": -0.1}, "shot must be in"),
+    ({"stripes": 0.6}, "stripes must be in"),
+    ({"shading": float("nan")}, "shading must be in"),
+    ({"defects": 0.2}, r"defects must be in \[0, 0.1\]"),
 ]
 
 
@@ -301,6 +416,72 @@ def test_bad_arguments_of_the_data_set_are_named(bad: dict[str, Any], message: s
 def test_too_many_targets_say_how_many_fit() -> None:
     with pytest.raises(ValueError, match=r"targets: only \d of 50 fit into 32 x 32"):
         make_scene(32, 32, targets=50, size=5)
+
+
+def test_a_data_set_passes_everything_on() -> None:
+    kwargs: dict[str, Any] = {"sizes": "log", "size": (1.5, 9), "scr": (5, 9), "noise": 0.02, "blur": 1.1}
+    kwargs |= {"shot": 0.01, "stripes": 0.01, "shading": 0.02, "defects": 0.001}
+    scenes = SyntheticScenes(3, 64, 72, background="sea", targets=2, seed=4, **kwargs)
+    rng = np.random.default_rng((4, 1))
+    rng.choice(["sea"])
+    rng.uniform()  # whether the sample is empty
+    assert same(scenes[1], make_scene(64, 72, background="sea", targets=2, seed=rng, **kwargs))
+
+
+# Scenes to pre-train on.
+
+
+def test_pretraining_scenes_are_samples_in_any_order() -> None:
+    scenes = pretraining_scenes(30, size=64, seed=2)
+    assert len(scenes) == len(list(scenes)) == 30
+    for i in (7, 0, 29):
+        sample = scenes[i]
+        assert isinstance(sample, Sample)
+        assert same(sample, pretraining_scenes(1000, size=64, seed=2)[i])
+        assert sample.name.endswith(f"_{i:06d}")
+        assert same(sample, scenes.scene(i))
+    assert same(scenes[-1], scenes[29])
+    assert not same(scenes[0], pretraining_scenes(30, size=64, seed=3)[0])
+    with pytest.raises(IndexError):
+        scenes[30]
+
+
+def test_pretraining_scenes_are_of_every_kind() -> None:
+    scenes = pretraining_scenes(160, size=96)
+    drawn = [scenes.scene(i) for i in range(len(scenes))]
+    assert {s.name.split("_")[0] for s in scenes} == set(BACKGROUNDS)
+    counts = np.bincount([len(s.targets) for s in drawn])
+    assert len(counts) >= 5
+    assert 0.2 < counts[0] / len(drawn) < 0.4
+    assert all(s.frame.shape == s.mask.shape == (96, 96) for s in drawn)
+    assert all(0 <= s.frame.min() <= s.frame.max() <= 1 for s in drawn)
+    assert all(len(s.targets) == len(areas(s.mask)) for s in drawn)
+    found = [a for s in drawn for a in areas(s.mask)]
+    assert min(found) <= 2
+    assert max(found) >= 80
+    assert sum(a <= 9 for a in found) > 0.25 * len(found)
+    ratios = [t.scr for s in drawn for t in s.targets]
+    assert min(ratios) < 5
+    assert max(ratios) > 30
+    # grain: the median step between neighbours goes from nearly nothing to strong
+    grain = [float(np.median(np.abs(np.diff(s.frame)))) for s in drawn]
+    assert max(grain) > 8 * min(grain)
+    alone = [s for s in drawn if not s.targets]
+    assert any(np.abs(s.frame - ndimage.median_filter(s.frame, 3)).max() > 0.25 for s in alone)  # hot or dead pixels
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"length": 0}, "length"),
+        ({"size": 63}, "size must be an int >= 64"),
+        ({"size": 80.0}, "size"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_bad_arguments_of_pretraining_scenes_are_named(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pretraining_scenes(**{"length": 4, **bad})
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,190 @@
+"""Looking at every file of a folder of frames and masks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from serank.datasets.layouts import (
+    MASK_ENDINGS,
+    Overlap,
+    disjoint_pairs,
+    find_layout,
+    find_lists,
+    frame_folder,
+    list_overlaps,
+    mask_folder,
+    mask_of,
+    read_list,
+    role,
+    split_folders,
+)
+from serank.datasets.masks import grey_mask, has_grey
+from serank.datasets.report import FolderReport, Shape, SizeMismatch
+from serank.datasets.splits import identify_split, sirst_test_names
+from serank.frames import decode, frame_files
+
+__all__ = ["describe_folder"]
+
+
+class _Base(NamedTuple):
+    """A folder with frames and masks of its own; its frames are called `prefix` + name."""
+
+    prefix: str
+    frames: dict[str, Path]
+    masks: dict[str, Path]
+
+
+def describe_folder(root: str | os.PathLike[str]) -> FolderReport:
+    """Reads every file of a folder of frames and masks and reports what is there and what is wrong.
+
+    Never raises for a defective folder, not even for one that doesn't exist: what is wrong is in the report. See
+    `FolderDataset` for the layouts it knows, and `FolderReport` for what it looks at.
+
+    Args:
+        root: the folder.
+    """
+    report = FolderReport(Path(root))
+    try:
+        _describe(report)
+    except OSError as error:
+        report.unreadable.append(str(error))
+    return report
+
+
+def _describe(report: FolderReport) -> None:
+    root = report.root
+    if not root.is_dir():
+        report.unreadable.append(f"{root}: no such folder")
+        return
+    report.layout = find_layout(root)
+    if report.layout is None:
+        return
+    # every folder with frames, also one without masks, which the layout leaves out
+    folders = split_folders(root) if report.layout.split_folders else []
+    bases = [_open(report, f, f"{f.name}/") for f in folders] or [_open(report, root, "")]
+    digests: dict[str, str] = {}
+    for base in bases:
+        digests |= _read_pairs(report, base)
+    members = {base.prefix.rstrip("/"): list(base.frames) for base in bases if base.prefix}
+    report.splits = {split: len(names) for split, names in members.items()}
+    for split, names in members.items():
+        members[split] = [f"{split}/{name}" for name in names]
+    for split, file in find_lists(root).items():
+        try:
+            names = read_list(file)
+        except (OSError, ValueError) as error:
+            report.unreadable.append(str(error))
+            continue
+        split = f"{split}.txt" if split in members else split  # a folder and a list of one name
+        _check_list(report, split, names, bases)
+        members[split] = names
+    for split, names in members.items():
+        title = identify_split(name.rpartition("/")[2] for name in names)
+        if title is not None:
+            report.known[split] = title
+    report.name_overlaps = list_overlaps(root)
+    report.content_overlaps = _content_overlaps(members, digests)
+    _check_training_sets(report, members)
+
+
+def _open(report: FolderReport, base: Path, prefix: str) -> _Base:
+    opened: list[dict[str, Path]] = []
+    for folder in (frame_folder(base), mask_folder(base)):
+        files: dict[str, Path] = {}
+        for file in frame_files(folder) if folder else []:
+            if file.stem in files:
+                report.same_stem.append(file.relative_to(report.root).as_posix())
+            files.setdefault(file.stem, file)
+        opened.append(files)
+    frames, masks = opened
+    report.frames += len(frames)
+    used = {name + ending for name in frames for ending in MASK_ENDINGS}
+    report.masks_without_frame += [prefix + name for name in masks if name not in used]
+    return _Base(prefix, frames, masks)
+
+
+def _read_pairs(report: FolderReport, base: _Base) -> dict[str, str]:
+    """Looks at every pair; SHA-256 of the frame files by name."""
+    digests: dict[str, str] = {}
+    for name, file in base.frames.items():
+        shape = _read_frame(report, base.prefix + name, file, digests)
+        mask = mask_of(name, base.masks)
+        if mask is None:
+            report.frames_without_mask.append(base.prefix + name)
+            continue
+        report.pairs += 1
+        _read_mask(report, base.prefix + name, mask, shape)
+    return digests
+
+
+def _read_frame(report: FolderReport, name: str, file: Path, digests: dict[str, str]) -> Shape | None:
+    try:
+        digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        pixels = decode(file)
+        report.modes[_mode(file)] += 1
+    except (OSError, ValueError) as error:
+        report.unreadable.append(str(error))
+        return None
+    shape = (pixels.shape[0], pixels.shape[1])
+    report.sizes[shape] += 1
+    report.deep += pixels.dtype.itemsize > 1
+    return shape
+
+
+def _mode(file: Path) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata and large frames; `decode` has read the file without harm
+        with Image.open(file) as image:
+            return image.mode
+
+
+def _read_mask(report: FolderReport, name: str, file: Path, shape: Shape | None) -> None:
+    try:
+        grey = grey_mask(decode(file), file)
+    except (OSError, ValueError) as error:
+        report.unreadable.append(str(error))
+        return
+    if has_grey(grey):
+        report.grey_masks.append(name)
+    if not np.any(grey > 127):
+        report.empty_masks.append(name)
+    if shape is not None and grey.shape != shape:
+        report.mismatches.append(SizeMismatch(name.rpartition("/")[2], shape, (grey.shape[0], grey.shape[1])))
+
+
+def _check_list(report: FolderReport, split: str, names: list[str], bases: list[_Base]) -> None:
+    report.splits[split] = len(names)
+    complete = {name for base in bases for name in base.frames if mask_of(name, base.masks) is not None}
+    missing = [name for name in dict.fromkeys(names) if name not in complete]
+    if missing:
+        report.missing[split] = missing
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        report.repeated[split] = repeated
+
+
+def _content_overlaps(members: Mapping[str, list[str]], digests: Mapping[str, str]) -> list[Overlap]:
+    overlaps = []
+    for a, b in disjoint_pairs(members):
+        others = {digests[name] for name in members[b] if name in digests}
+        shared = tuple(name for name in dict.fromkeys(members[a]) if digests.get(name) in others)
+        if shared:
+            overlaps.append(Overlap(a, b, shared))
+    return overlaps
+
+
+def _check_training_sets(report: FolderReport, members: Mapping[str, list[str]]) -> None:
+    for split, names in members.items():
+        known = role(split)
+        found = sirst_test_names(name.rpartition("/")[2] for name in names)
+        if known is not None and known[0] in ("train", "trainval") and found:
+            report.sirst_test[split] = len(found)

@@ -1,0 +1,130 @@
+"""The report on a folder of frames and masks: what is there, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serank.datasets.layouts import IMAGE_FOLDERS, MASK_FOLDERS, Layout, Overlap
+
+__all__ = ["KNOWN_MISMATCH", "FolderReport", "Shape", "SizeMismatch"]
+
+Shape = tuple[int, int]
+
+KNOWN_MISMATCH = "Misc_111"
+"""SIRST's one frame whose published mask has another size."""
+
+
+@dataclass(frozen=True)
+class SizeMismatch:
+    """A mask of another size than its frame; sizes are height and width in px."""
+
+    name: str
+    frame: Shape
+    mask: Shape
+
+    def __str__(self) -> str:
+        known = "the known defect of SIRST; " if self.name == KNOWN_MISMATCH else ""
+        frame, mask = (f"{h} x {w}" for h, w in (self.frame, self.mask))
+        return f"{self.name}: mask is {mask}, its frame {frame} ({known}resized by nearest when read)"
+
+
+@dataclass
+class FolderReport:
+    """What `describe_folder` found; `str` gives it as text, `problems` what should be looked at.
+
+    Frames of split folders are named `FOLDER/NAME`, others by their bare name.
+    """
+
+    root: Path
+    layout: Layout | None = None
+    """`None` when no folder of frames with one of masks was found."""
+    frames: int = 0
+    """Frame files."""
+    pairs: int = 0
+    """Frames that have a mask."""
+    splits: dict[str, int] = field(default_factory=dict)
+    """Lists and split folders, and how many entries each has, repeats included."""
+    known: dict[str, str] = field(default_factory=dict)
+    """Those of them that are a known split, see `identify_split`."""
+    frames_without_mask: list[str] = field(default_factory=list)
+    masks_without_frame: list[str] = field(default_factory=list)
+    same_stem: list[str] = field(default_factory=list)
+    """Files that share folder and name and differ in their suffix."""
+    unreadable: list[str] = field(default_factory=list)
+    """Files and lists that can't be read, each with the reason."""
+    missing: dict[str, list[str]] = field(default_factory=dict)
+    """For each list, its names that lack a frame or a mask."""
+    repeated: dict[str, list[str]] = field(default_factory=dict)
+    """For each list, the names it has more than once."""
+    mismatches: list[SizeMismatch] = field(default_factory=list)
+    empty_masks: list[str] = field(default_factory=list)
+    """Frames without a target: no defect, but good to know."""
+    grey_masks: list[str] = field(default_factory=list)
+    """Frames whose mask has other values than 0 and 1 or 0 and 255; it is cut at half of its range when read."""
+    sizes: Counter[Shape] = field(default_factory=Counter)
+    """How many frames have each height and width in px."""
+    modes: Counter[str] = field(default_factory=Counter)
+    """How many frames have each of Pillow's modes, such as `L`, `RGB`, `P` or `I;16`."""
+    deep: int = 0
+    """Frames of more than 8 bits."""
+    name_overlaps: list[Overlap] = field(default_factory=list)
+    """Names shared between splits that should be disjoint."""
+    content_overlaps: list[Overlap] = field(default_factory=list)
+    """Frames of the first split whose file equals one of the second, by SHA-256, under whatever name."""
+    sirst_test: dict[str, int] = field(default_factory=dict)
+    """Training splits that hold test frames of SIRST's 341/86 split, and how many."""
+
+    @property
+    def problems(self) -> list[str]:
+        """What should be looked at, a sentence each; empty for a sound folder."""
+        if self.layout is None:
+            expected = f"({' or '.join(IMAGE_FOLDERS)}) with one of masks ({' or '.join(MASK_FOLDERS)})"
+            return [f"no folder of frames {expected}", *self.unreadable]
+        found = [] if self.frames else [f"{self.layout.images}/ holds no frames"]
+        found += [_listed("frames without a mask", self.frames_without_mask)]
+        found += [_listed("masks without a frame", self.masks_without_frame)]
+        found += [_listed("files that differ only in their suffix", self.same_stem)]
+        found += [f"can't be read: {reason}" for reason in self.unreadable]
+        found += [_listed(f"list {key}: names without a frame or mask", names) for key, names in self.missing.items()]
+        found += [_listed(f"list {key}: repeated names", names) for key, names in self.repeated.items()]
+        found += [str(mismatch) for mismatch in self.mismatches]
+        found += [_listed("masks with grey values, cut at half when read", self.grey_masks)]
+        found += [f"by name, {overlap}" for overlap in self.name_overlaps]
+        found += [f"by content, {overlap}" for overlap in self.content_overlaps]
+        found += [
+            f"{split} holds {count} of the 86 test frames of SIRST's 341/86 split: never report figures on that test "
+            "split from a network trained on it"
+            for split, count in self.sirst_test.items()
+        ]
+        return [text for text in found if text]
+
+    def __str__(self) -> str:
+        lines = [f"{self.root}: {self.layout or 'no known layout'}"]
+        if self.layout is not None:
+            lines += [f"  frames  {self.frames}, {self.pairs} with a mask, {len(self.empty_masks)} without a target"]
+            lines += [f"  sizes   {_sizes(self.sizes)}"] if self.sizes else []
+            deep = f"; {self.deep} of more than 8 bits" if self.deep else ""
+            modes = ", ".join(f"{mode} {count}" for mode, count in self.modes.most_common())
+            lines += [f"  modes   {modes}{deep}"] if self.modes else []
+            splits = (f"{k} {n}" + (f" = {self.known[k]}" if k in self.known else "") for k, n in self.splits.items())
+            lines += [f"  splits  {', '.join(splits) or 'none'}"]
+        problems = self.problems
+        lines += ["  problems:", *(f"  - {text}" for text in problems)] if problems else ["  no problems found"]
+        return "\n".join(lines)
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{what}: {len(names)} ({', '.join(names[:5])}{more})"
+
+
+def _sizes(sizes: Mapping[Shape, int]) -> str:
+    if len(sizes) == 1:
+        return "{} x {} px (height x width)".format(*next(iter(sizes)))
+    heights, widths = zip(*sizes, strict=True)
+    return f"{min(heights)} to {max(heights)} px high, {min(widths)} to {max(widths)} px wide, {len(sizes)} sizes"

@@ -1,0 +1,102 @@
+"""A data set of synthetic scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from serank.datasets.sample import Sample
+from serank.synthetic.arguments import check_scene, check_seed, count_range, value_range
+from serank.synthetic.backgrounds import BACKGROUNDS
+from serank.synthetic.scene import SizeLaw, make_scene
+from serank.synthetic.sensor import Sensor
+
+__all__ = ["SyntheticScenes"]
+
+
+class SyntheticScenes(Sequence[Sample]):
+    """A data set of synthetic scenes, each made when it is asked for.
+
+    Sample i depends on `seed`, i and the other arguments but `length`, neither on the order of access nor
+    on the process, so data loader workers agree. See `make_scene` for what the arguments mean.
+
+    Args:
+        length: how many samples, >= 1.
+        height: H, >= 16 px.
+        width: W, >= 16 px.
+        background: a name of `BACKGROUNDS`, or several to draw from evenly.
+        targets: targets of a sample that has any, a number or `(low, high)`.
+        size: full width of a target's mask in px, a number or `(low, high)`.
+        scr: signal-to-clutter ratio, a number or `(low, high)`.
+        noise: standard deviation of the sensor's noise.
+        blur: standard deviation of the optical blur in px.
+        empty: probability that a sample has no target, in [0, 1].
+        seed: an int >= 0; another one gives other samples.
+        sizes: how `size` is drawn, `"even"` or `"log"`.
+        shot: strength of noise that grows with the level.
+        stripes: standard deviation of the columns' offsets.
+        shading: standard deviation of a smooth field across the frame.
+        defects: share of dead and hot pixels.
+
+    Raises:
+        ValueError: an argument is out of its range; on access, targets that do not fit apart from each other.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        height: int,
+        width: int,
+        *,
+        background: str | Sequence[str] = BACKGROUNDS,
+        targets: int | tuple[int, int] = (1, 3),
+        size: float | tuple[float, float] = (1.0, 5.0),
+        scr: float | tuple[float, float] = (3.0, 10.0),
+        noise: float = 0.01,
+        blur: float = 0.7,
+        empty: float = 0.0,
+        seed: int = 0,
+        sizes: SizeLaw = "even",
+        shot: float = 0.0,
+        stripes: float = 0.0,
+        shading: float = 0.0,
+        defects: float = 0.0,
+    ) -> None:
+        if not isinstance(length, (int, np.integer)) or length < 1:
+            raise ValueError(f"length must be an int >= 1; got {length!r}")
+        if not 0 <= empty <= 1:
+            raise ValueError(f"empty must be a probability in [0, 1]; got {empty!r}")
+        check_seed(seed)
+        self.length, self.height, self.width = int(length), height, width
+        self.backgrounds = (background,) if isinstance(background, str) else tuple(background)
+        self.targets, self.size = count_range(targets), value_range("size", size, 1.0)
+        self.scr = value_range("scr", scr, 1e-3)
+        self.empty, self.seed, self.sizes = empty, int(seed), sizes
+        self.sensor = Sensor(noise, blur, shot, stripes, shading, defects)
+        check_scene(height, width, self.backgrounds, self.size[1], sizes, self.sensor)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        """The sample at `index`, named `BACKGROUND_INDEX`; negative counts from the end."""
+        index = range(self.length)[index]
+        rng = np.random.default_rng((self.seed, index))
+        background = str(rng.choice(self.backgrounds))
+        scene = make_scene(
+            self.height,
+            self.width,
+            background=background,
+            targets=0 if rng.uniform() < self.empty else self.targets,
+            size=self.size,
+            scr=self.scr,
+            sizes=self.sizes,
+            seed=rng,
+            **asdict(self.sensor),
+        )
+        return Sample(f"{background}_{index:06d}", scene.frame, scene.mask)
