@@ -59,8 +59,6 @@ class RandomCrops:
         spec: how detection will scale the frames.
         seed: of every random choice.
 
-    Attributes:
-        epoch: set it before each pass to draw new crops.
     """
 
     def __init__(self, samples: Sequence[Sample], augmentation: Augmentation, spec: FrameSpec, seed: int = 0) -> None:
@@ -68,17 +66,17 @@ class RandomCrops:
         self.spec = spec
         self.augmentation = augmentation
         self.seed = seed
-        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Frame `(1, crop, crop)` float32 in [0, 1] and mask `(1, crop, crop)` float32, 0 or 1."""
-        index = range(len(self))[index]
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        frame, mask = random_crop(self.samples[index], self.augmentation, self.spec, rng)
-        return torch.from_numpy(frame)[None], torch.from_numpy(mask)[None]
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
+        """The crop of (epoch, index): frame `(1, crop, crop)` float32 in [0, 1], mask alike, 0 or 1, and its name."""
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        sample = self.samples[index]
+        frame, mask = random_crop(sample, self.augmentation, self.spec, rng)
+        return torch.from_numpy(frame)[None], torch.from_numpy(mask)[None], sample.name
 
 
 def random_crop(
@@ -90,7 +88,7 @@ def random_crop(
     window = a.crop / (scale * spec.scale(*sample.frame.shape))
     at = _corner(sample.mask, window, rng, a.target_share)
     frame = _cut(sample.frame, at, window, a.crop)
-    mask = (_cut(sample.mask.astype(np.float32), at, window, a.crop) > 0.5).astype(np.float32)
+    mask = _binary(_cut(sample.mask.astype(np.float32), at, window, a.crop))
     if rng.random() < a.blur:
         frame = ndimage.gaussian_filter(frame, rng.uniform(0, 1))
     gain = 1 + rng.uniform(-a.contrast, a.contrast)
@@ -116,6 +114,16 @@ def _corner(
             low = [float(np.clip(p + 1 - window, a, b)) for p, a, b in zip(point, low, high, strict=True)]
             high = [float(np.clip(p, a, b)) for p, a, b in zip(point, low, high, strict=True)]
     return rng.uniform(low[0], high[0]), rng.uniform(low[1], high[1])
+
+
+def _binary(coverage: Float) -> Float:
+    """A resized mask as 0 and 1, cut at one half; a target that this would erase keeps its most covered pixel."""
+    mask = coverage > 0.5
+    labels, count = ndimage.label(coverage > 0.02, structure=np.ones((3, 3)))
+    kept = np.unique(labels[mask])
+    for label in np.setdiff1d(np.arange(1, count + 1), kept):
+        mask[np.unravel_index(np.argmax(np.where(labels == label, coverage, 0)), mask.shape)] = True
+    return mask.astype(np.float32)
 
 
 def _cut(array: Float, at: tuple[float, float], window: float, size: int) -> Float:

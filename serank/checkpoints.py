@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from serank.errors import CheckpointError
 from serank.files import replacing
 
-__all__ = ["CONFIG", "WEIGHTS", "Pretrained", "bundled", "check_device", "describe"]
+__all__ = ["CONFIG", "WEIGHTS", "Pretrained", "bundled", "check_device", "describe", "short_card"]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -122,10 +122,11 @@ class Pretrained:
             path.write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         if card is not None or not (target / CARD).exists():
             with replacing(target / CARD) as path:
-                path.write_text(card or _short_card(), encoding="utf-8")
+                path.write_text(card or short_card(), encoding="utf-8")
 
 
-def _short_card() -> str:
+def short_card() -> str:
+    """The card of a network about whose making nothing is known."""
     return (
         "---\nlibrary_name: serank\npipeline_tag: image-segmentation\n---\n\n"
         "# SeRankDet checkpoint\n\n"

@@ -1,14 +1,15 @@
-"""Losses of the paper: soft IoU under deep supervision."""
+"""Losses: the paper's soft IoU under deep supervision, and what it is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["deep_supervision_loss", "soft_iou_loss"]
+__all__ = ["LOSSES", "bce_loss", "deep_supervision_loss", "dice_loss", "focal_loss", "soft_iou_loss"]
 
 
 def soft_iou_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
@@ -29,37 +30,118 @@ def soft_iou_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Ten
     Raises:
         ValueError: the shapes differ.
     """
-    _check(logits, target)
-    p = logits.float().sigmoid() if logits.dtype in (torch.float16, torch.bfloat16) else logits.sigmoid()
-    t = target.to(p.dtype)
-    both = (p * t).flatten(1).sum(1)
-    union = p.flatten(1).sum(1) + t.flatten(1).sum(1) - both
-    return (1 - (both + smooth) / (union + smooth)).mean()
+    both, predicted, wanted = _sums(logits, target)
+    return (1 - (both + smooth) / (predicted + wanted - both + smooth)).mean()
 
 
-def deep_supervision_loss(outputs: Sequence[Tensor], target: Tensor, *, pixel_weight: float = 0.0) -> Tensor:
-    """Soft IoU summed over the maps of `SeRankDet.forward_deep`, all with weight 1 as in the paper.
+def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
+    """Soft Dice loss, `1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)` for each image, its mean over the batch.
+
+    Milletari et al., "V-Net", 3DV 2016, with plain sums in the denominator.
 
     Args:
-        outputs: logit maps, each `(B, 1, H, W)`.
-        target: `(B, 1, H, W)` in [0, 1].
-        pixel_weight: weight of an auxiliary binary cross-entropy over pixels, whose gradient does not vanish where
-            the network is sure and wrong; 0, the paper, leaves it out.
+        logits: as for `soft_iou_loss`.
+        target: as for `soft_iou_loss`.
+        smooth: the 1 in both terms.
+
+    Returns:
+        Scalar in [0, 1].
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    both, predicted, wanted = _sums(logits, target)
+    return (1 - (2 * both + smooth) / (predicted + wanted + smooth)).mean()
+
+
+def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy, the mean over pixels.
+
+    Args:
+        logits: as for `soft_iou_loss`.
+        target: as for `soft_iou_loss`.
 
     Returns:
         Scalar >= 0.
 
     Raises:
-        ValueError: no map, or shapes that differ.
+        ValueError: the shapes differ.
+    """
+    _check(logits, target)
+    x = _wide(logits)
+    return F.binary_cross_entropy_with_logits(x, target.to(x.dtype))
+
+
+def focal_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Focal loss, the sum over an image's pixels by its target pixels (1 at least), its mean over the batch.
+
+    `-alpha_t (1 - p_t)^gamma log(p_t)`: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5.
+
+    Args:
+        logits: as for `soft_iou_loss`.
+        target: `(B, 1, H, W)`, 0 or 1.
+        alpha: weight of target pixels, in [0, 1]; background has the rest.
+        gamma: how much sure pixels are left out; 0 is a weighted cross-entropy.
+
+    Returns:
+        Scalar >= 0.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _check(logits, target)
+    x = _wide(logits)
+    t = target.to(x.dtype)
+    entropy = F.binary_cross_entropy_with_logits(x, t, reduction="none")
+    weight = (alpha * t + (1 - alpha) * (1 - t)) * (1 - torch.exp(-entropy)) ** gamma
+    return ((weight * entropy).flatten(1).sum(1) / t.flatten(1).sum(1).clamp(min=1)).mean()
+
+
+LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {"soft_iou": soft_iou_loss, "dice": dice_loss, "bce": bce_loss, "focal": focal_loss}
+)
+"""Losses of one logit map by name; `"soft_iou"` is the paper's. Each is a mean over images, so that parts of a batch
+average to the whole."""
+
+
+def deep_supervision_loss(
+    outputs: Sequence[Tensor], target: Tensor, *, loss: str = "soft_iou", pixel_weight: float = 0.0
+) -> Tensor:
+    """A loss summed over the maps of `SeRankDet.forward_deep`, all with weight 1 as in the paper.
+
+    Args:
+        outputs: logit maps, each `(B, 1, H, W)`.
+        target: `(B, 1, H, W)` in [0, 1].
+        loss: one of `LOSSES`.
+        pixel_weight: weight of an auxiliary `bce_loss`, whose gradient does not vanish where the network is sure and
+            wrong; 0, the paper, leaves it out.
+
+    Returns:
+        Scalar >= 0.
+
+    Raises:
+        ValueError: no map, an unknown loss, or shapes that differ.
     """
     if not outputs:
         raise ValueError("outputs must hold at least one logit map")
-    total = torch.stack([soft_iou_loss(o, target) for o in outputs]).sum()
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {loss!r}")
+    total = torch.stack([LOSSES[loss](o, target) for o in outputs]).sum()
     if pixel_weight:
-        target = target.float()
-        pixel = [F.binary_cross_entropy_with_logits(o.float(), target) for o in outputs]
-        total = total + pixel_weight * torch.stack(pixel).sum()
+        total = total + pixel_weight * torch.stack([bce_loss(o, target) for o in outputs]).sum()
     return total
+
+
+def _sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each image, `(B,)`: the sums of `p t`, p and t."""
+    _check(logits, target)
+    p = _wide(logits).sigmoid()
+    t = target.to(p.dtype)
+    return (p * t).flatten(1).sum(1), p.flatten(1).sum(1), t.flatten(1).sum(1)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def _check(logits: Tensor, target: Tensor) -> None:

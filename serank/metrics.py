@@ -81,7 +81,7 @@ class Counts:
         return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def _check_protocol(protocol: str) -> None:
+def check_protocol(protocol: str) -> None:
     if protocol not in get_args(Protocol):
         raise ValueError(f'protocol must be "standard" or "released"; got {protocol!r}')
 
@@ -97,14 +97,14 @@ def check_threshold(threshold: float, name: str = "threshold") -> float:
     return float(threshold)
 
 
-def _check_thresholds(thresholds: ArrayLike | None) -> list[float]:
+def check_thresholds(thresholds: ArrayLike | None) -> list[float]:
     values = np.asarray(CURVE_THRESHOLDS if thresholds is None else thresholds, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"thresholds must be a sequence of one or more numbers; got shape {values.shape}")
     return [check_threshold(value, "thresholds") for value in values.tolist()]
 
 
-def _check_distance(max_distance: float) -> float:
+def check_distance(max_distance: float) -> float:
     if not max_distance > 0:
         raise ValueError(f"max_distance must be > 0 pixels; got {max_distance}")
     return float(max_distance)
@@ -133,7 +133,7 @@ def _to_frames(value: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def _checked_frames(probability: Frames, target: Frames) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+def checked_frames(probability: Frames, target: Frames) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
     """Checked frames one by one: probability `(H, W)` in [0, 1] and the target mask `(H, W)`."""
     if isinstance(probability, (list, tuple)) or isinstance(target, (list, tuple)):
         if len(probability) != len(target):
@@ -141,7 +141,7 @@ def _checked_frames(probability: Frames, target: Frames) -> Iterator[tuple[NDArr
                 f"probability and target must hold as many frames; got {len(probability)} and {len(target)}"
             )
         for one_probability, one_target in zip(probability, target, strict=True):
-            yield from _checked_frames(one_probability, one_target)
+            yield from checked_frames(one_probability, one_target)
         return
     probabilities = _to_frames(probability, "probability")
     targets = _to_frames(target, "target")
@@ -164,8 +164,18 @@ def _checked_frames(probability: Frames, target: Frames) -> Iterator[tuple[NDArr
         yield frame, truth > 0.5
 
 
-def _components(mask: NDArray[np.bool_]) -> ComponentTable:
-    return component_table(*label_components(mask))
+def components(mask: NDArray[np.bool_]) -> ComponentTable:
+    """Components of a mask `(H, W)`; equal to `component_table(*label_components(mask))` and faster."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return component_table(np.zeros((1, 1), np.int32), 0)
+    # masks are mostly empty: only the part that holds components is labelled
+    top, left = rows[0], columns[0]
+    table = component_table(*label_components(mask[top : rows[-1] + 1, left : columns[-1] + 1]))
+    areas, shift = table.areas[:, None], np.array([left, top])
+    # through the sums, which are whole numbers, so that centroids are the same to the last bit
+    centroids = (np.rint(table.centroids * areas) + shift * areas) / areas
+    return ComponentTable(table.areas, centroids, table.boxes + np.tile(shift, 2))
 
 
 def _pairs_in_reach(
@@ -181,22 +191,24 @@ def _pairs_in_reach(
             yield float(distance[prediction]), target, int(prediction)
 
 
-def _matched(
+def match(
     predictions: ComponentTable, targets: ComponentTable, max_distance: float, protocol: Protocol
-) -> NDArray[np.bool_]:
-    """Which predicted components belong to a target, one to one, `(N,)`."""
+) -> list[tuple[float, int, int]]:
+    """Matched components, one to one: (distance in px, index of the target, index of the prediction)."""
     pairs = _pairs_in_reach(predictions, targets, max_distance)
     free = set(range(len(targets)))
-    matched = np.zeros(len(predictions), dtype=np.bool_)
+    taken = np.zeros(len(predictions), dtype=np.bool_)
+    matches = []
     # the released code takes pairs as they come: each target, in scan order, gets its first free prediction
-    for _, target, prediction in sorted(pairs) if protocol == "standard" else pairs:
-        if target in free and not matched[prediction]:
+    for distance, target, prediction in sorted(pairs) if protocol == "standard" else pairs:
+        if target in free and not taken[prediction]:
             free.remove(target)
-            matched[prediction] = True
-    return matched
+            taken[prediction] = True
+            matches.append((distance, target, prediction))
+    return matches
 
 
-def _count_pixels(predicted: NDArray[np.bool_], target: NDArray[np.bool_], protocol: Protocol) -> Counts:
+def count_pixels(predicted: NDArray[np.bool_], target: NDArray[np.bool_], protocol: Protocol) -> Counts:
     """Counts of one frame that need no components."""
     both = int(np.count_nonzero(predicted & target))
     n_predicted, n_positive = int(np.count_nonzero(predicted)), int(np.count_nonzero(target))
@@ -212,22 +224,30 @@ def _count_pixels(predicted: NDArray[np.bool_], target: NDArray[np.bool_], proto
     )
 
 
-def _count_regions(
-    predictions: ComponentTable, targets: ComponentTable, max_distance: float, protocol: Protocol
+def count_regions(
+    predictions: ComponentTable, targets: ComponentTable, matches: Sequence[tuple[float, int, int]], protocol: Protocol
 ) -> Counts:
-    """Counts of one frame's components."""
-    matched = _matched(predictions, targets, max_distance, protocol)
-    false = ~matched
+    """Counts of one frame's components, matched by `match`."""
+    false = np.ones(len(predictions), dtype=np.bool_)
+    false[[prediction for _, _, prediction in matches]] = False
     false_components = int(np.count_nonzero(false))
     if protocol == "released":
         # the released code compares areas, not components: one as large as any matched one is not counted
-        false &= ~np.isin(predictions.areas, predictions.areas[matched])
+        false &= ~np.isin(predictions.areas, predictions.areas[~false])
     return Counts(
         targets=len(targets),
-        detected=int(np.count_nonzero(matched)),
+        detected=len(matches),
         false_pixels=int(predictions.areas[false].sum()),
         false_components=false_components,
     )
+
+
+def _matched_counts(
+    predicted: NDArray[np.bool_], targets: ComponentTable, max_distance: float, protocol: Protocol
+) -> Counts:
+    """Counts of one frame's components."""
+    predictions = components(predicted)
+    return count_regions(predictions, targets, match(predictions, targets, max_distance, protocol), protocol)
 
 
 def _total(counts: Iterator[Counts]) -> Counts:
@@ -242,13 +262,13 @@ def _require_frames(frames: int) -> None:
         raise ValueError("no frames to measure: probability and target must hold at least one frame")
 
 
-def _ratio(numerator: float, denominator: float, empty: float = float("nan")) -> float:
+def ratio(numerator: float, denominator: float, empty: float = float("nan")) -> float:
     return numerator / denominator if denominator else empty
 
 
 def _iou(counts: Counts, protocol: Protocol) -> float:
     union = counts.predicted + counts.positive - counts.true_positive
-    return _ratio(counts.true_positive, union, empty=1.0 if protocol == "standard" else 0.0)
+    return ratio(counts.true_positive, union, empty=1.0 if protocol == "standard" else 0.0)
 
 
 def _precision_recall_f1(counts: Counts, protocol: Protocol) -> tuple[float, float, float]:
@@ -256,9 +276,28 @@ def _precision_recall_f1(counts: Counts, protocol: Protocol) -> tuple[float, flo
         precision = counts.true_positive / (counts.predicted + RATE_EPSILON)
         recall = counts.true_positive / (counts.positive + RATE_EPSILON)
         return precision, recall, 2 * precision * recall / (precision + recall + F1_EPSILON)
-    precision = _ratio(counts.true_positive, counts.predicted)
-    recall = _ratio(counts.true_positive, counts.positive)
-    return precision, recall, _ratio(2 * counts.true_positive, counts.predicted + counts.positive, empty=1.0)
+    precision = ratio(counts.true_positive, counts.predicted)
+    recall = ratio(counts.true_positive, counts.positive)
+    return precision, recall, ratio(2 * counts.true_positive, counts.predicted + counts.positive, empty=1.0)
+
+
+def summary(counts: Counts, protocol: Protocol) -> dict[str, float]:
+    """What `DetectionMetrics.compute` gives."""
+    if counts.frames == 0:
+        raise ValueError("no frames to measure: call update() before compute()")
+    precision, recall, f1 = _precision_recall_f1(counts, protocol)
+    return {
+        "iou": _iou(counts, protocol),
+        "niou": counts.iou_units / (IOU_UNIT * counts.frames),
+        "pd": ratio(counts.detected, counts.targets),
+        "fa": counts.false_pixels / counts.pixels,
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "false_components": counts.false_components / counts.frames,
+        "frames": counts.frames,
+        "targets": counts.targets,
+    }
 
 
 def iou(probability: Frames, target: Frames, threshold: float = 0.5, protocol: Protocol = "standard") -> float:
@@ -279,9 +318,9 @@ def iou(probability: Frames, target: Frames, threshold: float = 0.5, protocol: P
         ValueError: shapes differ or are none of the above, probability is not in [0, 1], another argument is
             out of its range, or there is no frame.
     """
-    _check_protocol(protocol)
+    check_protocol(protocol)
     threshold = check_threshold(threshold)
-    total = _total(_count_pixels(p > threshold, t, protocol) for p, t in _checked_frames(probability, target))
+    total = _total(count_pixels(p > threshold, t, protocol) for p, t in checked_frames(probability, target))
     return _iou(total, protocol)
 
 
@@ -301,9 +340,9 @@ def niou(probability: Frames, target: Frames, threshold: float = 0.5, protocol: 
     Raises:
         ValueError: as `iou`.
     """
-    _check_protocol(protocol)
+    check_protocol(protocol)
     threshold = check_threshold(threshold)
-    total = _total(_count_pixels(p > threshold, t, protocol) for p, t in _checked_frames(probability, target))
+    total = _total(count_pixels(p > threshold, t, protocol) for p, t in checked_frames(probability, target))
     return total.iou_units / (IOU_UNIT * total.frames)
 
 
@@ -362,19 +401,18 @@ def pd_fa_curve(
     Raises:
         ValueError: as `pd_fa`.
     """
-    _check_protocol(protocol)
-    max_distance = _check_distance(max_distance)
-    cuts = _check_thresholds(thresholds)
+    check_protocol(protocol)
+    max_distance = check_distance(max_distance)
+    cuts = check_thresholds(thresholds)
     totals = [Counts()] * len(cuts)
-    for frame, truth in _checked_frames(probability, target):
-        targets = _components(truth)
+    for frame, truth in checked_frames(probability, target):
+        targets = components(truth)
         size = Counts(frames=1, pixels=truth.size)
         for i, cut in enumerate(cuts):
-            regions = _count_regions(_components(frame > cut), targets, max_distance, protocol)
-            totals[i] += size + regions
+            totals[i] += size + _matched_counts(frame > cut, targets, max_distance, protocol)
     _require_frames(totals[0].frames)
     return PdFaCurve(
-        np.array([_ratio(c.detected, c.targets) for c in totals]),
+        np.array([ratio(c.detected, c.targets) for c in totals]),
         np.array([c.false_pixels / c.pixels for c in totals]),
     )
 
@@ -401,12 +439,12 @@ def roc(
     Raises:
         ValueError: as `iou`.
     """
-    _check_protocol(protocol)
-    cuts = _check_thresholds(thresholds)
+    check_protocol(protocol)
+    cuts = check_thresholds(thresholds)
     true_positive = np.zeros(len(cuts), dtype=np.int64)
     false_positive = np.zeros(len(cuts), dtype=np.int64)
     positive = negative = 0
-    for frame, truth in _checked_frames(probability, target):
+    for frame, truth in checked_frames(probability, target):
         inside, outside = frame[truth], frame[~truth]
         positive += inside.size
         negative += outside.size
@@ -415,8 +453,8 @@ def roc(
     _require_frames(positive + negative)
     epsilon = RATE_EPSILON if protocol == "released" else 0.0
     return RocCurve(
-        np.array([_ratio(n, positive + epsilon) for n in true_positive.tolist()]),
-        np.array([_ratio(n, negative + epsilon) for n in false_positive.tolist()]),
+        np.array([ratio(n, positive + epsilon) for n in true_positive.tolist()]),
+        np.array([ratio(n, negative + epsilon) for n in false_positive.tolist()]),
     )
 
 
@@ -442,9 +480,9 @@ class DetectionMetrics:
     """
 
     def __init__(self, threshold: float = 0.5, max_distance: float = 3.0, protocol: Protocol = "standard") -> None:
-        _check_protocol(protocol)
+        check_protocol(protocol)
         self.threshold = check_threshold(threshold)
-        self.max_distance = _check_distance(max_distance)
+        self.max_distance = check_distance(max_distance)
         self.protocol = protocol
         self._counts = Counts()
 
@@ -469,10 +507,10 @@ class DetectionMetrics:
             ValueError: shapes differ or probability is not in [0, 1].
         """
         added = Counts()
-        for frame, truth in _checked_frames(probability, target):
+        for frame, truth in checked_frames(probability, target):
             predicted = frame > self.threshold
-            added += _count_pixels(predicted, truth, self.protocol)
-            added += _count_regions(_components(predicted), _components(truth), self.max_distance, self.protocol)
+            added += count_pixels(predicted, truth, self.protocol)
+            added += _matched_counts(predicted, components(truth), self.max_distance, self.protocol)
         self._counts += added
 
     def merge(self, other: DetectionMetrics) -> None:
@@ -505,19 +543,4 @@ class DetectionMetrics:
         Raises:
             ValueError: no frame was added.
         """
-        counts = self._counts
-        if counts.frames == 0:
-            raise ValueError("no frames to measure: call update() before compute()")
-        precision, recall, f1 = _precision_recall_f1(counts, self.protocol)
-        return {
-            "iou": _iou(counts, self.protocol),
-            "niou": counts.iou_units / (IOU_UNIT * counts.frames),
-            "pd": _ratio(counts.detected, counts.targets),
-            "fa": counts.false_pixels / counts.pixels,
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
-            "false_components": counts.false_components / counts.frames,
-            "frames": counts.frames,
-            "targets": counts.targets,
-        }
+        return summary(self._counts, self.protocol)

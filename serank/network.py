@@ -188,6 +188,44 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         self.head = nn.Conv2d(width, 1, 1)
         self.side_heads = nn.ModuleList(nn.Conv2d(c, 1, 3, padding=1) for c in channels)
 
+    def reconfigured(self, **changes: Any) -> SeRankDet:
+        """A copy with some constructor arguments changed and the same weights.
+
+        Every argument that leaves the weights' shapes alone can be changed, such as `working_size` or `threshold`,
+        and `in_channels`. In that case the first convolutions' weights, summed over the old input channels, are
+        spread evenly over the new ones, so that on grey frames, where all channels are equal, the copy gives what
+        this network gives. For that `mean` and `std` must be the same for all channels.
+
+        Args:
+            changes: constructor arguments.
+
+        Returns:
+            The copy, in the same mode and on the same device.
+
+        Raises:
+            ValueError: an unknown argument, one that changes other weights' shapes, or `in_channels` for a network
+                whose channels have statistics of their own.
+        """
+        if unknown := sorted(set(changes) - set(self.config)):
+            raise ValueError(f"unknown arguments {', '.join(unknown)}; SeRankDet takes {', '.join(self.config)}")
+        channels = changes.get("in_channels", self.in_channels)
+        if channels != self.in_channels:
+            changes = {name: _one_number(name, self.config[name]) for name in ("mean", "std")} | changes
+        copy = SeRankDet(**(self.config | changes))
+        state = self.state_dict()
+        for name, new in copy.state_dict().items():
+            old = state.pop(name, None)
+            if old is not None and old.shape != new.shape and channels != self.in_channels:
+                spread = (old.sum(1, keepdim=True) / channels).expand(-1, channels, -1, -1)
+                old = spread if old.shape[1] == self.in_channels else old
+            if old is None or old.shape != new.shape:
+                raise ValueError(
+                    f"{', '.join(changes)}: the weights don't fit the change ({name}); train a new network"
+                )
+            state[name] = old
+        copy.load_state_dict(state)
+        return copy.to(self.head.weight.device).train(self.training)
+
     def decode(self, x: Tensor) -> list[Tensor]:
         """Decoder maps d2, d3, d4, d5 and the deepest encoder map e5, finest first.
 
@@ -251,6 +289,14 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         if height < 1 or width < 1:
             raise ValueError(f"x must have H and W >= 1; got {height}x{width}")
         return _take(x, *((side + STRIDE - 1) // STRIDE * STRIDE for side in (height, width)))
+
+
+def _one_number(name: str, value: float | Sequence[float]) -> float:
+    """`value`, of which all channels must have the same."""
+    values = set(np.atleast_1d(value).tolist())
+    if len(values) > 1:
+        raise ValueError(f"in_channels can't change for a network with {name}={value}, different for each channel")
+    return float(values.pop())
 
 
 def _take(x: Tensor, height: int, width: int) -> Tensor:

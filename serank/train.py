@@ -1,87 +1,35 @@
-"""Training: one function, the paper's loss and schedule, averaged weights, resumable."""
+"""Training: one function, the paper's loss and schedule, averaged weights, resumable, on one process or several."""
 
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import math
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from serank.augment import Augmentation, RandomCrops
+from serank.augment import RandomCrops
 from serank.checkpoints import check_device
 from serank.datasets import Sample
-from serank.errors import CheckpointError
+from serank.distributed import all_objects, is_main, rank, world_size
 from serank.evaluate import evaluate
-from serank.files import replacing
+from serank.layers.norm import synchronise
 from serank.losses import deep_supervision_loss
 from serank.network import SeRankDet
+from serank.preflight import inspect_samples, warn_shared_frames
+from serank.recipe import Recipe
+from serank.runfolder import RunFolder
 
 __all__ = ["History", "Recipe", "fit"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that sets the course of a training; the same recipe, data and machine give the same weights.
-
-    Attributes:
-        epochs: passes over the training set.
-        batch_size: crops in a step; the last, smaller batch of an epoch is left out.
-        learning_rate: peak of the schedule, linear warm-up then polynomial decay to 0. The paper uses 1e-4 at width
-            64; narrow networks take more.
-        weight_decay: of AdamW.
-        warmup: share of all steps over which the rate rises.
-        power: of the polynomial decay.
-        pixel_weight: weight of the auxiliary pixel loss, see `serank.losses.deep_supervision_loss`.
-        average: decay of the exponential average of weights that is validated and kept; 0 keeps the raw weights.
-        precision: `"float32"` or `"bfloat16"` (autocast).
-        validate_every: epochs between validations.
-        seed: of the crops and their order. Seed PyTorch before building the network to fix its first weights.
-        augmentation: see `serank.augment.Augmentation`.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    epochs: int = 100
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.05
-    power: float = 0.9
-    pixel_weight: float = 0.0
-    average: float = 0.998
-    precision: str = "float32"
-    validate_every: int = 1
-    seed: int = 0
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1; got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be > 0; got {self.learning_rate}")
-        for name in ("weight_decay", "pixel_weight", "power"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0; got {getattr(self, name)}")
-        for name in ("warmup", "average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f'precision must be "float32" or "bfloat16"; got {self.precision!r}')
-        if self.seed < 0:
-            raise ValueError(f"seed must be >= 0; got {self.seed}")
 
 
 @dataclass
@@ -89,7 +37,8 @@ class History:
     """What `fit` saw.
 
     Attributes:
-        rows: one for each epoch: epoch, loss, learning_rate, seconds, and on validated epochs the metrics.
+        rows: one for each epoch: epoch, loss, gradient (mean norm before clipping), learning_rate, seconds, and on
+            validated epochs the metrics.
         best: the row of the kept weights; empty before the first validation.
     """
 
@@ -106,12 +55,20 @@ def fit(
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
     device: str | torch.device = "cpu",
+    workers: int = 0,
+    compile: bool = False,
+    save_every: int | None = None,
+    tensorboard: bool = False,
     progress: bool = True,
 ) -> History:
     """Trains `model` in place and leaves it with the best averaged weights.
 
     Soft IoU over the six outputs of `forward_deep`, AdamW, linear warm-up and polynomial decay (paper, section IV-A).
-    Crops depend on seed, epoch and frame alone, so that a resumed run goes on exactly as an uninterrupted one.
+    Crops depend on seed, epoch and frame alone, so that neither `workers`, `save_every` nor a stop changes the
+    course: on a CPU a resumed run ends with the weights of an uninterrupted one, bit for bit.
+
+    In processes started by `torchrun` (within `serank.distributed.started`) each takes its share of every batch;
+    batch norm, loss and metrics are those of the whole batch and set, and process 0 alone writes.
 
     Args:
         model: trained on `device`; its `frame_spec` normalises the crops and scales validation frames.
@@ -119,20 +76,27 @@ def fit(
         val_set: measured at each frame's own size under the standard protocol; the weights with the best mean of IoU
             and nIoU are kept. `None` keeps the last.
         recipe: see `Recipe`.
-        output: folder for `log.csv`, `last.pt` (to resume from) and `best/` (the kept checkpoint, which
-            `SeRankDet.from_pretrained` loads). `None` writes nothing.
+        output: folder for `log.csv`, `curves.png` (with matplotlib installed), `last.pt` (to resume from) and
+            `best/` (the kept checkpoint, which `SeRankDet.from_pretrained` loads). `None` writes nothing.
         resume: go on from `output/last.pt` if there is one.
         device: where to train.
+        workers: processes of the data loader; 0 prepares crops in this one.
+        compile: run the network through `torch.compile`.
+        save_every: steps between checkpoints within an epoch, besides the one at its end.
+        tensorboard: write `output/tensorboard` too; needs the extra `serank[tensorboard]`.
         progress: show a bar on standard error.
 
     Returns:
         Losses and metrics by epoch.
 
     Raises:
-        ValueError: fewer training frames than a batch, a `device` that isn't there, `resume` without `output`, an
-            `output` that holds a run when not resuming, or one with another recipe, network or number of frames.
+        ValueError: a data set that can't be trained on (a report of what is wrong with it), fewer training frames
+            than a batch, a batch that processes and parts don't divide, a `device` that isn't there, `resume` or
+            `tensorboard` without `output`, an `output` that holds a run when not resuming, or one with another
+            recipe, network or number of frames.
         serank.errors.CheckpointError: `last.pt` can't be read.
-        FloatingPointError: the loss is NaN or infinite; names epoch and step.
+        OSError: a checkpoint can't be written, for example to a full disk; the last good one is left as it was.
+        FloatingPointError: loss or gradient is NaN or infinite; names epoch, step, learning rate and frames.
     """
     recipe = recipe or Recipe()
     target = check_device(device)
@@ -140,108 +104,211 @@ def fit(
         raise ValueError(
             f"train_set has {len(train_set)} frames, fewer than batch_size={recipe.batch_size}; lower batch_size"
         )
-    if resume and output is None:
-        raise ValueError("resume needs output, the folder of the run to go on with")
-    folder = None if output is None else Path(output)
-    last = None if folder is None else folder / "last.pt"
-    if last is not None and last.exists() and not resume:
+    parts = world_size() * recipe.accumulate
+    if recipe.batch_size % parts:
         raise ValueError(
-            f"output {str(folder)!r} holds a run already; pass resume=True (--resume) or choose another folder"
+            f"batch_size must be a multiple of {parts}, {world_size()} processes times accumulate="
+            f"{recipe.accumulate}; got {recipe.batch_size}"
         )
-    run = _Run(model, train_set, recipe, target)
-    if last is not None and last.exists():
-        run.load(last)
-    bar = tqdm(total=recipe.epochs * run.steps, initial=run.epoch * run.steps, disable=not progress, unit="step")
-    with bar:
-        while run.epoch < recipe.epochs:
-            row = run.train_epoch(bar)
-            if val_set is not None and (run.epoch % recipe.validate_every == 0 or run.epoch == recipe.epochs):
-                row |= evaluate(run.average, val_set)
-                bar.set_postfix(loss=f"{row['loss']:.3f}", iou=f"{row['iou']:.3f}", refresh=False)
-            run.record(row, last=run.epoch == recipe.epochs, validated=val_set is not None)
-            if folder is not None:
-                run.save(folder)
+    if compile and world_size() > 1:
+        raise ValueError("compile works in one process alone: several exchange their statistics within batch norm")
+    if workers < 0 or (save_every is not None and save_every < 1):
+        raise ValueError(f"workers must be >= 0 and save_every >= 1; got {workers} and {save_every}")
+    if output is None and (resume or tensorboard):
+        raise ValueError("resume and tensorboard need output, the folder of the run")
+    folder = None if output is None else RunFolder(output, resume=resume, tensorboard=tensorboard)
+    inspect_samples(train_set, "train_set")
+    if val_set is not None:
+        inspect_samples(val_set, "val_set", need_targets=False)
+        warn_shared_frames(train_set, val_set)
+    with _trainable(model, recipe):
+        run = _Run(model, train_set, recipe, target, workers=workers, compile=compile)
+        if folder is not None and (state := folder.load(target)) is not None:
+            run.restore(state)
+        total = recipe.epochs * run.steps
+        with tqdm(total=total, initial=run.done, disable=not (progress and is_main()), unit="step") as bar:
+            while run.epoch < recipe.epochs:
+                for _ in run.train_epoch(bar):
+                    if folder is not None and save_every and run.step % save_every == 0:
+                        folder.save(run.state())
+                row = run.end_epoch()
+                if val_set is not None and (run.epoch % recipe.validate_every == 0 or run.epoch == recipe.epochs):
+                    row |= evaluate(run.average, val_set, curves=False).metrics
+                    bar.set_postfix(loss=f"{row['loss']:.3f}", iou=f"{row['iou']:.3f}", refresh=False)
+                kept = run.record(row, last=run.epoch == recipe.epochs, validated=val_set is not None)
+                if folder is not None:
+                    folder.save(run.state())
+                    folder.log(run.history.rows)
+                    if kept:
+                        folder.keep(run.average, recipe, row)
     model.load_state_dict(run.best_state)
     model.eval()
     if folder is not None:  # once more: a run that was stopped while saving may have an older one there
-        model.save_pretrained(folder / "best")
+        folder.keep(model, recipe, run.history.best)
+        folder.finish(run.history.rows)
     return run.history
 
 
-class _Run:
-    """State of a training between epochs: what `last.pt` holds."""
+@contextmanager
+def _trainable(model: SeRankDet, recipe: Recipe) -> Iterator[None]:
+    """Leaves out of training what the recipe leaves out; afterwards everything is as it was."""
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    try:
+        if recipe.freeze_encoder:
+            for part in (model.encoder, model.attention):
+                part.requires_grad_(False)
+        if not recipe.deep_supervision:
+            model.side_heads.requires_grad_(False)
+        yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(before[name])
 
-    def __init__(self, model: SeRankDet, train_set: Sequence[Sample], recipe: Recipe, device: torch.device) -> None:
+
+class _Outputs(nn.Module):
+    """The logit maps that the loss sees, as the forward pass that DistributedDataParallel and compile expect."""
+
+    def __init__(self, model: SeRankDet, deep: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.deep = deep
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return self.model.forward_deep(x) if self.deep else [self.model(x)]
+
+
+class _Run:
+    """A training and its state: what `last.pt` holds."""
+
+    def __init__(
+        self,
+        model: SeRankDet,
+        train_set: Sequence[Sample],
+        recipe: Recipe,
+        device: torch.device,
+        *,
+        workers: int,
+        compile: bool,
+    ) -> None:
         self.recipe = recipe
         self.device = device
+        self.workers = workers
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average: SeRankDet = copy.deepcopy(self.model).requires_grad_(False)
+        self.outputs: nn.Module = _Outputs(self.model, recipe.deep_supervision)
+        if world_size() > 1:
+            synchronise(self.model)
+            self.outputs = nn.parallel.DistributedDataParallel(self.outputs, broadcast_buffers=False)
+        self.forward = torch.compile(self.outputs) if compile else self.outputs
         self.crops = RandomCrops(train_set, recipe.augmentation, model.frame_spec, recipe.seed)
         self.steps = len(train_set) // recipe.batch_size
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch = 0
+        self.step = 0  # of the current epoch
+        self.sums = {"loss": 0.0, "gradient": 0.0, "seconds": 0.0}
         self.history = History()
         self.best_state = self.average.state_dict()
 
-    def rate(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then polynomial decay."""
-        total = self.recipe.epochs * self.steps
-        warmup = max(1, round(self.recipe.warmup * total))
-        if step < warmup:
-            return self.recipe.learning_rate * (step + 1) / warmup
-        left = 1 - (step - warmup) / max(1, total - warmup)
-        return self.recipe.learning_rate * float(left**self.recipe.power)
+    @property
+    def done(self) -> int:
+        """Steps done since the start of the training."""
+        return self.epoch * self.steps + self.step
 
-    def train_epoch(self, bar: Any) -> dict[str, float]:
-        """One pass over the training set; returns its row of the history."""
-        recipe = self.recipe
+    def train_epoch(self, bar: Any) -> Iterator[None]:
+        """The rest of the current epoch, step by step."""
         self.model.train()
-        self.crops.epoch = self.epoch
-        order = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.epoch)
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        if self.recipe.freeze_encoder:
+            self.model.encoder.eval()
+        batches = self._batches()
+        loader: DataLoader[Any] = DataLoader(
             self.crops,  # type: ignore[arg-type]
-            recipe.batch_size,
-            shuffle=True,
-            drop_last=True,
-            generator=order,
+            batch_sampler=[part for batch in batches[self.step :] for part in batch],
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
         )
-        started, losses, rate = time.perf_counter(), 0.0, 0.0
-        for i, (frames, masks) in enumerate(loader):
-            step = self.epoch * self.steps + i
-            rate = self.rate(step)
+        crops = iter(loader)
+        for _ in range(self.step, self.steps):
+            started = time.perf_counter()
+            rate = self.recipe.rate(self.done, self.recipe.epochs * self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            x = self.model.frame_spec.normalise(frames.to(self.device), self.model.in_channels)
-            x = x.to(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                outputs = self.model.forward_deep(x)
-            loss = deep_supervision_loss(outputs, masks.to(self.device), pixel_weight=recipe.pixel_weight)
-            if not math.isfinite(value := loss.item()):
-                raise FloatingPointError(
-                    f"loss is {value} at epoch {self.epoch + 1}, step {i + 1}, learning rate {rate:.2e}; "
-                    "lower learning_rate or use float32 precision"
-                )
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            self._average(step)
-            losses += value
-            bar.set_description(f"epoch {self.epoch + 1} loss {value:.3f}", refresh=False)
+            parts = (next(crops) for _ in range(self.recipe.accumulate))
+            loss, gradient = self._update(parts, rate)
+            self._follow()
+            self.step += 1
+            for name, value in (("loss", loss), ("gradient", gradient), ("seconds", time.perf_counter() - started)):
+                self.sums[name] += value
+            bar.set_description(f"epoch {self.epoch + 1} loss {loss:.3f}", refresh=False)
             bar.update()
-        self.epoch += 1
-        return {
-            "epoch": self.epoch,
-            "loss": losses / self.steps,
-            "learning_rate": rate,
-            "seconds": time.perf_counter() - started,
-        }
+            yield
+
+    def _batches(self) -> list[list[list[tuple[int, int]]]]:
+        """For each step of the epoch the parts of this process: lists of (epoch, index)."""
+        order = torch.randperm(
+            len(self.crops), generator=torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
+        ).tolist()
+        share = self.recipe.batch_size // world_size()
+        size = share // self.recipe.accumulate
+        firsts = range(rank() * share, self.steps * self.recipe.batch_size, self.recipe.batch_size)
+        return [
+            [[(self.epoch, i) for i in order[at : at + size]] for at in range(first, first + share, size)]
+            for first in firsts
+        ]
+
+    def _update(self, parts: Iterator[Any], rate: float) -> tuple[float, float]:
+        """One optimizer step; returns the loss of the whole batch and the norm of its gradient."""
+        recipe = self.recipe
+        self.optimizer.zero_grad(set_to_none=True)
+        total, names = torch.zeros((), device=self.device), []
+        for i in range(recipe.accumulate):
+            frames, masks, part_names = next(parts)
+            names += part_names
+            # processes exchange gradients once, with the last part
+            together = i == recipe.accumulate - 1 or not isinstance(self.outputs, nn.parallel.DistributedDataParallel)
+            with nullcontext() if together else self.outputs.no_sync():  # type: ignore[operator]
+                loss = self._loss(frames, masks) / recipe.accumulate
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total = total + loss.detach()
+        value = self._over_processes(total)
+        self.scaler.unscale_(self.optimizer)
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, recipe.clip or torch.inf))
+        # a gradient that overflows float16 is the scaler's to skip
+        if not math.isfinite(value) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+            self._stop(value, norm, rate, names)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return value, norm
+
+    def _loss(self, frames: Tensor, masks: Tensor) -> Tensor:
+        frames = frames.to(self.device, self.model.head.weight.dtype, non_blocking=True)
+        x = self.model.frame_spec.normalise(frames, self.model.in_channels).to(memory_format=torch.channels_last)
+        kind = torch.float16 if self.recipe.precision == "float16" else torch.bfloat16
+        with torch.autocast(self.device.type, kind, enabled=self.recipe.precision != "float32"):
+            outputs = self.forward(x)
+        masks = masks.to(self.device, non_blocking=True)
+        return deep_supervision_loss(outputs, masks, loss=self.recipe.loss, pixel_weight=self.recipe.pixel_weight)
+
+    def _over_processes(self, value: Tensor) -> float:
+        if world_size() > 1:
+            torch.distributed.all_reduce(value)
+            value = value / world_size()
+        return float(value)
+
+    def _stop(self, loss: float, norm: float, rate: float, names: list[str]) -> None:
+        frames = [name for part in all_objects(names) for name in part]
+        what = f"loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        raise FloatingPointError(
+            f"{what} at epoch {self.epoch + 1}, step {self.step + 1}, learning rate {rate:.2e}, frames "
+            f"{', '.join(frames)}; lower learning_rate, set clip or use float32 precision"
+        )
 
     @torch.no_grad()
-    def _average(self, step: int) -> None:
+    def _follow(self) -> None:
+        """Moves the averaged weights towards the new ones."""
         # early on the average follows closely, or it would keep the first random weights for long
-        decay = min(self.recipe.average, (1 + step) / (10 + step)) if self.recipe.average else 0.0
+        decay = min(self.recipe.average, (1 + self.done) / (10 + self.done)) if self.recipe.average else 0.0
         new = self.model.state_dict()
         for name, old in self.average.state_dict().items():
             if old.dtype.is_floating_point:
@@ -249,61 +316,66 @@ class _Run:
             else:
                 old.copy_(new[name])
 
-    def record(self, row: dict[str, float], *, last: bool, validated: bool) -> None:
-        """Adds an epoch's row; keeps the averaged weights if they are the best so far."""
+    def end_epoch(self) -> dict[str, float]:
+        """Closes the epoch and returns its row of the history."""
+        rate = self.recipe.rate(self.done - 1, self.recipe.epochs * self.steps)
+        self.epoch += 1
+        row = {
+            "epoch": self.epoch,
+            "loss": self.sums["loss"] / self.steps,
+            "gradient": self.sums["gradient"] / self.steps,
+            "learning_rate": rate,
+            "seconds": self.sums["seconds"],
+        }
+        self.step = 0
+        self.sums = dict.fromkeys(self.sums, 0.0)
+        return row
+
+    def record(self, row: dict[str, float], *, last: bool, validated: bool) -> bool:
+        """Adds an epoch's row; keeps the averaged weights if they are the best so far, and says whether."""
         self.history.rows.append(row)
         best = self.history.best
-        better = "iou" in row and (not best or _score(row) > _score(best))
-        if better or (last and not validated):
+        kept = ("iou" in row and (not best or _score(row) > _score(best))) or (last and not validated)
+        if kept:
             self.history.best = row
             self.best_state = copy.deepcopy(self.average.state_dict())
+        return kept
 
-    def save(self, folder: Path) -> None:
-        """Writes `last.pt`, `log.csv` and, if this epoch's weights are the kept ones, `best/`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "setup": self.setup(),
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs. Crops and their order follow from recipe, epoch and step; nothing else is drawn."""
+        return {
+            "setup": self._setup(),
             "epoch": self.epoch,
+            "step": self.step,
+            "sums": self.sums,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "best_state": self.best_state,
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "rows": self.history.rows,
             "best": self.history.best,
         }
-        with replacing(folder / "last.pt") as path:
-            torch.save(state, path)
-        fields = list(dict.fromkeys(key for row in self.history.rows for key in row))
-        with replacing(folder / "log.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(self.history.rows)
-        if self.history.best is self.history.rows[-1]:
-            self.average.save_pretrained(folder / "best")
 
-    def load(self, file: Path) -> None:
-        """Goes back to where `file` was written."""
-        try:
-            state = torch.load(file, map_location=self.device, weights_only=True)
-        except Exception as error:  # damaged files raise many kinds, struct.error and pickle's own among them
-            raise CheckpointError(f"{file}: can't be read: {error}") from error
-        setup = self.setup()
-        was = state["setup"]
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state` was taken."""
+        setup, was = self._setup(), state["setup"]
         if changed := [f"{key} was {was.get(key)}, is {now}" for key, now in setup.items() if was.get(key) != now]:
-            raise ValueError(f"{file} has another set-up: {'; '.join(changed)}. Repeat it or use another output")
+            raise ValueError(
+                f"resume: the run in output has another set-up: {'; '.join(changed)}. Repeat it or use another output"
+            )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         self.best_state = state["best_state"]
-        self.epoch = state["epoch"]
+        self.epoch, self.step, self.sums = state["epoch"], state["step"], dict(state["sums"])
         self.history = History(state["rows"], state["best"])
 
-    def setup(self) -> dict[str, Any]:
+    def _setup(self) -> dict[str, Any]:
         """What a run must have in common with the one that it goes on with, as plain values."""
-        flat = asdict(self.recipe)
-        flat |= flat.pop("augmentation") | {"train_set": len(self.crops)} | self.model.config
-        plain: dict[str, Any] = json.loads(json.dumps(flat))
-        return plain
+        setup: dict[str, Any] = json.loads(json.dumps(self.model.config))
+        return self.recipe.to_dict() | {"train_set": len(self.crops)} | setup
 
 
 def _score(row: dict[str, float]) -> float:

@@ -57,7 +57,8 @@ def test_shapes_types_and_ranges(
     """Frames of any size, smaller than the crop too, give crops of the same kind."""
     sample = scene(height, width, (height // 2, width // 2), 3)
     crops = RandomCrops([sample], Augmentation(crop, (low, high), 0.5, 0.5, 1.0), scaled_to(working_size), seed)
-    frame, mask = crops[0]
+    frame, mask, name = crops[0, 0]
+    assert name == sample.name
     assert frame.shape == mask.shape == (1, crop, crop)
     assert frame.dtype == mask.dtype == torch.float32
     assert frame.is_contiguous()
@@ -72,15 +73,12 @@ def test_same_seed_epoch_and_index_give_the_same_crop() -> None:
     first = RandomCrops(samples, Augmentation(crop=48), FrameSpec(), seed=7)
     second = RandomCrops(samples, Augmentation(crop=48), FrameSpec(), seed=7)
     assert len(first) == 3
-    forwards = [first[i] for i in range(3)]
-    backwards = {i: second[i] for i in (2, 0, 1, 0)}
-    for i, (frame, mask) in enumerate(forwards):
+    forwards = [first[0, i] for i in range(3)]
+    backwards = {i: second[0, i] for i in (2, 0, 1, 0)}
+    for i, (frame, mask, _) in enumerate(forwards):
         torch.testing.assert_close(frame, backwards[i][0], rtol=0, atol=0)
         torch.testing.assert_close(mask, backwards[i][1], rtol=0, atol=0)
-    second.epoch = 5
-    assert not torch.equal(second[0][0], forwards[0][0])
-    second.epoch = 0
-    torch.testing.assert_close(second[0][0], forwards[0][0], rtol=0, atol=0)
+    assert not torch.equal(second[5, 0][0], forwards[0][0])
 
 
 def test_crops_differ_by_seed_epoch_and_index() -> None:
@@ -88,18 +86,8 @@ def test_crops_differ_by_seed_epoch_and_index() -> None:
     seen = set()
     for seed in range(3):
         crops = RandomCrops(samples, Augmentation(crop=32), FrameSpec(), seed)
-        for crops.epoch in range(3):
-            seen |= {crops[i][0].numpy().tobytes() for i in range(4)}
+        seen |= {crops[epoch, i][0].numpy().tobytes() for epoch in range(3) for i in range(4)}
     assert len(seen) == 36
-
-
-def test_indices() -> None:
-    crops = RandomCrops([scene(), scene(50, 50, (9, 9))], Augmentation(crop=32), FrameSpec())
-    torch.testing.assert_close(crops[-1][0], crops[1][0], rtol=0, atol=0)
-    for index in (2, -3):
-        with pytest.raises(IndexError):
-            crops[index]
-    assert len(list(crops)) == 2  # type: ignore[call-overload]
 
 
 def test_samples_are_left_as_they_were() -> None:
@@ -242,7 +230,7 @@ def test_training_scales_a_frame_as_detection_does() -> None:
     assert spec.working_shape(400, 400) == (200, 200)
     augmentation = Augmentation(crop=64, target_share=1.0, **PLAIN)
     crops = RandomCrops([sample], augmentation, spec)
-    areas = [float(crops[0][1].sum()) for crops.epoch in range(20)]
+    areas = [float(crops[epoch, 0][1].sum()) for epoch in range(20)]
     assert max(areas) == pytest.approx(sample.mask.sum() / 4, rel=0.1)
 
 
@@ -294,4 +282,13 @@ def test_errors(arguments: dict[str, Any], message: str) -> None:
 
 def test_negative_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="non-negative"):
-        RandomCrops([scene()], Augmentation(), FrameSpec(), seed=-1)[0]
+        RandomCrops([scene()], Augmentation(), FrameSpec(), seed=-1)[0, 0]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_targets_do_not_vanish_from_a_shrunk_mask(size: int) -> None:
+    sample = scene(160, 160, (80, 80), size)
+    assert sample.mask.sum() == {1: 1, 2: 5}[size]
+    for _, mask in draw(sample, 40, crop=64, target_share=1.0, scale=(0.3, 0.5), blur=0.0, contrast=0.0):
+        assert 1 <= mask.sum() <= 2
+        assert mask[mask > 0].min() == 1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from serank.losses import deep_supervision_loss, soft_iou_loss
+from serank.losses import LOSSES, bce_loss, deep_supervision_loss, dice_loss, focal_loss, soft_iou_loss
 
 
 def sigmoid(x: float) -> float:
@@ -184,3 +184,39 @@ def test_errors() -> None:
         deep_supervision_loss([target, logits[:2]], target)
     with pytest.raises(ValueError, match="outputs must hold at least one logit map"):
         deep_supervision_loss([], target)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_loss_is_a_mean_over_images(name: str) -> None:
+    logits, target = pair(batch=4)
+    target[1] = 0
+    singles = [LOSSES[name](logits[i : i + 1], target[i : i + 1]) for i in range(4)]
+    torch.testing.assert_close(LOSSES[name](logits, target), torch.stack(singles).mean())
+
+
+def test_dice_and_focal_by_hand() -> None:
+    logits = torch.tensor([[[[0.0, 2.0], [-1.0, 0.5]]]], dtype=torch.float64)
+    target = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]], dtype=torch.float64)
+    p = [sigmoid(v) for v in (0.0, 2.0, -1.0, 0.5)]
+    dice = 1 - (2 * (p[0] + p[1]) + 1) / (sum(p) + 2 + 1)
+    assert dice_loss(logits, target).item() == pytest.approx(dice, abs=1e-12)
+    hits = sum(-0.25 * (1 - q) ** 2 * math.log(q) for q in p[:2])
+    rest = sum(-0.75 * q**2 * math.log(1 - q) for q in p[2:])
+    assert focal_loss(logits, target).item() == pytest.approx((hits + rest) / 2, abs=1e-12)
+    assert bce_loss(logits, target).item() == pytest.approx(
+        -(math.log(p[0]) + math.log(p[1]) + math.log(1 - p[2]) + math.log(1 - p[3])) / 4, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_sure_and_right_maps_vanish(name: str) -> None:
+    target = torch.zeros(1, 1, 8, 8)
+    target[..., 3:5, 3:5] = 1
+    assert LOSSES[name]((2 * target - 1) * 40, target).item() == pytest.approx(0, abs=1e-6)
+    assert LOSSES[name]((1 - 2 * target) * 5, target).item() > 0.5
+
+
+def test_unknown_loss_is_refused() -> None:
+    logits, target = pair()
+    with pytest.raises(ValueError, match="loss must be one of soft_iou, dice, bce, focal; got 'l2'"):
+        deep_supervision_loss([logits], target, loss="l2")

@@ -229,3 +229,30 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
 def test_wrong_input_is_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="x must have"):
         SeRankDet(width=4)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 5)])
+def test_other_input_channels_give_the_same_on_grey_frames(before: int, after: int) -> None:
+    torch.manual_seed(0)
+    model = SeRankDet(in_channels=before, width=2, mean=[0.4] * before, std=0.2).eval()
+    other = model.reconfigured(in_channels=after, threshold=0.3)
+    assert (other.in_channels, other.threshold, other.config["threshold"]) == (after, 0.3, 0.3)
+    assert not other.training
+    grey = torch.rand(1, 1, 32, 48)
+    outputs = [m(m.frame_spec.normalise(grey, m.in_channels)) for m in (model, other)]
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        other.head.weight.zero_()
+    assert model.head.weight.abs().sum() > 0  # a copy
+
+
+def test_reconfigured_refuses() -> None:
+    model = SeRankDet(in_channels=3, width=2, mean=[0.4, 0.5, 0.6])
+    with pytest.raises(ValueError, match="in_channels can't change for a network with mean="):
+        model.reconfigured(in_channels=1)
+    with pytest.raises(ValueError, match="width: the weights don't fit the change"):
+        model.reconfigured(width=4)
+    with pytest.raises(ValueError, match="fusion: the weights don't fit the change"):
+        model.reconfigured(fusion="concat")
+    with pytest.raises(ValueError, match="unknown arguments size; SeRankDet takes in_channels"):
+        model.reconfigured(size=4)

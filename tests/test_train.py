@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from serank.cli import main
 from serank.datasets import Sample
 from serank.errors import CheckpointError
 from serank.evaluate import evaluate
+from serank.recipe import PRESETS, preset
 from serank.synthetic import SyntheticScenes
 from serank.train import Recipe, fit
 
@@ -31,6 +33,12 @@ TINY = Recipe(
 
 def scenes(count: int = 6) -> list[Sample]:
     return list(SyntheticScenes(count, 40, 48, targets=(1, 2), size=(3, 6), scr=(10, 30), seed=5))
+
+
+def disc() -> Sample:
+    """A bright disc in the middle, the same under all flips."""
+    mask = np.hypot(*np.ogrid[-15.5:16, -15.5:16]) < 4
+    return Sample("disc", np.where(mask, 0.8, 0.3).astype(np.float32), mask)
 
 
 def tiny() -> SeRankDet:
@@ -50,7 +58,7 @@ def test_learns_synthetic_scenes_from_scratch() -> None:
         augmentation=Augmentation(crop=64, scale=(1, 1), blur=0, contrast=0, target_share=1),
     )
     history = fit(model, samples, recipe=recipe, progress=False)
-    assert evaluate(model, samples)["iou"] > 0.8
+    assert evaluate(model, samples, curves=False).metrics["iou"] > 0.8
     assert history.rows[-1]["loss"] < 0.5 * history.rows[0]["loss"]
 
 
@@ -101,7 +109,10 @@ def test_resume_equals_an_uninterrupted_run(tmp_path: Path, monkeypatch: pytest.
 def test_writes_a_log_and_the_best_checkpoint(tmp_path: Path) -> None:
     model = tiny()
     history = fit(model, scenes(), scenes(3), recipe=TINY, output=tmp_path, progress=False)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "last.pt", "log.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "curves.png", "last.pt", "log.csv"]
+    card = (tmp_path / "best" / "README.md").read_text()
+    assert f"{history.best['iou']:.4f}" in card
+    assert '"learning_rate": 0.001' in card
     with (tmp_path / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(float(r["epoch"])) for r in rows] == [1, 2, 3]
@@ -109,7 +120,7 @@ def test_writes_a_log_and_the_best_checkpoint(tmp_path: Path) -> None:
     assert history.best["epoch"] == 1 + int(np.argmax(scores))
     again = SeRankDet.from_pretrained(tmp_path / "best")
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
-    assert evaluate(again, scenes(3))["iou"] == pytest.approx(history.best["iou"], abs=1e-6)
+    assert evaluate(again, scenes(3), curves=False).metrics["iou"] == pytest.approx(history.best["iou"], abs=1e-6)
 
 
 def test_average_of_zero_keeps_the_raw_weights(tmp_path: Path) -> None:
@@ -143,8 +154,23 @@ def test_nan_stops_with_its_place() -> None:
     model = tiny()
     with torch.no_grad():
         model.head.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=r"loss is nan at epoch 1, step 1, learning rate"):
+    names = {sample.name for sample in scenes()}
+    with pytest.raises(
+        FloatingPointError, match=r"loss is nan at epoch 1, step 1, learning rate 1\.00e-03, frames "
+    ) as e:
         fit(model, scenes(), recipe=TINY, progress=False)
+    named = str(e.value).partition("frames ")[2].partition(";")[0].split(", ")
+    assert len(named) == 2
+    assert set(named) <= names
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    before = copy.deepcopy(model.state_dict())
+    next(model.head.parameters()).register_hook(lambda gradient: gradient * float("nan"))  # type: ignore[no-untyped-call]
+    with pytest.raises(FloatingPointError, match=r"the gradient's norm is nan at epoch 1, step 1"):
+        fit(model, scenes(), recipe=TINY, progress=False)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
@@ -195,14 +221,188 @@ def test_best_is_put_right_after_a_stop_while_saving(tmp_path: Path, monkeypatch
     assert all(torch.equal(v, again[k]) for k, v in model.state_dict().items())
 
 
+@pytest.mark.parametrize("save_every", [None, 1, 2])
+@pytest.mark.parametrize("at", [2, 6, 7])
+def test_a_stop_within_an_epoch_changes_nothing(
+    save_every: int | None, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StopError(Exception):
+        pass
+
+    expected = tiny()
+    rows = fit(expected, scenes(), recipe=TINY, progress=False).rows
+    steps = 0
+    original = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, *arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == at:
+            raise StopError
+        return original(self, *arguments)
+
+    options: dict[str, Any] = {"recipe": TINY, "output": tmp_path, "save_every": save_every, "progress": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        with pytest.raises(StopError):
+            fit(tiny(), scenes(), **options)
+    resumed = tiny()
+    if (tmp_path / "last.pt").exists():
+        resumed = SeRankDet(width=2)  # other first weights: all must come from the file
+        done = torch.load(tmp_path / "last.pt", weights_only=True)
+        whole, rest = divmod(at - 1, 3)  # epochs of 3 steps, and the steps after them
+        kept = 0 if save_every is None else rest // save_every * save_every
+        assert (done["epoch"], done["step"]) == (whole, kept)
+    history = fit(resumed, scenes(), resume=True, **options)
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in expected.state_dict().items())
+    for row, other in zip(rows, history.rows, strict=True):
+        assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+
+
+def test_loader_workers_change_nothing() -> None:
+    alone, helped = tiny(), tiny()
+    fit(alone, scenes(), recipe=replace(TINY, epochs=1), progress=False)
+    fit(helped, scenes(), recipe=replace(TINY, epochs=1), workers=2, progress=False)
+    assert all(torch.equal(v, helped.state_dict()[k]) for k, v in alone.state_dict().items())
+
+
+def test_parts_of_a_batch_add_up_to_it() -> None:
+    # one and the same crop everywhere, whatever its flips, so that batch norm sees the same statistics in each part
+    recipe = replace(
+        TINY, batch_size=4, augmentation=Augmentation(crop=32, scale=(1, 1), target_share=0, blur=0, contrast=0)
+    )
+    runs = []
+    for accumulate in (1, 2):
+        model = tiny().double()  # in float32 the rounding of sums grows with the steps
+        runs.append((fit(model, [disc()] * 4, recipe=replace(recipe, accumulate=accumulate), progress=False), model))
+    (whole, first), (parts, second) = runs
+    assert [r["loss"] for r in whole.rows] == pytest.approx([r["loss"] for r in parts.rows], abs=1e-7)
+    for value, other in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(value, other, atol=1e-7, rtol=1e-7)
+
+
+def test_clip_bounds_the_gradient() -> None:
+    # AdamW divides by the gradient's size, but for what is small against its eps of 1e-8
+    free, clipped, start = tiny(), tiny(), tiny()
+    recipe = replace(TINY, epochs=1, average=0.0, weight_decay=0.0)
+    row = fit(free, scenes(), recipe=recipe, progress=False).rows[0]
+    fit(clipped, scenes(), recipe=replace(recipe, clip=1e-9), progress=False)
+    assert row["gradient"] > 1e-3
+    moved = [
+        sum(float((a - b).detach().abs().sum()) for a, b in zip(m.parameters(), start.parameters(), strict=True))
+        for m in (free, clipped)
+    ]
+    assert 0 < moved[1] < 0.1 * moved[0]
+
+
+def test_a_frozen_encoder_stays() -> None:
+    model, start = tiny(), tiny().state_dict()
+    fit(model, scenes(), recipe=replace(TINY, freeze_encoder=True, average=0.0), progress=False)
+    for name, value in model.state_dict().items():
+        frozen = name.startswith(("encoder.", "attention."))
+        if frozen:
+            assert torch.equal(value, start[name]), name
+        elif value.is_floating_point():
+            assert not torch.equal(value, start[name]), name
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_without_deep_supervision_the_side_heads_stay() -> None:
+    model, start = tiny(), tiny().state_dict()
+    recipe = replace(TINY, deep_supervision=False, average=0.0)
+    history = fit(model, scenes(), recipe=recipe, progress=False)
+    assert 0 < history.rows[0]["loss"] <= 1
+    assert torch.equal(model.state_dict()["side_heads.0.weight"], start["side_heads.0.weight"])
+    assert not torch.equal(model.head.weight, start["head.weight"])
+
+
+@pytest.mark.parametrize("loss", ["dice", "bce", "focal"])
+def test_other_losses_train(loss: str) -> None:
+    recipe = replace(
+        TINY, loss=loss, epochs=15, learning_rate=5e-3, augmentation=Augmentation(crop=32, scale=(1, 1), target_share=0)
+    )
+    losses = [row["loss"] for row in fit(tiny(), [disc()] * 6, recipe=recipe, progress=False).rows]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_float16_scales_its_loss() -> None:
+    model = tiny()
+    history = fit(model, scenes(), recipe=replace(TINY, epochs=1, precision="float16"), progress=False)
+    expected = fit(tiny(), scenes(), recipe=replace(TINY, epochs=1), progress=False)
+    assert history.rows[0]["loss"] == pytest.approx(expected.rows[0]["loss"], rel=0.02)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.slow
+def test_compiled_training_learns_the_same() -> None:
+    losses = []
+    for compile in (False, True):
+        history = fit(tiny(), scenes(), recipe=replace(TINY, epochs=2), compile=compile, progress=False)
+        losses.append([row["loss"] for row in history.rows])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_tensorboard_has_every_row(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history = fit(tiny(), scenes(), scenes(2), recipe=TINY, output=tmp_path, tensorboard=True, progress=False)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    losses = events.Scalars("train/loss")
+    assert [e.step for e in losses] == [1, 2, 3]
+    assert [e.value for e in losses] == pytest.approx([row["loss"] for row in history.rows])
+    assert [e.value for e in events.Scalars("val/iou")] == pytest.approx([row["iou"] for row in history.rows])
+
+
+def test_fine_tuning_the_bundled_checkpoint_improves_on_twenty_frames(tmp_path: Path) -> None:
+    # hard for it: dim, tiny targets in noise
+    samples = list(SyntheticScenes(20, 64, 64, targets=(1, 2), size=(1.5, 2.5), scr=(3, 6), noise=0.03, seed=3))
+    model = SeRankDet.from_pretrained("sirst").reconfigured(working_size=None)
+    before = evaluate(model, samples, curves=False).metrics["iou"]
+    recipe = Recipe(
+        epochs=15, batch_size=4, learning_rate=2e-3, average=0.9, augmentation=Augmentation(crop=64, scale=(1, 1.2))
+    )
+    fit(model, samples, recipe=recipe, output=tmp_path, progress=False)
+    again = SeRankDet.from_pretrained(tmp_path / "best")
+    assert evaluate(again, samples, curves=False).metrics["iou"] > before + 0.1
+
+
 def test_too_few_frames() -> None:
     with pytest.raises(ValueError, match="train_set has 1 frames, fewer than batch_size=2"):
         fit(tiny(), scenes(1), recipe=TINY)
 
 
-def test_resume_without_output() -> None:
-    with pytest.raises(ValueError, match="resume needs output"):
-        fit(tiny(), scenes(), recipe=TINY, resume=True)
+def test_options_that_do_not_fit_together() -> None:
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"resume": True}, "resume and tensorboard need output"),
+        ({"tensorboard": True}, "resume and tensorboard need output"),
+        ({"workers": -1}, "workers must be >= 0 and save_every >= 1"),
+        ({"save_every": 0}, "workers must be >= 0 and save_every >= 1"),
+    ]
+    for options, message in refused:
+        with pytest.raises(ValueError, match=message):
+            fit(tiny(), scenes(), recipe=TINY, **options)
+    with pytest.raises(ValueError, match="batch_size must be a multiple of 4, 1 processes times accumulate=4; got 2"):
+        fit(tiny(), scenes(), recipe=replace(TINY, accumulate=4))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_the_papers(name: str) -> None:
+    chosen = preset(name)
+    size, epochs, batch = {
+        "sirst": (512, 500, 4),
+        "irstd1k": (512, 500, 4),
+        "sirstaug": (256, 500, 8),
+        "nudt-sirst": (256, 1500, 8),
+    }[name]
+    assert (chosen.working_size, chosen.recipe.augmentation.crop, chosen.width) == (size, size, 64)
+    assert (chosen.recipe.epochs, chosen.recipe.batch_size, chosen.recipe.learning_rate) == (epochs, batch, 1e-4)
+    assert (chosen.recipe.power, chosen.recipe.weight_decay, chosen.recipe.loss) == (0.9, 0.01, "soft_iou")
+
+
+def test_unknown_preset() -> None:
+    with pytest.raises(ValueError, match="preset must be one of sirst, irstd1k, sirstaug, nudt-sirst; got 'coco'"):
+        preset("coco")
 
 
 @pytest.mark.parametrize(
@@ -217,6 +417,10 @@ def test_resume_without_output() -> None:
         {"precision": "int8"},
         {"validate_every": 0},
         {"power": -1.0},
+        {"clip": -1.0},
+        {"accumulate": 0},
+        {"loss": "l2"},
+        {"seed": -1},
     ],
 )
 def test_recipe_names_what_is_wrong(changes: dict[str, Any]) -> None:

@@ -1,0 +1,46 @@
+"""The model card of a checkpoint that was trained here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from serank import __version__
+from serank.checkpoints import short_card
+from serank.recipe import Recipe
+
+__all__ = ["training_card"]
+
+
+def training_card(config: Mapping[str, Any], recipe: Recipe, row: Mapping[str, float]) -> str:
+    """The card of a checkpoint that `serank.train.fit` made.
+
+    Args:
+        config: the network's arguments.
+        recipe: of the training.
+        row: of the history, for the epoch whose weights are kept; without metrics if nothing was validated.
+    """
+    lines = [short_card()]
+    if "iou" in row:
+        lines += [
+            "## Figures\n",
+            f"On the validation set ({row['frames']:.0f} frames, {row['targets']:.0f} targets), native resolution, "
+            f"standard protocol, threshold {config['threshold']}. The epoch was chosen on this same set, which "
+            "flatters the figures.\n",
+            "| IoU | nIoU | Pd | Fa, 1e-6 | false components a frame |",
+            "|---|---|---|---|---|",
+            f"| {row['iou']:.4f} | {row['niou']:.4f} | {row['pd']:.4f} | {row['fa'] * 1e6:.2f} "
+            f"| {row['false_components']:.3f} |\n",
+        ]
+    lines += [
+        "## Training\n",
+        f"serank {__version__}, PyTorch {torch.__version__}; averaged weights after epoch {row['epoch']:.0f} of "
+        f"{recipe.epochs}.\n",
+        "```json",
+        json.dumps({"network": dict(config), "recipe": recipe.to_dict()}, indent=1),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""The sub-commands of `serank`, a file for each."""

@@ -1,0 +1,221 @@
+"""`serank train`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serank.commands.options import new_command, print_metrics
+
+if TYPE_CHECKING:
+    from serank.commands.options import Commands
+    from serank.network import SeRankDet
+    from serank.recipe import Preset, Recipe
+
+__all__ = ["add"]
+
+RECIPE = (
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "learning_rate",
+    "weight_decay",
+    "clip",
+    "loss",
+    "pixel_weight",
+    "average",
+    "precision",
+    "validate_every",
+)
+"""Options that are attributes of `Recipe`; `None` leaves the recipe's own value."""
+
+
+def add(commands: Commands) -> None:
+    """Adds the command to the parser."""
+    parser = new_command(
+        commands,
+        "train",
+        "train a network on folders of frames and masks",
+        "Keeps the weights with the best mean of IoU and nIoU on the validation split. A stopped run goes on with "
+        "--resume. Several processes: torchrun --nproc-per-node=N -m serank train ...",
+    )
+    parser.add_argument(
+        "roots", nargs="+", metavar="ROOT", help="folders of data sets with images/ and masks/, taken together"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for checkpoints, log and curves")
+    parser.add_argument("--train-split", default="train", metavar="NAME", help="list or sub-folder")
+    parser.add_argument("--val-split", default="val", metavar="NAME", help='list or sub-folder; "" for none')
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output; repeat its options")
+    _add_network(parser)
+    _add_recipe(parser)
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="cpu", help="where to train, cpu or cuda")
+    machine.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare crops")
+    machine.add_argument("--compile", action="store_true", help="run the network through torch.compile")
+    machine.add_argument("--save-every", type=int, metavar="N", help="steps between checkpoints within an epoch")
+    machine.add_argument("--tensorboard", action="store_true", help="write event files for TensorBoard too")
+    parser.set_defaults(run=_train)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument("--init", metavar="NAME", help="checkpoint to start from (default: random weights)")
+    group.add_argument("--width", type=int, help="channels of the finest level (default: 8)")
+    group.add_argument("--in-channels", type=int, metavar="C", help="channels of the input (default: 1)")
+    group.add_argument(
+        "--working-size",
+        type=int,
+        metavar="PX",
+        help="longest side to which frames are scaled; 0 leaves their size (default: the checkpoint's, or 320)",
+    )
+    group.add_argument(
+        "--scale-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="least and largest factor of that scaling (default: the checkpoint's, or 0.5 2.5)",
+    )
+    group.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone")
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    from serank.losses import LOSSES
+    from serank.recipe import PRESETS, Recipe
+
+    default = Recipe()
+    group = parser.add_argument_group("recipe", "Defaults are those of --preset, if one is given.")
+    group.add_argument("--preset", choices=sorted(PRESETS), help="the paper's recipe for that data set, with its width")
+
+    def option(flag: str, text: str, **arguments: Any) -> None:
+        name = arguments.get("dest", flag.lstrip("-").replace("-", "_"))
+        group.add_argument(flag, help=f"{text} (default: {getattr(default, name)})", **arguments)
+
+    option("--epochs", "passes over the training split", type=int)
+    option("--batch-size", "crops in a step, over all processes", type=int)
+    option("--accumulate", "parts into which a process splits its share of a batch", type=int, metavar="N")
+    option("--lr", "peak learning rate", type=float, dest="learning_rate", metavar="RATE")
+    option("--weight-decay", "of AdamW", type=float)
+    option("--clip", "largest norm of the gradient, 0 for any", type=float)
+    option("--loss", "of one map", choices=sorted(LOSSES))
+    option("--pixel-weight", "weight of the auxiliary pixel loss", type=float)
+    option("--average", "decay of the averaged weights, 0 for none", type=float)
+    option("--precision", "of the network", choices=("float32", "bfloat16", "float16"))
+    option("--validate-every", "epochs between validations", type=int, metavar="N")
+    option("--seed", "of weights, crops and order", type=int)
+    group.add_argument("--no-deep-supervision", action="store_true", help="train the final output alone")
+    crops = default.augmentation
+    group.add_argument("--crop", type=int, metavar="PX", help=f"side of the training crops (default: {crops.crop})")
+    group.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help=f"range of the random scale (default: {crops.scale[0]} {crops.scale[1]})",
+    )
+    group.add_argument(
+        "--target-share",
+        type=float,
+        metavar="P",
+        help=f"share of crops that hold a target, where the frame has one (default: {crops.target_share})",
+    )
+
+
+def _train(options: argparse.Namespace) -> int:
+    from serank.distributed import started
+
+    with started(options.device) as device:
+        return _train_here(options, device)
+
+
+def _train_here(options: argparse.Namespace, device: str) -> int:
+    import torch
+
+    from serank.datasets import JoinedSamples
+    from serank.distributed import is_main
+    from serank.preflight import inspect_samples
+    from serank.recipe import preset
+    from serank.train import fit
+
+    def say(text: str) -> None:
+        if is_main():
+            print(f"serank train: {text}", file=sys.stderr)
+
+    chosen = preset(options.preset) if options.preset else None
+    recipe = _recipe(options, chosen)
+    train_set = JoinedSamples([_open(root, options.train_split) for root in options.roots])
+    val_set = JoinedSamples([_open(root, options.val_split) for root in options.roots]) if options.val_split else None
+    say(f"training set: {inspect_samples(train_set, 'train_set')}")
+    if val_set is not None:
+        say(f"validation set: {inspect_samples(val_set, 'val_set', need_targets=False)}")
+    torch.manual_seed(recipe.seed)
+    model = _network(options, chosen, train_set)
+    if options.resume and not (Path(options.output) / "last.pt").exists():
+        say(f"no run in {options.output} yet, starting one")
+    history = fit(
+        model,
+        train_set,
+        val_set,
+        recipe=recipe,
+        output=options.output,
+        resume=options.resume,
+        device=device,
+        workers=options.workers,
+        compile=options.compile,
+        save_every=options.save_every,
+        tensorboard=options.tensorboard,
+        progress=sys.stderr.isatty(),
+    )
+    if is_main():
+        if "iou" in history.best:
+            print(f"best of {len(history.rows)} epochs: epoch {history.best['epoch']:.0f}")
+            print_metrics(history.best)
+        print(f"checkpoint {Path(options.output) / 'best'}")
+    return 0
+
+
+def _open(root: str, split: str) -> Any:
+    from serank.datasets import FolderDataset
+
+    return FolderDataset(root, split, cache=True)
+
+
+def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
+    from serank.recipe import Recipe
+
+    recipe = chosen.recipe if chosen else Recipe()
+    given = {name: value for name in (*RECIPE, "seed") if (value := getattr(options, name)) is not None}
+    crops: dict[str, Any] = {"crop": options.crop, "target_share": options.target_share}
+    crops["scale"] = tuple(options.scale) if options.scale else None
+    augmentation = replace(recipe.augmentation, **{k: v for k, v in crops.items() if v is not None})
+    return replace(
+        recipe,
+        **given,
+        deep_supervision=not options.no_deep_supervision,
+        freeze_encoder=options.freeze_encoder,
+        augmentation=augmentation,
+    )
+
+
+def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any) -> SeRankDet:
+    from serank.datasets import grey_statistics
+    from serank.network import SeRankDet
+
+    changes: dict[str, Any] = {}
+    if options.in_channels is not None:
+        changes["in_channels"] = options.in_channels
+    if options.working_size is not None:
+        changes["working_size"] = options.working_size or None
+    if options.scale_range is not None:
+        changes["scale_range"] = list(options.scale_range)
+    if options.init:
+        if options.width is not None:
+            raise ValueError("--width belongs to the checkpoint given by --init; leave it out")
+        return SeRankDet.from_pretrained(options.init).reconfigured(**changes)
+    mean, std = grey_statistics(train_set)
+    width = options.width if options.width is not None else (chosen.width if chosen else 8)
+    size = chosen.working_size if chosen else 320
+    arguments: dict[str, Any] = {"width": width, "mean": mean, "std": std, "working_size": size}
+    return SeRankDet(**(arguments | changes))

@@ -1,0 +1,284 @@
+"""Measuring a model: sizes, protocols, several processes, and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from serank import SeRankDet
+from serank.cli import main
+from serank.datasets import Sample
+from serank.evaluate import evaluate, predict_sample
+from serank.evaluation import Evaluator, resize_mask
+from serank.frames import resize
+from serank.metrics import DetectionMetrics
+from serank.synthetic import SyntheticScenes
+
+
+class Bright(SeRankDet):
+    """Target where the frame is bright, and a record of the sizes that it was run at."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen: list[tuple[int, ...]] = [*getattr(self, "seen", []), tuple(x.shape)]
+        return 20 * (x[:, :1] - 0.55)
+
+
+def bright(**settings: Any) -> Bright:
+    return Bright(width=2, mean=0.0, std=1.0, **settings)
+
+
+def scenes(count: int = 5) -> list[Sample]:
+    return list(SyntheticScenes(count, 40, 48, targets=(1, 2), size=(2, 6), scr=(10, 40), empty=0.4, seed=6))
+
+
+def test_native_is_what_detect_sees() -> None:
+    model = bright(working_size=64, threshold=0.4)
+    metrics = DetectionMetrics(0.4)
+    for sample in scenes():
+        metrics.update(model.detect(sample.frame).probability, sample.mask)
+    result = evaluate(model, scenes())
+    assert {k: result.metrics[k] for k in metrics.compute()} == metrics.compute()
+    assert result.metrics["pd"] > 0
+    assert (result.threshold, result.resolution, result.protocol) == (0.4, "native", "standard")
+    assert [f.name for f in result.frames] == [s.name for s in scenes()]
+    assert {f.height for f in result.frames} == {40}
+    assert all(math.isfinite(t.scr) for t in result.targets)
+    assert {shape[2:] for shape in model.seen} == {(53, 64)}
+
+
+@pytest.mark.parametrize("protocol", ["standard", "released"])
+def test_a_resolution_runs_and_measures_at_exactly_that(protocol: Any) -> None:
+    model = bright(working_size=64, tile=48, overlap=8)
+    evaluator = Evaluator(0.5, 2.0, protocol)
+    for sample in scenes():
+        frame = resize(sample.frame, 96, 96)
+        probability = torch.sigmoid(torch.from_numpy(20 * (frame - np.float32(0.55)))).numpy()
+        evaluator.update(sample.name, probability, resize_mask(sample.mask, 96, 96), frame)
+    result = evaluate(model, scenes(), resolution=96, max_distance=2.0, protocol=protocol)
+    assert result.metrics == pytest.approx(evaluator.result().metrics, nan_ok=True)
+    assert [(f.height, f.width) for f in result.frames] == [(96, 96)] * 5
+    assert set(model.seen) == {(1, 1, 96, 96)}
+    assert result.resolution == "96"
+
+
+def test_a_sample_at_a_resolution_agrees_with_itself() -> None:
+    model = bright()
+    sample = scenes()[0]
+    same, probability = predict_sample(model, sample)
+    assert same is sample
+    assert probability.shape == sample.mask.shape
+    square, probability = predict_sample(model, sample, 64)
+    assert square.frame.shape == square.mask.shape == probability.shape == (64, 64)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = SeRankDet(width=2).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    evaluate(model, scenes(2), curves=False)
+    assert model.training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_curves_are_left_out_on_request() -> None:
+    assert evaluate(bright(), scenes(1), curves=False).curves is None
+    curves = evaluate(bright(), scenes(1), thresholds=[0.2, 0.8]).curves
+    assert curves is not None
+    assert curves.thresholds.tolist() == [0.2, 0.8]
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match="dataset is empty"):
+        evaluate(bright(), [])
+    with pytest.raises(ValueError, match="resolution must be"):
+        evaluate(bright(), scenes(1), resolution=8)
+    with pytest.raises(ValueError, match="threshold must lie in"):
+        evaluate(bright(), scenes(1), threshold=2.0)
+
+
+# ---------- several processes ----------
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+sys.path.insert(0, sys.argv[1])
+from test_evaluate import bright, scenes
+from serank.evaluate import evaluate
+from serank.threshold import choose_threshold
+
+torch.set_num_threads(1)
+rank, folder = int(sys.argv[2]), Path(sys.argv[3])
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+found = [evaluate(bright(), scenes(count), threshold=0.5).to_dict() for count in (5, 1)]
+found.append(choose_threshold(bright(), scenes(), false_alarms=0.01).threshold)
+broken = scenes(3)
+broken[1] = broken[1]._replace(mask=broken[1].mask[:5])  # measured by the second process
+try:
+    evaluate(bright(), broken)
+except Exception as error:
+    found.append(f"{type(error).__name__}: {error}")
+(folder / f"{rank}.json").write_text(json.dumps(found))
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_measure_as_one(tmp_path: Path) -> None:
+    from serank.threshold import choose_threshold
+
+    command = [sys.executable, "-W", "error::UserWarning:serank", "-c", SCRIPT, str(Path(__file__).parent)]
+    started = [
+        subprocess.Popen([*command, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True) for rank in (0, 1)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first[:3] == second[:3]
+    # an odd number of frames, and fewer frames than processes
+    for count, found in zip((5, 1), first[:2], strict=True):
+        assert found == evaluate(bright(), scenes(count), threshold=0.5).to_dict()
+        assert len(found["frames"]) == count
+    assert first[2] == choose_threshold(bright(), scenes(), false_alarms=0.01).threshold
+    # one that fails doesn't leave the other waiting
+    assert second[3].startswith("ValueError: probability and target must have the same")
+    assert first[3].startswith("RuntimeError: evaluation stopped: process 1 failed with ValueError: probability")
+
+
+# ---------- the command ----------
+
+
+def write(folder: Path, name: str, values: NDArray[Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(folder / f"{name}.png")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for sample in scenes():
+        write(tmp_path / "set" / "images", sample.name, np.rint(sample.frame * 255).astype(np.uint8))
+        write(tmp_path / "set" / "masks", sample.name, sample.mask.astype(np.uint8) * 255)
+    (tmp_path / "set" / "some.txt").write_text("\n".join(s.name for s in scenes()[:3]))
+    return tmp_path / "set"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    SeRankDet(width=2).save_pretrained(tmp_path / "checkpoint")
+    return str(tmp_path / "checkpoint")
+
+
+def test_command_measures_a_checkpoint(root: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", str(root), "--split", "some", "--checkpoint", checkpoint, "--threshold", "0.9"]
+    assert main([*arguments, "--resolution", "64", "--protocol", "released", "--max-distance", "2"]) == 0
+    captured = capsys.readouterr()
+    first, second = captured.out.splitlines()
+    assert first.startswith("IoU 0.0000  nIoU 0.0000  Pd 0.0000  Fa 0.00e-6")
+    assert "(3 frames, " in first
+    assert second.startswith("AUC 0.")
+    assert "target-free frame" in second
+    assert captured.err == ""
+
+
+def test_command_scores_predictions(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for sample in scenes()[:4]:
+        write(tmp_path / "maps", sample.name, sample.mask.astype(np.uint8) * 255)
+    write(tmp_path / "maps", "stranger", np.zeros((4, 4), np.uint8))
+    arguments = ["evaluate", "--predictions", str(tmp_path / "maps"), "--targets", str(root)]
+    assert main([*arguments, "--split", "some"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("IoU 1.0000  nIoU 1.0000  Pd 1.0000  Fa 0.00e-6")
+    assert captured.err.count("extra") == 2
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert f"serank evaluate: {scenes()[4].name}: no prediction" in captured.err
+    write(tmp_path / "maps", scenes()[0].name, np.zeros((20, 24), np.uint8))
+    assert main(arguments) == 1
+    assert "--resize" in capsys.readouterr().err
+    assert main([*arguments, "--resize"]) == 0
+    assert "resized bilinearly" in capsys.readouterr().err
+
+
+def test_command_chooses_and_saves_a_threshold(
+    root: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", str(root), "--checkpoint", checkpoint, "--save", str(tmp_path / "chosen")]
+    assert main([*arguments, "--budget", "0.001"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    chosen = SeRankDet.from_pretrained(tmp_path / "chosen").threshold
+    assert out[0] == f"threshold {chosen:.7g} chosen"
+    assert chosen != SeRankDet.from_pretrained(checkpoint).threshold
+    assert evaluate(SeRankDet.from_pretrained(tmp_path / "chosen"), scenes()).metrics["fa"] <= 0.001
+    assert out[2].startswith("IoU ")
+    assert main([*arguments, "--budget-frame", "0"]) == 0
+    again = SeRankDet.from_pretrained(tmp_path / "chosen")
+    assert evaluate(again, scenes()).metrics["false_components"] == 0
+
+
+@pytest.mark.parametrize("source", ["model", "predictions"])
+def test_command_writes_a_report(source: str, root: Path, checkpoint: str, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("matplotlib")
+    for sample in scenes():
+        write(tmp_path / "maps", sample.name, np.roll(sample.mask, 9, 1).astype(np.uint8) * 255)
+    arguments = {
+        "model": [str(root), "--checkpoint", checkpoint, "--resolution", "64"],
+        "predictions": ["--predictions", str(tmp_path / "maps"), "--targets", str(root)],
+    }[source]
+    assert main(["evaluate", *arguments, "--split", "some", "--output", str(tmp_path / "out"), "--no-overlays"]) == 0
+    page = tmp_path / "out" / "index.html"
+    assert capsys.readouterr().out.splitlines()[-1] == f"report {page}"
+    assert page.is_file()
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["about"]["split"] == "some"
+    assert len(report["frames"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either ROOT, to run a checkpoint, or --predictions with --targets"),
+        (["ROOT", "--predictions", "p", "--targets", "t"], "give either ROOT"),
+        (["--predictions", "p"], "--predictions and --targets belong together"),
+        (["ROOT", "--targets", "t"], "--predictions and --targets belong together"),
+        (["--predictions", "p", "--targets", "t", "--budget", "1"], "need a checkpoint"),
+        (["ROOT", "--resize"], "--resize is for --predictions"),
+        (["ROOT", "--save", "s"], "--save needs --budget or --budget-frame"),
+        (["ROOT", "--budget", "1", "--threshold", "0.5"], "--threshold and a budget exclude each other"),
+        (["ROOT", "--budget", "-1"], "false_alarms must be >= 0"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    arguments: list[str], message: str, root: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(root) if a == "ROOT" else a for a in arguments]
+    assert main(["evaluate", "--checkpoint", checkpoint, *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["31", "big", "-5", "2.5"])
+def test_wrong_resolution(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "root", f"--resolution={value}"])
+    assert 'resolution must be "native" or a side in pixels >= 32' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_command_under_torchrun(root: Path, checkpoint: str, tmp_path: Path) -> None:
+    arguments = ["evaluate", str(root), "--checkpoint", checkpoint, "--threshold", "0.4"]
+    one = subprocess.run([sys.executable, "-m", "serank", *arguments], capture_output=True, text=True, check=True)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    two = subprocess.run([*start, "-m", "serank", *arguments], capture_output=True, text=True, check=True)
+    assert two.stdout == one.stdout
+    assert one.stdout.startswith("IoU ")
