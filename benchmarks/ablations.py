@@ -1,0 +1,159 @@
+"""The paper's ablations (tables III to V) as constructor arguments: trains each row, writes the table.
+
+    python benchmarks/ablations.py path/to/sirst --output runs/ablations --epochs 20 --width 8
+
+Every row is trained with the same recipe, crops and first random state. Rows that `--output` has already are not
+trained again, and a stopped one goes on, so that a long run can be cut into several.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from serank import SeRankDet
+from serank.augment import Augmentation
+from serank.datasets import FolderDataset, grey_statistics
+from serank.files import replacing
+from serank.train import Recipe, fit
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network of the tables."""
+
+    group: str
+    label: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+PLAIN: dict[str, Any] = {"encoder": "plain", "attention": "none", "fusion": "concat"}
+ROWS = {
+    "full": Row("parts", "DDC, SeRank, LSFF (full)"),
+    "baseline": Row("parts", "none of them (plain U-Net)", PLAIN),
+    "ddc": Row("parts", "DDC alone", PLAIN | {"encoder": "ddc"}),
+    "serank": Row("parts", "SeRank alone", PLAIN | {"attention": "serank"}),
+    "lsff": Row("parts", "LSFF alone", PLAIN | {"fusion": "select"}),
+    "no-ddc": Row("parts", "without DDC", {"encoder": "plain"}),
+    "no-serank": Row("parts", "without SeRank", {"attention": "none"}),
+    "no-lsff": Row("parts", "without LSFF", {"fusion": "concat"}),
+    "vanilla": Row("branches of DDC", "vanilla", {"branches": ["vanilla"]}),
+    "vanilla-difference": Row("branches of DDC", "vanilla, difference", {"branches": ["vanilla", "difference"]}),
+    "vanilla-dilated": Row("branches of DDC", "vanilla, dilated", {"branches": ["vanilla", "dilated"]}),
+    "no-encoding": Row("SeRank", "without positional encoding", {"positional_encoding": False}),
+    "after": Row("SeRank", "top-k after the attention map", {"attention": "after"}),
+    **{f"offset-{o}": Row("SeRank", f"offset o = {o}", {"rank_offset": o}) for o in (1, 2, 4, 5)},
+}
+"""Rows by name; the full network stands for all three branches and o = 3 too."""
+
+PAPER = {"full": (81.27, 79.66)}
+"""IoU and nIoU in percent on SIRST's test split by row, where known: of the paper's figures only the one of the full
+network (its comparison table) could be read; add those of tables III to V here."""
+
+
+def train_row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of one row, from its folder if it has been trained."""
+    folder = Path(options.output) / f"{name}-{seed}"
+    result = folder / "result.json"
+    if result.exists():
+        found: dict[str, Any] = json.loads(result.read_text())
+        return found
+    train_set = FolderDataset(options.root, "train", cache=True)
+    val_set = FolderDataset(options.root, "val", cache=True)
+    mean, std = grey_statistics(train_set)
+    torch.manual_seed(seed)
+    model = SeRankDet(
+        width=options.width, mean=mean, std=std, working_size=options.working_size, **ROWS[name].arguments
+    )
+    recipe = Recipe(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.lr,
+        average=options.average,
+        precision=options.precision,
+        validate_every=options.epochs,
+        seed=seed,
+        augmentation=Augmentation(crop=options.crop, scale=(0.6, 1.6)),
+    )
+    history = fit(model, train_set, val_set, recipe=recipe, output=folder, resume=True, device=options.device)
+    row = history.rows[-1]
+    figures = {
+        **{key: row[key] for key in ("iou", "niou", "pd", "fa", "false_components", "loss")},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": sum(r["seconds"] for r in history.rows),
+    }
+    with replacing(result) as path:
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> str:
+    """The figures as Markdown, the budget named."""
+    names = list(results)
+    lines = [
+        f"Width {options.width}, {options.epochs} epochs on `train` of {Path(options.root).name}, crops of "
+        f"{options.crop} px, batch {options.batch_size}, working size {options.working_size}, learning rate "
+        f"{options.lr:g}, averaged weights ({options.average:g}) of the last epoch, {options.precision}, seeds "
+        f"{', '.join(map(str, options.seeds))}; measured on `val`, native resolution, standard protocol, threshold "
+        f"0.5. {machine(options.device)}. Paper: width 64, 500 epochs at 512 px, SIRST's test split.",
+        "",
+        "| | | parameters | IoU | nIoU | Pd | Fa, 1e-6 | paper IoU | paper nIoU | training, s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        rows = results[name]
+
+        def show(key: str, digits: int, scale: float = 1.0, rows: list[dict[str, Any]] = rows) -> str:
+            values = [row[key] * scale for row in rows]
+            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+            return f"{statistics.mean(values):.{digits}f}{spread}"
+
+        paper = [f"{value / 100:.4f}" for value in PAPER[name]] if name in PAPER else ["-", "-"]
+        cells = [ROWS[name].group, ROWS[name].label, f"{rows[0]['parameters'] / 1e6:.2f} M"]
+        cells += [show("iou", 4), show("niou", 4), show("pd", 4), show("fa", 1, 1e6), *paper, show("seconds", 0)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def machine(device: str) -> str:
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads on {platform.processor() or platform.machine()}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", help="folder of the data set, with train.txt and val.txt")
+    parser.add_argument("--output", required=True, help="folder for runs, results.json and table.md")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--working-size", type=int, default=320)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--average", type=float, default=0.99)
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name in options.rows:
+        results[name] = [train_row(name, seed, options) for seed in options.seeds]
+        text = table(results, options)  # after each row, so that a stopped run leaves what it has
+        for file, content in (("results.json", json.dumps(results, indent=1) + "\n"), ("table.md", text)):
+            with replacing(Path(options.output) / file) as path:
+                path.write_text(content)
+    print(table(results, options))
+
+
+if __name__ == "__main__":
+    main()

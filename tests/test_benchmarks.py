@@ -1,0 +1,62 @@
+"""The drivers in benchmarks/ run, on the smallest budget there is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from serank.datasets import write_folder
+from serank.synthetic import SyntheticScenes
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import ablations
+import pretraining
+
+SMALL = ["--epochs", "1", "--width", "2", "--crop", "32", "--working-size", "64", "--batch-size", "2"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    scenes = SyntheticScenes(6, 64, 64, targets=(1, 2), size=(3, 8), scr=(8, 30), seed=1)
+    root = tmp_path / "frames"
+    write_folder(scenes, root)
+    names = [scene.name for scene in scenes]
+    (root / "train.txt").write_text("\n".join(names[:4]))
+    (root / "val.txt").write_text("\n".join(names[4:]))
+    return root
+
+
+def test_every_ablation_builds() -> None:
+    from serank import SeRankDet
+
+    sizes = {
+        name: sum(p.numel() for p in SeRankDet(width=4, **row.arguments).parameters())
+        for name, row in ablations.ROWS.items()
+    }
+    assert len(set(sizes.values())) > 10
+    assert sizes["lsff"] < sizes["baseline"] < sizes["ddc"] < sizes["full"] + 10_000
+
+
+def test_ablation_driver(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out"
+    command = [str(folder), "--output", str(output), "--rows", "full", "after", "--seeds", "0", "1", *SMALL]
+    ablations.main(command)
+    text = (output / "table.md").read_text()
+    assert text.strip() in capsys.readouterr().out
+    assert "1 epochs on `train` of frames" in text
+    assert len([line for line in text.splitlines() if line.startswith("|")]) == 4
+    results = json.loads((output / "results.json").read_text())
+    assert {name: len(rows) for name, rows in results.items()} == {"full": 2, "after": 2}
+    before = (output / "full-0" / "last.pt").stat().st_mtime_ns
+    ablations.main(command)  # nothing is trained twice
+    assert (output / "full-0" / "last.pt").stat().st_mtime_ns == before
+    assert (output / "table.md").read_text() == text
+
+
+def test_pretraining_driver(folder: Path, tmp_path: Path) -> None:
+    pretraining.main([str(folder), "--output", str(tmp_path / "out"), *SMALL])
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in lines[4:]] == list(pretraining.VARIANTS)
