@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from budget import add_budget, describe, keep, recipe_of, stored
 
 from serank import SeRankDet
-from serank.augment import Augmentation
 from serank.datasets import FolderDataset, grey_statistics
 from serank.files import replacing
-from serank.train import Recipe, fit
+from serank.train import fit
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,14 @@ ROWS = {
 """Rows by name; the full network stands for all three branches and o = 3 too."""
 
 PAPER = {"full": (81.27, 79.66)}
-"""IoU and nIoU in percent on SIRST's test split by row, where known: of the paper's figures only the one of the full
-network (its comparison table) could be read; add those of tables III to V here."""
+"""The paper's IoU and nIoU in percent on SIRST's test split, from its table of comparisons; the figures of its tables
+III to V are not filled in."""
 
 
 def train_row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Figures of one row, from its folder if it has been trained."""
     folder = Path(options.output) / f"{name}-{seed}"
-    result = folder / "result.json"
-    if result.exists():
-        found: dict[str, Any] = json.loads(result.read_text())
+    if (found := stored(folder, options)) is not None:
         return found
     train_set = FolderDataset(options.root, "train", cache=True)
     val_set = FolderDataset(options.root, "val", cache=True)
@@ -73,16 +70,7 @@ def train_row(name: str, seed: int, options: argparse.Namespace) -> dict[str, An
     model = SeRankDet(
         width=options.width, mean=mean, std=std, working_size=options.working_size, **ROWS[name].arguments
     )
-    recipe = Recipe(
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.lr,
-        average=options.average,
-        precision=options.precision,
-        validate_every=options.epochs,
-        seed=seed,
-        augmentation=Augmentation(crop=options.crop, scale=(0.6, 1.6)),
-    )
+    recipe = recipe_of(options, seed)
     history = fit(model, train_set, val_set, recipe=recipe, output=folder, resume=True, device=options.device)
     row = history.rows[-1]
     figures = {
@@ -90,8 +78,7 @@ def train_row(name: str, seed: int, options: argparse.Namespace) -> dict[str, An
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": sum(r["seconds"] for r in history.rows),
     }
-    with replacing(result) as path:
-        path.write_text(json.dumps(figures, indent=1) + "\n")
+    keep(folder, options, figures)
     return figures
 
 
@@ -99,11 +86,8 @@ def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace)
     """The figures as Markdown, the budget named."""
     names = list(results)
     lines = [
-        f"Width {options.width}, {options.epochs} epochs on `train` of {Path(options.root).name}, crops of "
-        f"{options.crop} px, batch {options.batch_size}, working size {options.working_size}, learning rate "
-        f"{options.lr:g}, averaged weights ({options.average:g}) of the last epoch, {options.precision}, seeds "
-        f"{', '.join(map(str, options.seeds))}; measured on `val`, native resolution, standard protocol, threshold "
-        f"0.5. {machine(options.device)}. Paper: width 64, 500 epochs at 512 px, SIRST's test split.",
+        f"{describe(options)}, seeds {', '.join(map(str, options.seeds))}. Paper: width 64, 500 epochs at 512 px, "
+        "SIRST's test split.",
         "",
         "| | | parameters | IoU | nIoU | Pd | Fa, 1e-6 | paper IoU | paper nIoU | training, s |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -123,36 +107,25 @@ def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace)
     return "\n".join(lines) + "\n"
 
 
-def machine(device: str) -> str:
-    if device != "cpu":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} threads on {platform.processor() or platform.machine()}"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", help="folder of the data set, with train.txt and val.txt")
     parser.add_argument("--output", required=True, help="folder for runs, results.json and table.md")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--width", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--working-size", type=int, default=320)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--average", type=float, default=0.99)
-    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="bfloat16")
-    parser.add_argument("--device", default="cpu")
+    add_budget(parser)
     options = parser.parse_args(arguments)
-    results: dict[str, list[dict[str, Any]]] = {}
     for name in options.rows:
-        results[name] = [train_row(name, seed, options) for seed in options.seeds]
-        text = table(results, options)  # after each row, so that a stopped run leaves what it has
+        for seed in options.seeds:
+            train_row(name, seed, options)
+        # after each row, so that a stopped run leaves what it has; with the rows of earlier runs
+        found = {n: [stored(Path(options.output) / f"{n}-{seed}", options) for seed in options.seeds] for n in ROWS}
+        results = {n: [row for row in rows if row is not None] for n, rows in found.items() if any(rows)}
+        text = table(results, options)
         for file, content in (("results.json", json.dumps(results, indent=1) + "\n"), ("table.md", text)):
             with replacing(Path(options.output) / file) as path:
                 path.write_text(content)
-    print(table(results, options))
+    print(text)
 
 
 if __name__ == "__main__":

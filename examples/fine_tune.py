@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("root", nargs="?", help="folder of frames and masks (default: synthetic ones)")
     parser.add_argument("--output", default="runs/fine-tuned", help="folder of the run")
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(options.root) if options.root else Path(temporary) / "frames"
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             average=0.95,
             augmentation=Augmentation(crop=128, scale=(0.8, 1.25)),
         )
-        fit(model, train_set, val_set, recipe=recipe, output=options.output)
+        fit(model, train_set, val_set, recipe=recipe, output=options.output, resume=options.resume)
 
         model = SeRankDet.from_pretrained(f"{options.output}/best")
         print(f"after:  {figures(model, val_set)}")

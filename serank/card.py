@@ -37,8 +37,8 @@ def training_card(config: Mapping[str, Any], recipe: Recipe, row: Mapping[str, f
         ]
     lines += [
         "## Training\n",
-        f"serank {__version__}, PyTorch {torch.__version__}; averaged weights after epoch {row['epoch']:.0f} of "
-        f"{recipe.epochs}.\n",
+        f"serank {__version__}, PyTorch {torch.__version__}; {'averaged ' if recipe.average else ''}weights after "
+        f"epoch {row['epoch']:.0f} of {recipe.epochs}.\n",
         "```json",
         json.dumps({"network": dict(config), "recipe": recipe.to_dict()}, indent=1),
         "```",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from serank.errors import CheckpointError
 from serank.files import replacing
 
-__all__ = ["CONFIG", "WEIGHTS", "Pretrained", "bundled", "check_device", "describe", "short_card"]
+__all__ = ["CONFIG", "WEIGHTS", "Pretrained", "bundled", "check_device", "describe", "read_card", "short_card"]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -109,6 +109,9 @@ class Pretrained:
             folder: made if it doesn't exist.
             card: the card's text; `None` writes a short one, and leaves one that is there.
             half: store floating weights in float16, half the size. Loading gives float32 again.
+
+        Raises:
+            OSError: a file can't be written, for example to a full disk.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -117,12 +120,21 @@ class Pretrained:
             k: (v.half() if half and v.is_floating_point() else v).detach().cpu().contiguous() for k, v in state.items()
         }
         with replacing(target / WEIGHTS) as path:
-            save_file(tensors, path, metadata={"format": "pt"})
+            try:
+                save_file(tensors, path, metadata={"format": "pt"})
+            except SafetensorError as error:  # what a full disk comes as
+                raise OSError(f"{target / WEIGHTS}: can't be written: {error}") from error
         with replacing(target / CONFIG) as path:
             path.write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
         if card is not None or not (target / CARD).exists():
             with replacing(target / CARD) as path:
                 path.write_text(card or short_card(), encoding="utf-8")
+
+
+def read_card(name: str | os.PathLike[str]) -> str | None:
+    """The model card of a bundled name or a local folder; `None` for any other name, or where there is none."""
+    folder = bundled().get(str(name), Path(name))
+    return (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
 
 
 def short_card() -> str:

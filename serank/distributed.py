@@ -13,8 +13,11 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-__all__ = ["all_objects", "from_main", "is_main", "rank", "started", "world_size"]
+from serank.checkpoints import check_device
+
+__all__ = ["all_objects", "from_main", "is_main", "rank", "same_weights", "started", "world_size"]
 
 T = TypeVar("T")
 
@@ -33,7 +36,7 @@ def started(device: str = "cpu") -> Iterator[str]:
         The device of this process, such as `"cuda:1"`; `device` itself where torchrun started none.
 
     Raises:
-        ValueError: there are several processes and `device` names one GPU for all of them.
+        ValueError: there are several processes and `device` names one GPU for all of them, or one that isn't there.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield device
@@ -41,6 +44,7 @@ def started(device: str = "cpu") -> Iterator[str]:
     kind = torch.device(device)
     if kind.index is not None:
         raise ValueError(f'device must be "cpu" or "cuda" under torchrun, each process takes its own; got {device!r}')
+    check_device(device)
     if kind.type == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
@@ -73,6 +77,14 @@ def all_objects(value: T) -> list[T]:
     values: list[T | None] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
+
+
+def same_weights(network: nn.Module) -> None:
+    """Gives every process the parameters and buffers of process 0."""
+    if world_size() > 1:
+        with torch.no_grad():
+            for value in network.state_dict().values():
+                dist.broadcast(value, src=0)
 
 
 def from_main(value: T) -> T:

@@ -224,7 +224,7 @@ class SeRankDet(nn.Module, Detector, Pretrained):
                 )
             state[name] = old
         copy.load_state_dict(state)
-        return copy.to(self.head.weight.device).train(self.training)
+        return copy.to(self.head.weight.device, self.head.weight.dtype).train(self.training)
 
     def decode(self, x: Tensor) -> list[Tensor]:
         """Decoder maps d2, d3, d4, d5 and the deepest encoder map e5, finest first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class SetSummary:
         targets: 8-connected components of all masks.
         areas: smallest, median and largest target in pixels; zeros without targets.
         sides: shortest and longest side of any frame in pixels.
+        digest: of the frames' names and sizes in their order, which tells two sets apart.
     """
 
     frames: int
@@ -36,6 +38,7 @@ class SetSummary:
     targets: int
     areas: tuple[int, int, int]
     sides: tuple[int, int]
+    digest: str
 
     def __str__(self) -> str:
         small, middle, large = self.areas
@@ -52,10 +55,13 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
         need_targets: whether a set without any target is an error.
 
     Raises:
-        ValueError: samples that can't be read or whose mask has another size than its frame, but for SIRST's known
-            one (listed, all of them counted), masks that are mostly target in more than half of the frames
-            (inverted), or no target at all.
+        ValueError: an empty set, samples that can't be read or whose mask has another size than its frame, but for
+            SIRST's known one (listed, all of them counted), masks that are mostly target in more than half of the
+            frames (inverted), or no target at all.
     """
+    if len(samples) == 0:
+        raise ValueError(f"{name} is empty; expected at least one sample")
+    digest = hashlib.sha256()
     problems: list[str] = []
     areas: list[int] = []
     empty = inverted = 0
@@ -67,6 +73,7 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
             problems.append(str(error))
             continue
         height, width = sample.frame.shape
+        digest.update(f"{sample.name}:{height}x{width}\n".encode(errors="surrogateescape"))
         if sample.mask.shape != sample.frame.shape:
             problems.append(f"{sample.name}: mask is {sample.mask.shape}, its frame {sample.frame.shape}")
             continue
@@ -92,7 +99,8 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
         )
     ordered = sorted(areas)
     sizes = (ordered[0], ordered[len(ordered) // 2], ordered[-1]) if ordered else (0, 0, 0)
-    return SetSummary(len(samples), empty, len(ordered), sizes, (int(min(shortest, longest)), longest))
+    sides = (int(min(shortest, longest)), longest)
+    return SetSummary(len(samples), empty, len(ordered), sizes, sides, digest.hexdigest()[:16])
 
 
 def warn_shared_frames(train_set: Sequence[Sample], val_set: Sequence[Sample]) -> None:
@@ -106,4 +114,7 @@ def _folders(samples: Sequence[Sample]) -> list[FolderDataset]:
     """The folders that a set is made of, as far as it is."""
     if isinstance(samples, JoinedSamples):
         return [folder for part in samples.sets for folder in _folders(part)]
-    return [samples] if isinstance(samples, FolderDataset) else []
+    if isinstance(samples, FolderDataset):
+        return [samples]
+    within = getattr(samples, "samples", None)  # of NoisySIRST and SIRSTAug
+    return [] if within is None else _folders(within)

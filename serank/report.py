@@ -25,7 +25,7 @@ from serank.network import SeRankDet
 from serank.page import page
 from serank.results import Evaluation, FrameScore, TargetScore
 
-__all__ = ["FrameView", "write_report"]
+__all__ = ["FrameView", "check_report_folder", "write_report"]
 
 PARTS = frozenset({"index.html", "report.json", "frames.csv", "targets.csv", "pictures"})
 """What a report's folder holds."""
@@ -63,14 +63,13 @@ def write_report(
             two of one name, or `look` gives another size than was measured.
         OSError: a file can't be written.
     """
-    figures.require_matplotlib()
+    check_report_folder(folder)
     if worst < 1:
         raise ValueError(f"worst must be >= 1; got {worst}")
     if not evaluation.frames:
         raise ValueError("evaluation holds no frame; measure at least one")
     names = file_names([score.name for score in evaluation.frames])
     target = Path(folder).resolve()
-    _check_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _replacing_folder(target) as temporary:
         versions = {"serank": serank.__version__, "torch": torch.__version__, "numpy": np.__version__}
@@ -84,8 +83,15 @@ def write_report(
     return target / "index.html"
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuses a folder that holds something else than a report of ours."""
+def check_report_folder(path: str | os.PathLike[str]) -> None:
+    """Says what would keep `write_report` from writing to a folder, before anything is measured.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: the folder holds something else than a report of ours.
+    """
+    figures.require_matplotlib()
+    folder = Path(path).resolve()
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -125,13 +131,10 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
         temporary.chmod(0o777 & ~umask)
         if target.exists():
             target.rename(old)
-        try:
-            temporary.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
+        temporary.rename(target)
     finally:
+        if old.exists() and not target.exists():  # whatever came between the two renames
+            old.rename(target)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

@@ -21,6 +21,9 @@ from serank.recipe import Recipe
 __all__ = ["RunFolder"]
 
 STATE = "last.pt"
+BEST = "best"
+KEYS = {"setup", "epoch", "step", "sums", "model", "average", "best_state", "optimizer", "scaler", "rows", "best"}
+"""What a state must have at least to be one of ours."""
 
 
 class RunFolder:
@@ -45,13 +48,17 @@ class RunFolder:
         if tensorboard and find_spec("tensorboard") is None:
             raise ValueError("tensorboard is not installed; run: pip install 'serank[tensorboard]'")
         self.tensorboard = tensorboard
+        self._events: Any = None
+        self._written = 0
         if is_main():
             self.path.mkdir(parents=True, exist_ok=True)
-            for leftover in self.path.glob(f".{self.last.stem}-*{self.last.suffix}"):  # of a run killed while saving
-                leftover.unlink(missing_ok=True)
+            for folder in (self.path, self.path / BEST):  # what a run that was killed while writing left there
+                for leftover in folder.glob(".*-*.*"):
+                    if leftover.suffix in (".pt", ".csv", ".png", ".safetensors", ".json", ".md"):
+                        leftover.unlink(missing_ok=True)
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The state written last, or `None` if there is none; every process gets the one that process 0 reads.
+    def load(self) -> dict[str, Any] | None:
+        """The state written last, on the CPU, or `None`; every process gets the one that process 0 reads.
 
         Raises:
             CheckpointError: the file can't be read.
@@ -63,10 +70,13 @@ class RunFolder:
                 state = torch.load(self.last, map_location="cpu", weights_only=True)
             except Exception as error:  # damaged files raise many kinds, struct.error and pickle's own among them
                 failure = f"{self.last}: can't be read: {error}"
+            else:
+                if not isinstance(state, dict) or (missing := sorted(KEYS - set(state))):
+                    what = f"it lacks {', '.join(missing)}" if isinstance(state, dict) else f"it is a {type(state)}"
+                    failure = f"{self.last}: can't be read: no state of a training, {what}"
         if failure := from_main(failure):
             raise CheckpointError(failure)
-        state = from_main(state)
-        return None if state is None else {k: _to(v, device) for k, v in state.items()}
+        return from_main(state)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replaces the state.
@@ -88,7 +98,7 @@ class RunFolder:
             raise OSError(f"{self.last}: can't write the checkpoint: {reason}; {left}") from error
 
     def log(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Writes the history as `log.csv`, and its last row for TensorBoard if that was asked for."""
+        """Writes the history as `log.csv`, and for TensorBoard if that was asked for."""
         if not is_main():
             return
         fields = list(dict.fromkeys(key for row in rows for key in row))
@@ -97,31 +107,34 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(rows)
         if self.tensorboard:
+            self._log_events(rows)
+
+    def _log_events(self, rows: Sequence[Mapping[str, float]]) -> None:
+        if self._events is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            with SummaryWriter(str(self.path / "tensorboard")) as events:
-                for name, value in rows[-1].items():
-                    if name != "epoch":
-                        group = "train" if name in ("loss", "gradient", "learning_rate", "seconds") else "val"
-                        events.add_scalar(f"{group}/{name}", value, int(rows[-1]["epoch"]))
+            # all rows are written anew, and those of a run before this one hidden
+            self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=1)
+        for row in rows[self._written :]:
+            for name, value in row.items():
+                if name != "epoch":
+                    group = "train" if name in ("loss", "gradient", "learning_rate", "seconds") else "val"
+                    self._events.add_scalar(f"{group}/{name}", value, int(row["epoch"]))
+        self._written = len(rows)
+        self._events.flush()
 
     def keep(self, model: SeRankDet, recipe: Recipe, row: Mapping[str, float]) -> None:
         """Writes the checkpoint `best/`, with a card that says how it was made."""
         if is_main():
-            model.save_pretrained(self.path / "best", card=training_card(model.config, recipe, row))
+            model.save_pretrained(self.path / BEST, card=training_card(model.config, recipe, row))
 
     def finish(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Draws `curves.png`, if matplotlib is there."""
+        """Writes the history once more and draws `curves.png`, if matplotlib is there."""
+        if rows:
+            self.log(rows)
+        if self._events is not None:
+            self._events.close()
         if is_main() and find_spec("matplotlib") is not None:
             from serank.figures import save_figure, training_curves
 
             save_figure(training_curves(rows), self.path / "curves.png")
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    """`value` with its tensors on `device`."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {k: _to(v, device) for k, v in value.items()}
-    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import os
 import time
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from serank.augment import RandomCrops
 from serank.checkpoints import check_device
 from serank.datasets import Sample
-from serank.distributed import all_objects, is_main, rank, world_size
+from serank.distributed import all_objects, is_main, rank, same_weights, world_size
 from serank.evaluate import evaluate
 from serank.layers.norm import synchronise
 from serank.losses import deep_supervision_loss
@@ -31,14 +32,19 @@ from serank.runfolder import RunFolder
 
 __all__ = ["History", "Recipe", "fit"]
 
+LOGGER = logging.getLogger("serank.train")
+MOST_SKIPPED = 50
+"""Steps in a row that float16's scaler may skip because the gradient overflows. It halves its scale each time, from
+65536, so that after these no overflow is left and the gradient itself must be NaN or infinite."""
+
 
 @dataclass
 class History:
     """What `fit` saw.
 
     Attributes:
-        rows: one for each epoch: epoch, loss, gradient (mean norm before clipping), learning_rate, seconds, and on
-            validated epochs the metrics.
+        rows: one for each epoch: epoch, loss, gradient (mean norm before clipping, of the steps where it is finite),
+            learning_rate, seconds, and on validated epochs the metrics.
         best: the row of the kept weights; empty before the first validation.
     """
 
@@ -67,6 +73,8 @@ def fit(
     Crops depend on seed, epoch and frame alone, so that neither `workers`, `save_every` nor a stop changes the
     course: on a CPU a resumed run ends with the weights of an uninterrupted one, bit for bit.
 
+    Both sets are read once before the first step, and what they hold is logged (logger `serank.train`, level info).
+
     In processes started by `torchrun` (within `serank.distributed.started`) each takes its share of every batch;
     batch norm, loss and metrics are those of the whole batch and set, and process 0 alone writes.
 
@@ -93,7 +101,7 @@ def fit(
         ValueError: a data set that can't be trained on (a report of what is wrong with it), fewer training frames
             than a batch, a batch that processes and parts don't divide, a `device` that isn't there, `resume` or
             `tensorboard` without `output`, an `output` that holds a run when not resuming, or one with another
-            recipe, network or number of frames.
+            recipe, network or data.
         serank.errors.CheckpointError: `last.pt` can't be read.
         OSError: a checkpoint can't be written, for example to a full disk; the last good one is left as it was.
         FloatingPointError: loss or gradient is NaN or infinite; names epoch, step, learning rate and frames.
@@ -117,14 +125,19 @@ def fit(
     if output is None and (resume or tensorboard):
         raise ValueError("resume and tensorboard need output, the folder of the run")
     folder = None if output is None else RunFolder(output, resume=resume, tensorboard=tensorboard)
-    inspect_samples(train_set, "train_set")
+    summaries = {"train_set": inspect_samples(train_set, "train_set")}
     if val_set is not None:
-        inspect_samples(val_set, "val_set", need_targets=False)
+        summaries["val_set"] = inspect_samples(val_set, "val_set", need_targets=False)
         warn_shared_frames(train_set, val_set)
+    if is_main():
+        for name, summary in summaries.items():
+            LOGGER.info("%s: %s", name, summary)
     with _trainable(model, recipe):
         run = _Run(model, train_set, recipe, target, workers=workers, compile=compile)
-        if folder is not None and (state := folder.load(target)) is not None:
+        run.data = {name: summary.digest for name, summary in summaries.items()}
+        if folder is not None and (state := folder.load()) is not None:
             run.restore(state)
+            folder.log(run.history.rows)  # a run that was stopped after saving may have left its last row out
         total = recipe.epochs * run.steps
         with tqdm(total=total, initial=run.done, disable=not (progress and is_main()), unit="step") as bar:
             while run.epoch < recipe.epochs:
@@ -161,6 +174,7 @@ def _trainable(model: SeRankDet, recipe: Recipe) -> Iterator[None]:
             model.side_heads.requires_grad_(False)
         yield
     finally:
+        synchronise(model, False)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])
 
@@ -194,11 +208,12 @@ class _Run:
         self.device = device
         self.workers = workers
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        same_weights(self.model)
         self.average: SeRankDet = copy.deepcopy(self.model).requires_grad_(False)
         self.outputs: nn.Module = _Outputs(self.model, recipe.deep_supervision)
         if world_size() > 1:
             synchronise(self.model)
-            self.outputs = nn.parallel.DistributedDataParallel(self.outputs, broadcast_buffers=False)
+            self.outputs = nn.parallel.DistributedDataParallel(self.outputs)
         self.forward = torch.compile(self.outputs) if compile else self.outputs
         self.crops = RandomCrops(train_set, recipe.augmentation, model.frame_spec, recipe.seed)
         self.steps = len(train_set) // recipe.batch_size
@@ -207,9 +222,11 @@ class _Run:
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch = 0
         self.step = 0  # of the current epoch
-        self.sums = {"loss": 0.0, "gradient": 0.0, "seconds": 0.0}
+        self.sums = {"loss": 0.0, "gradient": 0.0, "finite": 0.0, "seconds": 0.0}
+        self.skipped = 0  # steps in a row
+        self.data: dict[str, str] = {}
         self.history = History()
-        self.best_state = self.average.state_dict()
+        self.best_state = _kept(self.average)
 
     @property
     def done(self) -> int:
@@ -238,8 +255,9 @@ class _Run:
             loss, gradient = self._update(parts, rate)
             self._follow()
             self.step += 1
-            for name, value in (("loss", loss), ("gradient", gradient), ("seconds", time.perf_counter() - started)):
-                self.sums[name] += value
+            finite = math.isfinite(gradient)
+            new = (loss, gradient if finite else 0.0, float(finite), time.perf_counter() - started)
+            self.sums = {name: self.sums[name] + value for name, value in zip(self.sums, new, strict=True)}
             bar.set_description(f"epoch {self.epoch + 1} loss {loss:.3f}", refresh=False)
             bar.update()
             yield
@@ -274,8 +292,9 @@ class _Run:
         value = self._over_processes(total)
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, recipe.clip or torch.inf))
-        # a gradient that overflows float16 is the scaler's to skip
-        if not math.isfinite(value) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+        # a gradient that overflows float16 is the scaler's to skip, but not for ever
+        self.skipped = 0 if math.isfinite(norm) else self.skipped + 1
+        if not math.isfinite(value) or self.skipped > (MOST_SKIPPED if self.scaler.is_enabled() else 0):
             self._stop(value, norm, rate, names)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -323,7 +342,7 @@ class _Run:
         row = {
             "epoch": self.epoch,
             "loss": self.sums["loss"] / self.steps,
-            "gradient": self.sums["gradient"] / self.steps,
+            "gradient": self.sums["gradient"] / max(1.0, self.sums["finite"]),
             "learning_rate": rate,
             "seconds": self.sums["seconds"],
         }
@@ -338,7 +357,7 @@ class _Run:
         kept = ("iou" in row and (not best or _score(row) > _score(best))) or (last and not validated)
         if kept:
             self.history.best = row
-            self.best_state = copy.deepcopy(self.average.state_dict())
+            self.best_state = _kept(self.average)
         return kept
 
     def state(self) -> dict[str, Any]:
@@ -348,6 +367,7 @@ class _Run:
             "epoch": self.epoch,
             "step": self.step,
             "sums": self.sums,
+            "skipped": self.skipped,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "best_state": self.best_state,
@@ -360,7 +380,8 @@ class _Run:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to where `state` was taken."""
         setup, was = self._setup(), state["setup"]
-        if changed := [f"{key} was {was.get(key)}, is {now}" for key, now in setup.items() if was.get(key) != now]:
+        keys = [key for key in {**setup, **was} if was.get(key) != setup.get(key)]
+        if changed := [f"{key} was {was.get(key)}, is {setup.get(key)}" for key in keys]:
             raise ValueError(
                 f"resume: the run in output has another set-up: {'; '.join(changed)}. Repeat it or use another output"
             )
@@ -370,12 +391,18 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         self.best_state = state["best_state"]
         self.epoch, self.step, self.sums = state["epoch"], state["step"], dict(state["sums"])
+        self.skipped = state["skipped"]
         self.history = History(state["rows"], state["best"])
 
     def _setup(self) -> dict[str, Any]:
         """What a run must have in common with the one that it goes on with, as plain values."""
         setup: dict[str, Any] = json.loads(json.dumps(self.model.config))
-        return self.recipe.to_dict() | {"train_set": len(self.crops)} | setup
+        return self.recipe.to_dict() | self.data | setup
+
+
+def _kept(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def _score(row: dict[str, float]) -> float:

@@ -54,6 +54,10 @@ def test_ablation_driver(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     ablations.main(command)  # nothing is trained twice
     assert (output / "full-0" / "last.pt").stat().st_mtime_ns == before
     assert (output / "table.md").read_text() == text
+    ablations.main([*command[:3], "--rows", "full", "--seeds", "0", "1", *SMALL])  # the other row stays in the table
+    assert (output / "table.md").read_text() == text
+    with pytest.raises(SystemExit, match="use another --output"):
+        ablations.main([*command, "--epochs", "2"])
 
 
 def test_pretraining_driver(folder: Path, tmp_path: Path) -> None:

@@ -214,14 +214,6 @@ def test_names_beyond_ascii_and_with_dots(tmp_path: Path) -> None:
     check(FolderDataset(tmp_path, "train"), "t\u00e9st 1", "scene.001")
 
 
-def test_name_that_a_list_repeats(tmp_path: Path) -> None:
-    """Taken as written: a list may weight its frames."""
-    build(tmp_path, "a", "b")
-    write_list(tmp_path / "train.txt", "a", "b", "a")
-    check(FolderDataset(tmp_path, "train"), "a", "b", "a")
-    check(FolderDataset(tmp_path, "train", cache=True), "a", "b", "a")
-
-
 def test_empty_list(tmp_path: Path) -> None:
     build(tmp_path, "a")
     (tmp_path / "train.txt").write_text("\n \n")
@@ -766,3 +758,23 @@ def test_report_on_the_shared_data(shared: Path) -> None:
     assert (report.frames, report.pairs, report.empty_masks) == (341, 341, [])
     assert set(report.known) == {"train", "val", "trainval"}
     assert dict(report.modes) == {"RGB": 303, "L": 24, "RGBA": 12, "P": 2}
+
+
+def test_a_name_that_a_list_repeats_is_taken_once(tmp_path: Path) -> None:
+    root = build(tmp_path, "a", "b")
+    write_list(root / "some.txt", "b", "a", "b")
+    with pytest.warns(UserWarning, match="some names 1 frames twice, taken once"):
+        dataset = FolderDataset(root, "some")
+    assert dataset.names == ["b", "a"]
+    assert [sample.name for sample in dataset] == ["b", "a"]
+
+
+def test_mismatches_are_kept(tmp_path: Path) -> None:
+    root = build(tmp_path, "a", "b")
+    save(root / "masks" / "b.png", np.zeros((6, 8), np.uint8))
+    dataset = FolderDataset(root)
+    assert dataset.mismatches == []
+    with pytest.warns(UserWarning, match="resized by nearest"):
+        assert [sample.mask.shape for sample in dataset] == [SHAPE, SHAPE]
+    list(dataset)
+    assert dataset.mismatches == [SizeMismatch("b", SHAPE, (6, 8))]

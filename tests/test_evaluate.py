@@ -17,7 +17,7 @@ from PIL import Image
 
 from serank import SeRankDet
 from serank.cli import main
-from serank.datasets import Sample
+from serank.datasets import FolderDataset, Sample
 from serank.evaluate import evaluate, predict_sample
 from serank.evaluation import Evaluator, resize_mask
 from serank.frames import resize
@@ -220,6 +220,9 @@ def test_command_chooses_and_saves_a_threshold(
     assert chosen != SeRankDet.from_pretrained(checkpoint).threshold
     assert evaluate(SeRankDet.from_pretrained(tmp_path / "chosen"), scenes()).metrics["fa"] <= 0.001
     assert out[2].startswith("IoU ")
+    card = (tmp_path / "chosen" / "README.md").read_text()
+    assert card.startswith((Path(checkpoint) / "README.md").read_text().rstrip())
+    assert "for at most 0.001 false pixels per pixel" in card
     assert main([*arguments, "--budget-frame", "0"]) == 0
     again = SeRankDet.from_pretrained(tmp_path / "chosen")
     assert evaluate(again, scenes()).metrics["false_components"] == 0
@@ -243,6 +246,28 @@ def test_command_writes_a_report(source: str, root: Path, checkpoint: str, tmp_p
     assert len(report["frames"]) == 3
 
 
+def test_a_folder_that_is_no_report_is_refused_before_anything_is_measured(
+    root: Path, checkpoint: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    monkeypatch.setattr("serank.evaluate.predict", None)  # anything measured would fail on this
+    assert main(["evaluate", str(root), "--checkpoint", checkpoint, "--output", str(tmp_path / "mine")]) == 1
+    assert "holds 'notes.txt', which no report has" in capsys.readouterr().err
+
+
+def test_working_size_of_the_command(root: Path, checkpoint: str, capsys: Any) -> None:
+    lines = []
+    for extra in ([], ["--working-size", "32"], ["--working-size", "0"]):
+        assert main(["evaluate", str(root), "--checkpoint", checkpoint, *extra]) == 0
+        lines.append(capsys.readouterr().out.splitlines()[0])
+    model = SeRankDet.from_pretrained(checkpoint)
+    dataset = FolderDataset(root)
+    for size, line in ((32, lines[1]), (None, lines[2])):
+        metrics = evaluate(model.reconfigured(working_size=size), dataset, curves=False).metrics
+        assert f"IoU {metrics['iou']:.4f}" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -255,6 +280,7 @@ def test_command_writes_a_report(source: str, root: Path, checkpoint: str, tmp_p
         (["ROOT", "--save", "s"], "--save needs --budget or --budget-frame"),
         (["ROOT", "--budget", "1", "--threshold", "0.5"], "--threshold and a budget exclude each other"),
         (["ROOT", "--budget", "-1"], "false_alarms must be >= 0"),
+        (["--predictions", "p", "--targets", "t", "--working-size", "64"], "--working-size is for a checkpoint"),
     ],
 )
 def test_options_that_do_not_go_together(

@@ -62,6 +62,22 @@ def test_equals_torch(dtype: torch.dtype, last: bool, shape: tuple[int, int, int
     torch.testing.assert_close(ours(x), torchs(x), atol=10 * TOLERANCE[dtype], rtol=0)
 
 
+def test_gradient_keeps_its_precision_where_the_mean_is_large() -> None:
+    """In bfloat16, with a gradient that goes along with the input."""
+    x = (torch.randn(4, 8, 24, 20, generator=torch.Generator().manual_seed(0)) + 10).bfloat16()
+    gradient = (x.float() - 10 + torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).bfloat16()
+    errors = []
+    exact = x.double().requires_grad_()
+    pair(8, torch.float64)[1](exact).backward(gradient.double())
+    assert exact.grad is not None
+    for layer in pair(8, torch.bfloat16):
+        mine = x.to(memory_format=torch.channels_last).clone().requires_grad_()
+        layer(mine).backward(gradient)
+        assert mine.grad is not None
+        errors.append(float((mine.grad.double() - exact.grad).abs().max()))
+    assert errors[0] < 2 * errors[1]
+
+
 def test_the_fast_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError

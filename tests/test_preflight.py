@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from serank import SeRankDet
-from serank.datasets import FolderDataset, JoinedSamples, Sample
+from serank.datasets import FolderDataset, JoinedSamples, NoisySIRST, Sample
 from serank.errors import FrameError
 from serank.preflight import inspect_samples
 from serank.train import Recipe, fit
@@ -41,6 +41,17 @@ def test_summary_counts() -> None:
     assert summary.areas == (3, 5, 9)
     assert summary.sides == (20, 40)
     assert str(summary) == "3 frames of 20 to 40 px, 1 without a target; 3 targets of 3 to 9 px (median 5)"
+
+
+def test_empty_set() -> None:
+    with pytest.raises(ValueError, match="val_set is empty; expected at least one sample"):
+        inspect_samples([], "val_set", need_targets=False)
+
+
+def test_digest_tells_sets_apart() -> None:
+    a, b = sample("a", 3), sample("b", 3)
+    digests = {inspect_samples(s, "set").digest for s in ([a, b], [b, a], [a], [a, b, b], [a, sample("b", 3, side=21)])}
+    assert len(digests) == 5
 
 
 def test_no_target_at_all() -> None:
@@ -97,7 +108,7 @@ def test_frames_in_both_sets_are_warned_of(tmp_path: Path) -> None:
     root = write(tmp_path, ["a", "b", "c"])
     for name, text in (("some", "a\nb\n"), ("other", "b\nc\n")):
         (root / f"{name}.txt").write_text(text)
-    sets = [FolderDataset(root, "some"), JoinedSamples([FolderDataset(root, "other")])]
+    sets = [FolderDataset(root, "some"), JoinedSamples([NoisySIRST(FolderDataset(root, "other"), 10)])]
     with pytest.warns(UserWarning, match="figures on this test set will be too good"):
         fit(SeRankDet(width=2), sets[0], sets[1], recipe=Recipe(epochs=1, batch_size=2), progress=False)
 

@@ -230,6 +230,26 @@ def test_a_crash_half_way_leaves_the_old_report(views: Views, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("quick")
+def test_an_interrupt_between_the_two_renames_leaves_the_old_report(
+    views: Views, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "r"
+    write_report(measured(views), target, look=views.__getitem__)
+    rename = Path.rename
+
+    def interrupted(self: Path, to: Path) -> Path:
+        if Path(to) == target and not self.name.endswith(".old"):
+            raise KeyboardInterrupt
+        return rename(self, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(measured(views), target, look=views.__getitem__)
+    check_folder(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
 def test_an_older_report_is_replaced(views: Views, tmp_path: Path) -> None:
     write_report(measured(views), tmp_path, look=views.__getitem__)  # into an empty folder
     del views["frame_0"]

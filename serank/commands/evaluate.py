@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serank.commands.options import add_model, new_command, print_metrics
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from serank.evaluation import Evaluation, Resolution
     from serank.network import SeRankDet
     from serank.report import FrameView
+    from serank.threshold import ThresholdChoice
 
 __all__ = ["add"]
 
@@ -53,6 +55,12 @@ def add(commands: Commands) -> None:
         default="native",
         metavar="N",
         help="native, or side of the square to which frames and masks are resized, such as 512 or 256",
+    )
+    parser.add_argument(
+        "--working-size",
+        type=int,
+        metavar="PX",
+        help="longest side to which frames are scaled, 0 leaves their size (default: the checkpoint's)",
     )
     budgets = parser.add_mutually_exclusive_group()
     budgets.add_argument(
@@ -107,13 +115,12 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("--save needs --budget or --budget-frame, by which a threshold is chosen")
     if budget and options.threshold is not None:
         raise ValueError("--threshold and a budget exclude each other: the budget chooses the threshold")
+    if options.working_size is not None and options.predictions is not None:
+        raise ValueError("--working-size is for a checkpoint; --predictions has none")
     if options.output:
-        from serank.figures import require_matplotlib
+        from serank.report import check_report_folder
 
-        try:
-            require_matplotlib()
-        except ImportError as error:
-            raise ValueError(f"--output: {error}") from error
+        check_report_folder(options.output)
 
 
 def _measure(options: argparse.Namespace, device: str) -> None:
@@ -125,6 +132,8 @@ def _measure(options: argparse.Namespace, device: str) -> None:
 
     dataset = FolderDataset(options.root, options.split)
     model = SeRankDet.from_pretrained(options.checkpoint, device=device)
+    if options.working_size is not None:
+        model = model.reconfigured(working_size=options.working_size or None)
     if options.budget is not None or options.budget_frame is not None:
         _choose(options, model, dataset)
     result = evaluate(
@@ -170,8 +179,26 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
     if is_main():
         print(f"threshold {choice.threshold:.7g} chosen")
         if options.save:
-            model.save_pretrained(options.save)
+            model.save_pretrained(options.save, card=_card(options, choice))
             print(f"checkpoint {options.save}")
+
+
+def _card(options: argparse.Namespace, choice: ThresholdChoice) -> str:
+    """The checkpoint's own card, and how its threshold was chosen."""
+    from serank.checkpoints import read_card, short_card
+
+    budget = (
+        f"{options.budget:g} false pixels per pixel"
+        if options.budget is not None
+        else f"{options.budget_frame:g} false components a frame"
+    )
+    split = f", {options.split}" if options.split else ""
+    return (
+        f"{(read_card(options.checkpoint) or short_card()).rstrip()}\n\n## Threshold of this copy\n\n"
+        f"{choice.threshold:.7g}, chosen on {Path(options.root).name}{split} for at most {budget}: Pd {choice.pd:.4f}, "
+        f"Fa {choice.fa * 1e6:.2f}e-6, {choice.false_components:.3f} false components a frame there "
+        f"({options.protocol} protocol, resolution {options.resolution}). Figures above are at other thresholds.\n"
+    )
 
 
 def _score(options: argparse.Namespace) -> None:

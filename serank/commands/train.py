@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ RECIPE = (
     "accumulate",
     "learning_rate",
     "weight_decay",
+    "warmup",
     "clip",
     "loss",
     "pixel_weight",
@@ -98,6 +100,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     option("--accumulate", "parts into which a process splits its share of a batch", type=int, metavar="N")
     option("--lr", "peak learning rate", type=float, dest="learning_rate", metavar="RATE")
     option("--weight-decay", "of AdamW", type=float)
+    option("--warmup", "share of all steps over which the rate rises", type=float, metavar="SHARE")
     option("--clip", "largest norm of the gradient, 0 for any", type=float)
     option("--loss", "of one map", choices=sorted(LOSSES))
     option("--pixel-weight", "weight of the auxiliary pixel loss", type=float)
@@ -135,25 +138,20 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
 
     from serank.datasets import JoinedSamples
     from serank.distributed import is_main
-    from serank.preflight import inspect_samples
     from serank.recipe import preset
     from serank.train import fit
 
-    def say(text: str) -> None:
-        if is_main():
-            print(f"serank train: {text}", file=sys.stderr)
-
+    if options.init and options.preset:
+        raise ValueError("--preset brings its own network and --init another; leave one of them out")
+    _log_to_standard_error()
     chosen = preset(options.preset) if options.preset else None
     recipe = _recipe(options, chosen)
     train_set = JoinedSamples([_open(root, options.train_split) for root in options.roots])
     val_set = JoinedSamples([_open(root, options.val_split) for root in options.roots]) if options.val_split else None
-    say(f"training set: {inspect_samples(train_set, 'train_set')}")
-    if val_set is not None:
-        say(f"validation set: {inspect_samples(val_set, 'val_set', need_targets=False)}")
     torch.manual_seed(recipe.seed)
     model = _network(options, chosen, train_set)
-    if options.resume and not (Path(options.output) / "last.pt").exists():
-        say(f"no run in {options.output} yet, starting one")
+    if options.resume and is_main() and not (Path(options.output) / "last.pt").exists():
+        print(f"serank train: no run in {options.output} yet, starting one", file=sys.stderr)
     history = fit(
         model,
         train_set,
@@ -174,6 +172,15 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
             print_metrics(history.best)
         print(f"checkpoint {Path(options.output) / 'best'}")
     return 0
+
+
+def _log_to_standard_error() -> None:
+    """Shows what the trainer logs."""
+    logger = logging.getLogger("serank.train")
+    logger.setLevel(logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("serank train: %(message)s"))
+    logger.handlers = [handler]  # not a second one where the command runs twice in a process
 
 
 def _open(root: str, split: str) -> Any:

@@ -54,7 +54,7 @@ class FolderDataset(Sequence[Sample]):
 
     A mask of another size than its frame (SIRST's `Misc_111`) is resized by nearest; masks of grey values are cut at
     half of their range (to 255 for 8 bits, else to the larger of 1 and their maximum); each is warned of once per
-    data set. Masks of 0 and 1 are targets where they are 1.
+    data set. Masks of 0 and 1 are targets where they are 1. A name that a list repeats is taken once, with a warning.
 
     Also warned of (`UserWarning`), once for a folder: lists of it that share frames though they should not (train or
     trainval with test, val with train or test), and a training list with test frames of SIRST's 341/86 split.
@@ -91,6 +91,9 @@ class FolderDataset(Sequence[Sample]):
             )
         frames, targets = _by_name(images), _by_name(masks)
         self.names = sorted(frames) if listed is None else listed
+        if repeated := len(self.names) - len(set(self.names)):
+            self.names = list(dict.fromkeys(self.names))
+            warnings.warn(f"{self.root}: {split} names {repeated} frames twice, taken once", stacklevel=2)
         self._files: list[tuple[Path, Path]] = []
         lost: list[str] = []
         for name in self.names:

@@ -15,8 +15,7 @@ __all__ = ["BatchNorm2d", "synchronise"]
 ROW = 512
 """Values to which short rows of channels are widened; PyTorch's kernels for channels_last maps run along a row."""
 FEW = 16
-"""Maps of fewer channels, and of at least `LARGE` values, are faster so; measured on two cores of an AMD EPYC, where
-8 channels of 4 million values take 11 ms instead of 18 in bfloat16, forwards and backwards, 16 channels longer."""
+"""Maps of fewer channels, and of at least `LARGE` values, were faster so where this was measured; others slower."""
 LARGE = 1 << 18
 
 
@@ -65,11 +64,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
-def synchronise(network: nn.Module) -> None:
-    """Lets every `BatchNorm2d` of this file within `network` take its statistics over all processes."""
+def synchronise(network: nn.Module, synchronised: bool = True) -> None:
+    """Lets every `BatchNorm2d` of this file within `network` take its statistics over all processes, or no longer."""
     for module in network.modules():
         if isinstance(module, BatchNorm2d):
-            module.synchronised = True
+            module.synchronised = synchronised
 
 
 class _Normalise(torch.autograd.Function):
@@ -98,8 +97,8 @@ class _Normalise(torch.autograd.Function):
         total = x.numel() // x.shape[1] * ctx.processes
         scale = weight * inverse
         along, level = sums[0] * scale * inverse / total, sums[1] * scale / total
-        by_x = _affine(_rows(gradient), scale, along * mean - level, x)
-        by_x = by_x.add_(_affine(rows, -along, torch.zeros_like(along), x))
+        by_x = _affine(_rows(gradient), scale, -level, x)
+        by_x = by_x.add_(_affine(rows, -along, along * mean, x))
         return by_x, by_weight, by_bias, None, None, None, None
 
 
@@ -151,7 +150,7 @@ def _affine(rows: Tensor, scale: Tensor, shift: Tensor, like: Tensor) -> Tensor:
     repeat = rows.shape[1] // scale.numel()
     zero, one = torch.zeros_like(scale).repeat(repeat), torch.ones_like(scale).repeat(repeat)
     # written into a tensor that is no view, since a ReLU in place may follow
-    result, unused = torch.empty_like(like), torch.empty_like(zero)
+    result, unused = torch.empty_like(like, memory_format=_format(like)), torch.empty_like(zero)
     torch.ops.aten.native_batch_norm.out(
         rows,
         scale.repeat(repeat),

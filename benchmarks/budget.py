@@ -1,0 +1,79 @@
+"""What the drivers of trainings share: options that set the budget, and results that are kept with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from serank.augment import Augmentation
+from serank.files import replacing
+from serank.train import Recipe
+
+RESULT = "result.json"
+NAMES = ("root", "epochs", "width", "crop", "working_size", "batch_size", "lr", "average", "precision")
+"""Options that all figures of a table share."""
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--working-size", type=int, default=320)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--average", type=float, default=0.99)
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    parser.add_argument("--device", default="cpu")
+
+
+def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
+    return Recipe(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.lr,
+        average=options.average,
+        precision=options.precision,
+        validate_every=options.epochs,
+        seed=seed,
+        augmentation=Augmentation(crop=options.crop, scale=(0.6, 1.6)),
+    )
+
+
+def describe(options: argparse.Namespace) -> str:
+    """The budget in words, for the head of a table."""
+    if options.device == "cpu":
+        machine = f"{torch.get_num_threads()} threads on {platform.processor() or platform.machine()}"
+    else:
+        machine = torch.cuda.get_device_name(options.device)
+    return (
+        f"Width {options.width}, {options.epochs} epochs on `train` of {Path(options.root).name}, crops of "
+        f"{options.crop} px, batch {options.batch_size}, working size {options.working_size}, learning rate "
+        f"{options.lr:g}, averaged weights ({options.average:g}) of the last epoch, {options.precision}; measured on "
+        f"`val`, native resolution, standard protocol, threshold 0.5; {machine}"
+    )
+
+
+def _budget(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in NAMES}
+
+
+def keep(folder: Path, options: argparse.Namespace, figures: dict[str, Any]) -> None:
+    """Writes figures with the budget that they took."""
+    with replacing(folder / RESULT) as path:
+        path.write_text(json.dumps({"budget": _budget(options), "figures": figures}, indent=1) + "\n")
+
+
+def stored(folder: Path, options: argparse.Namespace) -> dict[str, Any] | None:
+    """Figures that were kept before; another budget ends the program."""
+    if not (folder / RESULT).exists():
+        return None
+    found: dict[str, Any] = json.loads((folder / RESULT).read_text())
+    if found["budget"] != _budget(options):
+        raise SystemExit(f"{folder} was trained with {found['budget']}, not {_budget(options)}; use another --output")
+    figures: dict[str, Any] = found["figures"]
+    return figures
