@@ -155,7 +155,8 @@ def _locate(name: str | os.PathLike[str], **hub: Any) -> Path:
     if text and folder.is_dir():
         for file in (CONFIG, WEIGHTS):
             if not (folder / file).is_file():
-                raise CheckpointError(f"{folder}: no {file}; a checkpoint folder holds {CONFIG} and {WEIGHTS}")
+                hint = f"; did you mean {folder / 'best'}?" if (folder / "best" / file).is_file() else ""
+                raise CheckpointError(f"{folder}: no {file}; a checkpoint folder holds {CONFIG} and {WEIGHTS}{hint}")
         return folder
     # where the first part is a folder here, the rest of a path is missing, and asking the Hub would only take time
     if text.count("/") != 1 or text.startswith((".", "/", "~")) or "\\" in text or folder.parent.is_dir():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 from serank import __version__
-from serank.commands import checkpoints, detect, evaluate, train
+from serank.commands import checkpoints, describe, detect, evaluate, train
 
 __all__ = ["main"]
 
@@ -19,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 something failed (said on standard error), 2 wrong usage, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
+    show = warnings.formatwarning
+    # a warning is for the user here, who has no use for the line of code that gave it
+    warnings.formatwarning = lambda message, *_, **__: f"serank {options.command}: warning: {message}\n"
     try:
         status: int = options.run(options)
     except (OSError, ValueError, RuntimeError, FloatingPointError, ImportError) as error:  # ImportError: an extra
@@ -27,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"serank {options.command}: interrupted", file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = show
     return status
 
 
@@ -38,6 +44,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"serank {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (detect, evaluate, train, checkpoints):
+    for module in (detect, describe, train, evaluate, checkpoints):
         module.add(commands)
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from serank.components import label_components
 from serank.datasets import FolderDataset, JoinedSamples, Sample, warn_overlap
-from serank.datasets.report import KNOWN_MISMATCH
 from serank.errors import FrameError
 
 __all__ = ["SetSummary", "inspect_samples", "warn_shared_frames"]
@@ -57,14 +57,15 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
     Raises:
         ValueError: an empty set, samples that can't be read or whose mask has another size than its frame, but for
             SIRST's known one (listed, all of them counted), masks that are mostly target in more than half of the
-            frames (inverted), or no target at all.
+            frames (inverted; fewer are warned of), or no target at all.
     """
     if len(samples) == 0:
         raise ValueError(f"{name} is empty; expected at least one sample")
     digest = hashlib.sha256()
     problems: list[str] = []
     areas: list[int] = []
-    empty = inverted = 0
+    inverted: list[str] = []
+    empty = 0
     shortest, longest = math.inf, 0
     for i in range(len(samples)):
         try:
@@ -81,17 +82,21 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
         labels, count = label_components(sample.mask)
         areas += np.bincount(labels.ravel(), minlength=count + 1)[1:].tolist()
         empty += count == 0
-        inverted += bool(sample.mask.mean() > 0.5)
+        if sample.mask.mean() > 0.5:
+            inverted.append(sample.name)
     for part in _folders(samples):
-        problems += [str(m) for m in part.mismatches if m.name != KNOWN_MISMATCH]
+        problems += [f"{m}; mend the file or take the name out of the list" for m in part.mismatches if not m.known]
     if problems:
         shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
         raise ValueError(f"{name}: {len(problems)} of {len(samples)} samples can't be used:\n  " + "\n  ".join(shown))
-    if inverted > len(samples) / 2:
+    if len(inverted) > len(samples) / 2:
         raise ValueError(
-            f"{name}: in {inverted} of {len(samples)} masks more than half of the pixels are target; are they "
+            f"{name}: in {len(inverted)} of {len(samples)} masks more than half of the pixels are target; are they "
             "inverted? Targets must be bright (1 or 255) on black"
         )
+    if inverted:
+        names = ", ".join(inverted[:SHOWN])
+        warnings.warn(f"{name}: more than half of the mask is target in {names}; inverted?", stacklevel=2)
     if need_targets and not areas:
         raise ValueError(
             f"{name}: none of its {len(samples)} masks holds a target, so there is nothing to learn. "

@@ -24,9 +24,8 @@ CANDIDATES = tuple(
     float(value)
     for value in np.unique(np.array([1 / (1 + math.exp(-step / 10)) for step in range(-100, 161)], np.float32))
 )
-"""Thresholds among which `choose_threshold` chooses: logits of -10, -9.9 to 16, rounded to float32 as scores are. The
-chosen one lies at most 0.1 above the lowest possible on the logit scale (a tenth in odds); above a logit of 12, where
-float32 itself is coarser, at most one or two of its steps."""
+"""Thresholds among which `choose_threshold` chooses: logits of -10, -9.9 to 16, rounded to float32 as scores are:
+a tenth in odds from one to the next; above a logit of 12, where float32 itself is coarser, one or two of its steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +48,13 @@ class ThresholdChoice:
 
 
 def pick_threshold(curve: Curves, *, false_alarms: float, per: Per = "pixel") -> ThresholdChoice:
-    """Of a curve's thresholds that keep false alarms within a budget, the one that detects most; of equals, the lowest.
+    """Of a curve's thresholds that keep false alarms within a budget, the one that detects most; of equals, the one
+    nearest to 0.5 on the logit scale.
 
-    That is the lowest of all that meet the budget wherever Pd falls as the threshold rises. It need not: far down,
-    false alarms grow into one component, few in number but over the targets too, so that the lowest threshold would be
-    of no use. Without targets there is no Pd: then it is the lowest from which on all higher ones meet the budget, but
-    for any at the top that exceed it.
+    A lower one of equals would add nothing on this set and risk false alarms on another. The lowest that meets the
+    budget is no choice either: far down, false alarms grow into one component, few in number but over the targets too.
+    Without targets there is no Pd: then it is the lowest from which on all higher ones meet the budget, but for any at
+    the top that exceed it, and 0.5 where that would be lower.
 
     Args:
         curve: of `Evaluation.curves`, thresholds in any order; those of 0 and 1, which predict all or nothing, are left
@@ -85,10 +85,15 @@ def pick_threshold(curve: Curves, *, false_alarms: float, per: Per = "pixel") ->
         )
     if np.isnan(pd).all():
         exceeding = np.flatnonzero(~meets[: np.flatnonzero(meets)[-1]])
-        first = exceeding[-1] + 1 if len(exceeding) else 0
+        equals = np.arange(exceeding[-1] + 1 if len(exceeding) else 0, np.flatnonzero(meets)[-1] + 1)
     else:
-        first = np.flatnonzero(meets & (pd == pd[meets].max()))[0]
-    i = int(order[first])
+        equals = np.flatnonzero(meets & (pd == pd[meets].max()))
+    cuts = curve.thresholds[order[equals]]
+    if np.isnan(pd).all():
+        nearest = int(np.argmax(cuts >= min(0.5, cuts.max())))
+    else:
+        nearest = int(np.argmin(np.abs(np.log(cuts / (1 - cuts)))))
+    i = int(order[equals[nearest]])
     return ThresholdChoice(
         threshold=float(curve.thresholds[i]),
         pd=float(curve.pd[i]),
@@ -109,7 +114,9 @@ def choose_threshold(
     resolution: Resolution = "native",
     progress: bool = False,
 ) -> ThresholdChoice:
-    """The lowest useful threshold that keeps false alarms on a validation set within a budget, see `pick_threshold`.
+    """The threshold that detects most while false alarms on a validation set stay within a budget.
+
+    See `pick_threshold` for the choice among equals.
 
     Leaves the model as it is; `set_threshold` makes it the model's own. Works in several processes as `evaluate` does.
 

@@ -73,7 +73,8 @@ def fit(
     Crops depend on seed, epoch and frame alone, so that neither `workers`, `save_every` nor a stop changes the
     course: on a CPU a resumed run ends with the weights of an uninterrupted one, bit for bit.
 
-    Both sets are read once before the first step, and what they hold is logged (logger `serank.train`, level info).
+    Both sets are read once before the first step, and what they hold is logged (logger `serank.train`, level info), as
+    is a line for each epoch where no bar is shown.
 
     In processes started by `torchrun` (within `serank.distributed.started`) each takes its share of every batch;
     batch norm, loss and metrics are those of the whole batch and set, and process 0 alone writes.
@@ -149,6 +150,9 @@ def fit(
                     row |= evaluate(run.average, val_set, curves=False).metrics
                     bar.set_postfix(loss=f"{row['loss']:.3f}", iou=f"{row['iou']:.3f}", refresh=False)
                 kept = run.record(row, last=run.epoch == recipe.epochs, validated=val_set is not None)
+                if bar.disable and is_main():
+                    figures = f", IoU {row['iou']:.4f}, nIoU {row['niou']:.4f}" if "iou" in row else ""
+                    LOGGER.info("epoch %d of %d: loss %.4f%s", run.epoch, recipe.epochs, row["loss"], figures)
                 if folder is not None:
                     folder.save(run.state())
                     folder.log(run.history.rows)
@@ -383,7 +387,8 @@ class _Run:
         keys = [key for key in {**setup, **was} if was.get(key) != setup.get(key)]
         if changed := [f"{key} was {was.get(key)}, is {setup.get(key)}" for key in keys]:
             raise ValueError(
-                f"resume: the run in output has another set-up: {'; '.join(changed)}. Repeat it or use another output"
+                f"resume: the run in output has another set-up: {'; '.join(changed)}. Repeat it, or start a new run "
+                "in another output, from this one's best/ if you like"
             )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])

@@ -16,6 +16,8 @@ from PIL import Image
 from serank import Detections, SeRankDet
 from serank.batch import detect_files
 from serank.cli import main
+from serank.datasets import write_folder
+from serank.synthetic import SyntheticScenes
 
 
 @pytest.fixture
@@ -250,3 +252,28 @@ def test_result_rows_match_the_detections(frames: Path, tmp_path: Path) -> None:
     assert row["score"] == pytest.approx(found.scores[0], abs=1e-4)
     assert result.failures == []
     assert not result.interrupted
+
+
+def test_describe_says_what_is_there_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = list(SyntheticScenes(3, 40, 48, seed=1))
+    write_folder(samples, tmp_path / "good")
+    assert main(["describe", str(tmp_path / "good")]) == 0
+    assert "frames  3, 3 with a mask" in capsys.readouterr().out
+    write_folder([s._replace(mask=~s.mask) for s in samples], tmp_path / "bad")
+    assert main(["describe", str(tmp_path / "bad")]) == 1
+    assert "masks of which more than half is target (inverted?): 3" in capsys.readouterr().out
+    write_folder([s._replace(mask=s.mask & False) for s in samples], tmp_path / "black")
+    assert main(["describe", str(tmp_path / "black")]) == 1
+    assert "no mask holds a target" in capsys.readouterr().out
+
+
+def test_warnings_are_lines_of_the_command(tmp_path: Path) -> None:
+    write_folder(list(SyntheticScenes(4, 40, 48, seed=1)), tmp_path)
+    mask = next((tmp_path / "masks").iterdir())
+    Image.fromarray(np.full((20, 24), 255, np.uint8)).save(mask)
+    command = [sys.executable, "-m", "serank", "evaluate", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == 0, done.stderr
+    assert "serank evaluate: warning: " in done.stderr
+    assert ".py:" not in done.stderr
+    assert "more than half of the mask is target in 1 frames" in done.stderr

@@ -238,7 +238,7 @@ def test_missing_split(tmp_path: Path) -> None:
         FolderDataset(tmp_path, "train")
     message = str(caught.value)
     assert "neither a folder train/images nor a list train.txt" in message
-    assert f"lists found: {Path('img_idx/test_X.txt')}, val.txt; bundled lists: sirst:trainval" in message
+    assert f"lists found: {Path('img_idx/test_X.txt')}, val.txt. Write one" in message
 
 
 @pytest.mark.parametrize("split", ["[", "*", "**", "tr?in", "/nowhere", "train.txt"])
@@ -437,9 +437,7 @@ def test_report_names_every_defect(tmp_path: Path) -> None:
     assert report.modes["I;16"] == report.modes["RGB"] == 1
     assert report.name_overlaps == report.content_overlaps == [Overlap("train", "val", ("deep",))]
     text = str(report)
-    assert (
-        "Misc_111: mask is 6 x 8, its frame 12 x 16 (the known defect of SIRST; resized by nearest when read)" in text
-    )
+    assert "Misc_111: mask is 6 x 8, its frame 12 x 16 (the known defect of SIRST, resized by nearest)" in text
     assert "12 to 20 px high, 16 to 30 px wide, 2 sizes" in text
     assert "1 of more than 8 bits" in text
     for what in (

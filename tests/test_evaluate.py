@@ -290,7 +290,7 @@ def test_options_that_do_not_go_together(
     assert main(["evaluate", "--checkpoint", checkpoint, *arguments]) == 1
     error = capsys.readouterr().err
     assert message in error
-    assert error.count("\n") == 1
+    assert len([line for line in error.splitlines() if "training frames among them" not in line]) == 1
 
 
 @pytest.mark.parametrize("value", ["31", "big", "-5", "2.5"])

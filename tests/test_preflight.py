@@ -123,6 +123,13 @@ def test_joined_samples() -> None:
         JoinedSamples([])
 
 
+def test_one_inverted_mask_is_warned_of() -> None:
+    odd = sample("odd", 3)
+    odd = odd._replace(mask=~odd.mask)
+    with pytest.warns(UserWarning, match="train_set: more than half of the mask is target in odd; inverted"):
+        inspect_samples([sample("a", 3), sample("b", 3), odd], "train_set")
+
+
 def test_fit_looks_before_it_starts() -> None:
     with pytest.raises(ValueError, match="train_set: none of its 2 masks"):
         fit(SeRankDet(width=2), [sample("a"), sample("b")], recipe=Recipe(batch_size=2), progress=False)

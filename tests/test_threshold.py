@@ -81,10 +81,20 @@ def test_a_detection_more_is_worth_a_higher_threshold() -> None:
     assert (found.threshold, found.pd) == (0.5, 0.9)
 
 
-def test_without_targets_the_whole_curve_may_do() -> None:
-    found = pick_threshold(curve([0.1, 0.5], [1e-3, 0.0], pd=[np.nan] * 2), false_alarms=1e-3)
-    assert found.threshold == 0.1
+def test_without_targets_it_need_not_be_below_a_half() -> None:
+    found = pick_threshold(curve([0.1, 0.5, 0.9], [1e-3, 0.0, 0.0], pd=[np.nan] * 3), false_alarms=1e-3)
+    assert found.threshold == 0.5
     assert np.isnan(found.pd)
+    assert pick_threshold(curve([0.1, 0.3], [1.0, 0.0], pd=[np.nan] * 2), false_alarms=0).threshold == 0.3
+    assert pick_threshold(curve([0.5, 0.8, 0.9], [1.0, 0.0, 0.0], pd=[np.nan] * 3), false_alarms=0).threshold == 0.8
+
+
+def test_of_equals_the_nearest_to_a_half() -> None:
+    cuts = [0.001, 0.2, 0.45, 0.7, 0.99]
+    for fa, expected in (([0.0] * 5, 0.45), ([1.0, 1.0, 1.0, 0.0, 0.0], 0.7), ([0.0, 0.0, 1.0, 1.0, 1.0], 0.2)):
+        assert pick_threshold(curve(cuts, fa, pd=[0.9] * 5), false_alarms=0).threshold == expected
+    # a detection more is worth more than being near to a half
+    assert pick_threshold(curve(cuts, [0.0] * 5, pd=[0.9, 0.9, 0.8, 0.8, 0.1]), false_alarms=0).threshold == 0.2
 
 
 def test_all_and_nothing_are_no_thresholds() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import csv
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import torch
 from serank import SeRankDet
 from serank.augment import Augmentation
 from serank.cli import main
-from serank.datasets import Sample
+from serank.datasets import Sample, write_folder
 from serank.errors import CheckpointError
 from serank.evaluate import evaluate
 from serank.recipe import PRESETS, preset
@@ -369,6 +372,7 @@ def test_a_gradient_that_stays_infinite_stops_float16_too() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # raised within torch's compiler
 def test_compiled_training_learns_the_same() -> None:
     losses = []
     for compile in (False, True):
@@ -475,6 +479,32 @@ def test_recipe_names_what_is_wrong(changes: dict[str, Any]) -> None:
 def test_evaluate_refuses_an_empty_set() -> None:
     with pytest.raises(ValueError, match="dataset is empty"):
         evaluate(tiny(), [])
+
+
+@pytest.mark.slow
+def test_train_command_under_torchrun(tmp_path: Path) -> None:
+    write_folder(scenes(), tmp_path / "data")
+    names = [sample.name for sample in scenes()]
+    for split, part in (("train", names[:4]), ("val", names[4:])):
+        (tmp_path / "data" / f"{split}.txt").write_text("\n".join(part))
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "serank",
+        "train",
+    ]
+    command += [str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--epochs", "2", "--batch-size", "2"]
+    command += ["--crop", "32", "--width", "2", "--working-size", "48"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best of 2 epochs") == 1
+    assert done.stderr.count("train_set: 4 frames") == 1
+    assert SeRankDet.from_pretrained(tmp_path / "run" / "best").config["width"] == 2
 
 
 def test_train_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

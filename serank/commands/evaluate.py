@@ -67,7 +67,7 @@ def add(commands: Commands) -> None:
         "--budget",
         type=float,
         metavar="FA",
-        help="choose the lowest useful threshold with at most FA false pixels per pixel",
+        help="choose the threshold with the most detections at not more than FA false pixels per pixel",
     )
     budgets.add_argument(
         "--budget-frame", type=float, metavar="N", help="the same with at most N false components per frame"
@@ -126,11 +126,18 @@ def _check(options: argparse.Namespace) -> None:
 def _measure(options: argparse.Namespace, device: str) -> None:
     """Runs a checkpoint."""
     from serank.datasets import FolderDataset
+    from serank.datasets.layouts import find_lists
     from serank.distributed import is_main
     from serank.evaluate import evaluate, predict_sample
     from serank.network import SeRankDet
 
     dataset = FolderDataset(options.root, options.split)
+    if options.split is None and (lists := find_lists(Path(options.root))) and is_main():
+        print(
+            f"serank evaluate: all {len(dataset)} frames, training frames among them if there are any; "
+            f"--split takes one of {', '.join(lists)}",
+            file=sys.stderr,
+        )
     model = SeRankDet.from_pretrained(options.checkpoint, device=device)
     if options.working_size is not None:
         model = model.reconfigured(working_size=options.working_size or None)
@@ -157,6 +164,17 @@ def _measure(options: argparse.Namespace, device: str) -> None:
 
     about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
     _finish(options, result, about, look, model)
+
+
+def _oddities(result: Evaluation) -> list[str]:
+    """What makes the figures of a set questionable."""
+    found = []
+    if not result.targets:
+        found.append("no mask holds a target: Pd is undefined; targets must be bright (1 or 255) on black")
+    inverted = [f.name for f in result.frames if f.target_pixels > f.height * f.width / 2]
+    if inverted:
+        found.append(f"more than half of the mask is target in {len(inverted)} frames, {inverted[0]} first; inverted?")
+    return found
 
 
 def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> None:
@@ -245,7 +263,7 @@ def _finish(
         number = result.metrics["empty_false_components"]
         more.append(f"false components {number:.3f} a target-free frame ({empty:.0f} of them)")
     print("  ".join(more))
-    for problem in result.problems:
+    for problem in [*_oddities(result), *result.problems]:
         print(f"serank evaluate: {problem}", file=sys.stderr)
     if options.output:
         from serank.report import write_report

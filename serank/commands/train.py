@@ -152,6 +152,13 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
     model = _network(options, chosen, train_set)
     if options.resume and is_main() and not (Path(options.output) / "last.pt").exists():
         print(f"serank train: no run in {options.output} yet, starting one", file=sys.stderr)
+    if options.init and val_set is not None and not (Path(options.output) / "last.pt").exists():
+        from serank.evaluate import evaluate
+
+        before = evaluate(model.to(device), val_set, curves=False).metrics
+        if is_main():
+            print(f"before, {options.init}:")
+            print_metrics(before)
     history = fit(
         model,
         train_set,

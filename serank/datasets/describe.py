@@ -155,6 +155,8 @@ def _read_mask(report: FolderReport, name: str, file: Path, shape: Shape | None)
         return
     if has_grey(grey):
         report.grey_masks.append(name)
+    if np.mean(grey > 127) > 0.5:
+        report.inverted_masks.append(name)
     if not np.any(grey > 127):
         report.empty_masks.append(name)
     if shape is not None and grey.shape != shape:

@@ -166,9 +166,11 @@ def find_list(root: Path, split: str) -> Path:
             if len(started) == 1:
                 return started[0]
     known = sorted(str(p.relative_to(root)) for f in LIST_FOLDERS for p in (root / f).glob("*.txt"))
+    # names of published lists help those alone who asked for one
+    bundled = f"; bundled lists: {', '.join(available_splits())}" if ":" in split else ""
     raise FileNotFoundError(
         f"{root}: no split {split!r}: neither a folder {split}/images nor a list {split}.txt; "
-        f"lists found: {', '.join(known) or 'none'}; bundled lists: {', '.join(available_splits())}"
+        f"lists found: {', '.join(known) or 'none'}. Write one with a frame's name on each line{bundled}"
     )
 
 

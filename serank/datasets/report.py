@@ -25,10 +25,15 @@ class SizeMismatch:
     frame: Shape
     mask: Shape
 
+    @property
+    def known(self) -> bool:
+        """Whether this is the published defect of SIRST."""
+        return self.name == KNOWN_MISMATCH
+
     def __str__(self) -> str:
-        known = "the known defect of SIRST; " if self.name == KNOWN_MISMATCH else ""
         frame, mask = (f"{h} x {w}" for h, w in (self.frame, self.mask))
-        return f"{self.name}: mask is {mask}, its frame {frame} ({known}resized by nearest when read)"
+        known = " (the known defect of SIRST, resized by nearest)" if self.known else ""
+        return f"{self.name}: mask is {mask}, its frame {frame}{known}"
 
 
 @dataclass
@@ -62,6 +67,8 @@ class FolderReport:
     mismatches: list[SizeMismatch] = field(default_factory=list)
     empty_masks: list[str] = field(default_factory=list)
     """Frames without a target: no defect, but good to know."""
+    inverted_masks: list[str] = field(default_factory=list)
+    """Frames whose mask is target in more than half of its pixels."""
     grey_masks: list[str] = field(default_factory=list)
     """Frames whose mask has other values than 0 and 1 or 0 and 255; it is cut at half of its range when read."""
     sizes: Counter[Shape] = field(default_factory=Counter)
@@ -91,6 +98,9 @@ class FolderReport:
         found += [_listed(f"list {key}: names without a frame or mask", names) for key, names in self.missing.items()]
         found += [_listed(f"list {key}: repeated names", names) for key, names in self.repeated.items()]
         found += [str(mismatch) for mismatch in self.mismatches]
+        if self.pairs and len(self.empty_masks) == self.pairs:
+            found += ["no mask holds a target; targets must be bright (1 or 255) on black"]
+        found += [_listed("masks of which more than half is target (inverted?)", self.inverted_masks)]
         found += [_listed("masks with grey values, cut at half when read", self.grey_masks)]
         found += [f"by name, {overlap}" for overlap in self.name_overlaps]
         found += [f"by content, {overlap}" for overlap in self.content_overlaps]
