@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from serank.components import ComponentTable
 
-__all__ = ["signal_to_clutter"]
+__all__ = ["STD_FLOOR", "WINDOW", "signal_to_clutter"]
 
 STD_FLOOR = 0.005
-"""Lowest local standard deviation, about one grey level of 8 bits; as in `serank.synthetic`."""
+"""Lowest local standard deviation, about one grey level of 8 bits."""
 WINDOW = 8
-"""The local background reaches this many pixels beyond a target's own size, on each side; as in `serank.synthetic`."""
+"""The local background reaches this many pixels beyond a target's own size, on each side."""
 GUARD = 2
 """Pixels around every target that are no background: a target's glow reaches beyond its mask."""
 

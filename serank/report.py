@@ -20,6 +20,7 @@ import torch
 
 import serank
 from serank import figures
+from serank.files import share
 from serank.gallery import FrameView, Gallery, file_names
 from serank.network import SeRankDet
 from serank.page import page
@@ -125,10 +126,7 @@ def _replacing_folder(target: Path) -> Iterator[Path]:
     old = temporary.with_name(temporary.name + ".old")
     try:
         yield temporary
-        # mkdtemp makes private folders; give the usual permissions
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
+        share(temporary, 0o777)
         if target.exists():
             target.rename(old)
         temporary.rename(target)

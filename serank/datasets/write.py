@@ -13,6 +13,7 @@ from PIL import Image
 
 from serank.datasets.sample import Sample
 from serank.datasets.splits import bare_name
+from serank.files import share
 
 __all__ = ["write_folder"]
 
@@ -53,7 +54,7 @@ def write_folder(
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.absolute().parent))
     try:
         _write(sets, temporary)
-        _share(temporary)
+        share(temporary, 0o777)
         if target.exists():
             target.rmdir()  # empty; Windows does not replace folders
         temporary.replace(target)
@@ -89,10 +90,3 @@ def _check_name(kind: str, name: str) -> None:
         raise ValueError(f"{kind} name {name!r} ends as a file does; give it without {Path(name).suffix}")
     if not name or name.startswith(".") or name != name.strip() or any(c in name for c in '/\\:*?"<>|\0\r\n'):
         raise ValueError(f"{kind} name {name!r} can't be a file name; rename it")
-
-
-def _share(folder: Path) -> None:
-    """Usual permissions for the folder, which `mkdtemp` makes private."""
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from serank.clutter import STD_FLOOR, WINDOW
+
 __all__ = ["MASK_FRACTION", "Target", "footprint", "plant"]
 
 Array = NDArray[np.float64]
@@ -18,10 +20,6 @@ MASK_FRACTION = math.exp(-1)
 1/e the mean over the mask is 0.63 of the peak, the median of SIRST's hand-drawn masks; at one half it would
 be 0.72."""
 
-STD_FLOOR = 0.005
-"""Lowest local standard deviation in the signal-to-clutter ratio, about one grey level of 8 bits."""
-WINDOW = 8
-"""The local background reaches this many pixels beyond a target's own size, on each side."""
 GAP = 4
 """Free pixels between two targets, on top of their sizes."""
 CANDIDATES = 32
