@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from serank.losses import LOSSES, bce_loss, deep_supervision_loss, dice_loss, focal_loss, soft_iou_loss
+from serank.losses import (
+    LOSSES,
+    area_soft_iou_loss,
+    bce_loss,
+    deep_supervision_loss,
+    dice_loss,
+    focal_loss,
+    soft_iou_loss,
+)
 
 
 def sigmoid(x: float) -> float:
@@ -216,7 +224,16 @@ def test_losses_of_sure_and_right_maps_vanish(name: str) -> None:
     assert LOSSES[name]((1 - 2 * target) * 5, target).item() > 0.5
 
 
+def test_area_weights() -> None:
+    logits, target = pair(batch=3)
+    target[1] = 0
+    parts = [soft_iou_loss(logits[i : i + 1], target[i : i + 1]).item() for i in range(3)]
+    weights = [math.sqrt((target[i].sum().item() + 100) / 200) for i in range(3)]
+    expected = sum(w * part for w, part in zip(weights, parts, strict=True)) / 3
+    assert area_soft_iou_loss(logits, target).item() == pytest.approx(expected, abs=1e-12)
+
+
 def test_unknown_loss_is_refused() -> None:
     logits, target = pair()
-    with pytest.raises(ValueError, match="loss must be one of soft_iou, dice, bce, focal; got 'l2'"):
+    with pytest.raises(ValueError, match="loss must be one of soft_iou, soft_iou_area, dice, bce, focal; got 'l2'"):
         deep_supervision_loss([logits], target, loss="l2")
