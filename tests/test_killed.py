@@ -22,6 +22,7 @@ SCRIPT = """
 import io, os, signal, sys
 import torch
 sys.path.insert(0, {tests!r})
+torch.set_num_threads(1)  # as in the other tests: sums depend on it
 from test_killed import RECIPE, scenes, tiny
 from serank.train import fit
 
