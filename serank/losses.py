@@ -38,8 +38,8 @@ def soft_iou_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Ten
     Raises:
         ValueError: the shapes differ.
     """
-    both, predicted, wanted = _sums(logits, target)
-    return (1 - (both + smooth) / (predicted + wanted - both + smooth)).mean()
+    loss, _ = _soft_iou(logits, target, smooth)
+    return loss.mean()
 
 
 def area_soft_iou_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
@@ -59,9 +59,8 @@ def area_soft_iou_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -
     Raises:
         ValueError: the shapes differ.
     """
-    both, predicted, wanted = _sums(logits, target)
-    weight = ((wanted + 100) / 200).sqrt()
-    return (weight * (1 - (both + smooth) / (predicted + wanted - both + smooth))).mean()
+    loss, area = _soft_iou(logits, target, smooth)
+    return (((area + 100) / 200).sqrt() * loss).mean()
 
 
 def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
@@ -166,6 +165,12 @@ def deep_supervision_loss(
     if pixel_weight:
         total = total + pixel_weight * torch.stack([bce_loss(o, target) for o in outputs]).sum()
     return total
+
+
+def _soft_iou(logits: Tensor, target: Tensor, smooth: float) -> tuple[Tensor, Tensor]:
+    """Of each image, `(B,)`: its loss and its target's sum."""
+    both, predicted, wanted = _sums(logits, target)
+    return 1 - (both + smooth) / (predicted + wanted - both + smooth), wanted
 
 
 def _sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -100,9 +100,9 @@ def fit(
 
     Raises:
         ValueError: a data set that can't be trained on (a report of what is wrong with it), fewer training frames
-            than a batch, a batch that processes and parts don't divide, a `device` that isn't there, `resume` or
-            `tensorboard` without `output`, an `output` that holds a run when not resuming, or one with another
-            recipe, network or data.
+            than a batch, a batch that processes and parts don't divide, a `device` that isn't there, `compile` in
+            several processes, `resume` or `tensorboard` without `output`, `tensorboard` without its package, an
+            `output` that holds a run when not resuming, or one with another recipe, network or data.
         serank.errors.CheckpointError: `last.pt` can't be read.
         OSError: a checkpoint can't be written, for example to a full disk; the last good one is left as it was.
         FloatingPointError: loss or gradient is NaN or infinite; names epoch, step, learning rate and frames.
@@ -134,8 +134,8 @@ def fit(
         for name, summary in summaries.items():
             LOGGER.info("%s: %s", name, summary)
     with _trainable(model, recipe):
-        run = _Run(model, train_set, recipe, target, workers=workers, compile=compile)
-        run.data = {name: summary.digest for name, summary in summaries.items()}
+        digests = {name: summary.digest for name, summary in summaries.items()}
+        run = _Run(model, train_set, recipe, target, digests, workers=workers, compile=compile)
         if folder is not None and (state := folder.load()) is not None:
             run.restore(state)
             folder.log(run.history.rows)  # a run that was stopped after saving may have left its last row out
@@ -204,12 +204,14 @@ class _Run:
         train_set: Sequence[Sample],
         recipe: Recipe,
         device: torch.device,
+        digests: dict[str, str],
         *,
         workers: int,
         compile: bool,
     ) -> None:
         self.recipe = recipe
         self.device = device
+        self.digests = digests
         self.workers = workers
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         same_weights(self.model)
@@ -228,7 +230,6 @@ class _Run:
         self.step = 0  # of the current epoch
         self.sums = {"loss": 0.0, "gradient": 0.0, "finite": 0.0, "seconds": 0.0}
         self.skipped = 0  # steps in a row
-        self.data: dict[str, str] = {}
         self.history = History()
         self.best_state = _kept(self.average)
 
@@ -402,7 +403,7 @@ class _Run:
     def _setup(self) -> dict[str, Any]:
         """What a run must have in common with the one that it goes on with, as plain values."""
         setup: dict[str, Any] = json.loads(json.dumps(self.model.config))
-        return self.recipe.to_dict() | self.data | setup
+        return self.recipe.to_dict() | self.digests | setup
 
 
 def _kept(model: nn.Module) -> dict[str, Tensor]:

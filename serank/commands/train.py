@@ -137,7 +137,7 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
     import torch
 
     from serank.datasets import JoinedSamples
-    from serank.distributed import is_main
+    from serank.distributed import from_main, is_main
     from serank.recipe import preset
     from serank.train import fit
 
@@ -150,9 +150,11 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
     val_set = JoinedSamples([_open(root, options.val_split) for root in options.roots]) if options.val_split else None
     torch.manual_seed(recipe.seed)
     model = _network(options, chosen, train_set)
-    if options.resume and is_main() and not (Path(options.output) / "last.pt").exists():
+    # as process 0 sees it: all must take part in the evaluation, or none
+    begun = from_main((Path(options.output) / "last.pt").exists())
+    if options.resume and is_main() and not begun:
         print(f"serank train: no run in {options.output} yet, starting one", file=sys.stderr)
-    if options.init and val_set is not None and not (Path(options.output) / "last.pt").exists():
+    if options.init and val_set is not None and not begun:
         from serank.evaluate import evaluate
 
         before = evaluate(model.to(device), val_set, curves=False).metrics
