@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from serank import __version__
-from serank.checkpoints import short_card
+from serank.checkpoints import INTRODUCTION
+from serank.metadata import FIGURES, UNKNOWN, Result, front_matter
 from serank.recipe import Recipe
 
 __all__ = ["training_card"]
@@ -18,12 +20,16 @@ __all__ = ["training_card"]
 def training_card(config: Mapping[str, Any], recipe: Recipe, row: Mapping[str, float]) -> str:
     """The card of a checkpoint that `serank.train.fit` made.
 
+    Its metadata has the figures; licence and data sets, which training doesn't know, are for the user to add.
+
     Args:
         config: the network's arguments.
         recipe: of the training.
         row: of the history, for the epoch whose weights are kept; without metrics if nothing was validated.
     """
-    lines = [short_card()]
+    figures = {key: round(row[key], 8) for key in FIGURES if math.isfinite(row.get(key, math.nan))}
+    metadata = front_matter("SeRankDet", [Result(UNKNOWN, "val", figures)] if figures else [])
+    lines = [metadata, INTRODUCTION]
     if "iou" in row:
         lines += [
             "## Figures\n",

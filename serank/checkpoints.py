@@ -1,28 +1,42 @@
-"""Finding, loading and saving checkpoints: `config.json`, `model.safetensors` and a model card."""
+"""Finding, loading, saving and pushing checkpoints: `config.json`, `model.safetensors` and a model card."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+import tempfile
 from importlib import resources
-from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
+from serank.config import MAX_CONFIG, config_text, read_config
 from serank.errors import CheckpointError
 from serank.files import replacing
+from serank.tensors import largest_file, load_strictly
 
-__all__ = ["CONFIG", "WEIGHTS", "Pretrained", "bundled", "check_device", "describe", "read_card", "short_card"]
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "INTRODUCTION",
+    "WEIGHTS",
+    "Pretrained",
+    "bundled",
+    "check_device",
+    "read_card",
+    "short_card",
+]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
+INTRODUCTION = """# SeRankDet checkpoint
+
+Load it with `serank.SeRankDet.from_pretrained("this folder or repository id")`.
+"""
 
 Model = TypeVar("Model", bound="Pretrained")
 
@@ -33,15 +47,6 @@ def bundled() -> dict[str, Path]:
     if not root.is_dir():
         return {}
     return {p.name: p for p in sorted(root.iterdir()) if (p / CONFIG).is_file()}
-
-
-def describe(folder: Path) -> str:
-    """Size in megabytes and the first line of text in the model card of a checkpoint folder."""
-    card = (folder / CARD).read_text(encoding="utf-8")
-    if card.startswith("---\n"):  # the Hub's metadata
-        card = card.partition("\n---\n")[2]
-    text = next((line for line in card.splitlines() if line and not line.startswith("#")), "")
-    return f"{(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB  {text}"
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -58,7 +63,10 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 class Pretrained:
-    """Gives a network `from_pretrained` and `save_pretrained`; its `config` holds its constructor's arguments."""
+    """Gives a network `from_pretrained`, `save_pretrained` and `push_to_hub`.
+
+    Its `config` holds its constructor's arguments.
+    """
 
     config: dict[str, Any]
 
@@ -70,36 +78,54 @@ class Pretrained:
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        force_download: bool = False,
         local_files_only: bool = False,
         device: str | torch.device = "cpu",
     ) -> Model:
         """Builds the network of a checkpoint and loads its weights, strictly.
 
+        Only `config.json` and `model.safetensors` are read, both of one commit. Sizes, arguments and the weights'
+        names, shapes and types are checked before the network takes memory. The environment variables of
+        huggingface_hub hold, such as HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN.
+
         Args:
-            name: a bundled name such as `"sirst"`, a local folder, or a Hub repository id, looked for in that order.
+            name: a published name such as `"sirst"` (`serank checkpoints` lists them), a local folder, or a Hub
+                repository id, looked for in that order.
             revision: branch, tag or commit on the Hub.
             token: the Hub's access token; `True` takes the stored one.
             cache_dir: where the Hub's files are cached.
+            force_download: download the Hub's files although they are cached.
             local_files_only: take the Hub's files from the cache alone.
             device: where to put the network.
 
         Returns:
-            The network in eval mode, in float32.
+            The network in eval mode, in PyTorch's default dtype, float32.
 
         Raises:
-            serank.errors.CheckpointError: unknown name (lists the known ones), unreadable files, unknown config
-                entries, or weights with missing, unexpected or misshapen entries (lists them).
+            serank.errors.CheckpointError: a name that is unknown or has no weights; a repository, revision or file
+                that isn't there or can't be had; unreadable or too large files; a config of a newer serank, with
+                unknown entries or bad values; or weights with missing, unexpected or misshapen entries (lists them).
             ValueError: a `device` that isn't there.
         """
         target = check_device(device)
-        folder = _locate(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
-        config = _read_config(folder / CONFIG, cls)
+        source = _locate(
+            name,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+        file = source.fetch(CONFIG, MAX_CONFIG)
+        config = read_config(file, cls)
         try:
-            model = cls(**config)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{folder / CONFIG}: {error}") from error
-        _load_strictly(cast(nn.Module, model), _read_weights(folder / WEIGHTS), folder / WEIGHTS)
-        cast(nn.Module, model).to(target).eval()
+            with torch.device("meta"):  # shapes without memory
+                model = cls(**config)
+        except ValueError as error:
+            raise CheckpointError(f"{file}: {str(error)[:1000]}") from error  # it quotes what the file says
+        network = cast(nn.Module, model)
+        load_strictly(network, source.fetch(WEIGHTS, largest_file(network)))
+        network.to(target).eval()
         return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, card: str | None = None, half: bool = False) -> None:
@@ -125,10 +151,58 @@ class Pretrained:
             except SafetensorError as error:  # what a full disk comes as
                 raise OSError(f"{target / WEIGHTS}: can't be written: {error}") from error
         with replacing(target / CONFIG) as path:
-            path.write_text(json.dumps(self.config, indent=2) + "\n", encoding="utf-8")
+            path.write_text(config_text(self.config), encoding="utf-8")
         if card is not None or not (target / CARD).exists():
             with replacing(target / CARD) as path:
                 path.write_text(card or short_card(), encoding="utf-8")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        card: str | None = None,
+        half: bool = False,
+    ) -> str:
+        """Uploads what `save_pretrained` writes to the Hub, in one commit.
+
+        The repository and the branch are made if they don't exist. `serank publish` does the same for a folder, and
+        checks it first.
+
+        Args:
+            repo_id: `owner/name`.
+            private: of a new repository; `None` takes the owner's default. `True` refuses one that exists and is
+                public.
+            token: access token with the right to write; `None` takes the stored one.
+            revision: branch, `None` means `main`.
+            commit_message: `None` names the version of serank.
+            card: as for `save_pretrained`; with `None` a card that the branch has stays.
+            half: as for `save_pretrained`.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            serank.errors.CheckpointError: an id or revision of a wrong form, or the Hub refused or couldn't be
+                reached.
+        """
+        from serank.hub import push
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, card=card, half=half)
+            return push(
+                Path(folder),
+                (CONFIG, WEIGHTS, CARD),
+                repo_id,
+                private=private,
+                token=token,
+                revision=revision,
+                message=commit_message,
+                keep=(CARD,) if card is None else (),
+            )
 
 
 def read_card(name: str | os.PathLike[str]) -> str | None:
@@ -139,80 +213,57 @@ def read_card(name: str | os.PathLike[str]) -> str | None:
 
 def short_card() -> str:
     """The card of a network about whose making nothing is known."""
-    return (
-        "---\nlibrary_name: serank\npipeline_tag: image-segmentation\n---\n\n"
-        "# SeRankDet checkpoint\n\n"
-        'Load it with `serank.SeRankDet.from_pretrained("this folder or repository id")`.\n'
-    )
+    return f"---\nlibrary_name: serank\npipeline_tag: image-segmentation\n---\n\n{INTRODUCTION}"
 
 
-def _locate(name: str | os.PathLike[str], **hub: Any) -> Path:
-    """The folder that holds the checkpoint's files."""
-    known = bundled()
-    if isinstance(name, str) and name in known:
-        return known[name]
-    text, folder = os.fspath(name), Path(name)
-    if text and folder.is_dir():
+class _Source(Protocol):
+    """Where the files of a checkpoint come from."""
+
+    def fetch(self, file: str, limit: int) -> Path:
+        """Path of a file of at most `limit` bytes."""
+
+
+class _Folder:
+    """A checkpoint on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         for file in (CONFIG, WEIGHTS):
             if not (folder / file).is_file():
                 hint = f"; did you mean {folder / 'best'}?" if (folder / "best" / file).is_file() else ""
                 raise CheckpointError(f"{folder}: no {file}; a checkpoint folder holds {CONFIG} and {WEIGHTS}{hint}")
-        return folder
+
+    def fetch(self, file: str, limit: int) -> Path:
+        path = self.folder / file
+        if path.stat().st_size > limit:
+            raise CheckpointError(f"{path}: {path.stat().st_size} bytes, expected at most {limit}")
+        return path
+
+
+def _is_folder(text: str) -> bool:
+    return os.path.isdir(text)  # noqa: PTH112 - Path.is_dir raises for names that are too long
+
+
+def _locate(name: str | os.PathLike[str], *, revision: str | None, **options: Any) -> _Source:
+    """Where the checkpoint's files are."""
+    from serank.hub import Repository
+    from serank.published import OTHERS, no_weights
+
+    known, text = bundled(), os.fspath(name)
+    if isinstance(name, str) and name in known:
+        return _Folder(known[name])
+    row = OTHERS.get(text)
+    if row is not None and row.repo_id is not None:
+        return Repository(row.repo_id, revision or row.revision, **options)
+    if _is_folder(text):
+        return _Folder(Path(text))
+    if row is not None:
+        raise CheckpointError(no_weights(row))
     # where the first part is a folder here, the rest of a path is missing, and asking the Hub would only take time
-    if text.count("/") != 1 or text.startswith((".", "/", "~")) or "\\" in text or folder.parent.is_dir():
+    owner, slash, rest = text.partition("/")
+    if not slash or "/" in rest or "\\" in text or text.startswith((".", "~")) or _is_folder(owner):
         names = ", ".join(known) or "none"
         raise CheckpointError(
-            f"{text!r} is no bundled checkpoint (bundled: {names}), no local folder and no Hub id (owner/name)"
+            f"{text!r:.200} is no published checkpoint (bundled: {names}), no local folder and no Hub id (owner/name)"
         )
-    return _download(text, **hub)
-
-
-def _download(repo: str, **hub: Any) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        paths = [Path(hf_hub_download(repo, file, **hub)) for file in (CONFIG, WEIGHTS)]
-    except (OSError, ValueError) as error:  # what huggingface_hub raises for ids, network and missing files
-        raise CheckpointError(
-            f"{repo}: neither a local folder nor a repository that could be downloaded: {error}"
-        ) from error
-    return paths[0].parent
-
-
-def _read_config(file: Path, cls: type[Any]) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: can't be read as JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{file}: expected an object of constructor arguments, got {type(config).__name__}")
-    known = set(signature(cls).parameters)
-    if unknown := sorted(set(config) - known):
-        raise CheckpointError(
-            f"{file}: unknown entries {', '.join(unknown)}; {cls.__name__} takes {', '.join(sorted(known))}"
-        )
-    return config
-
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: can't be read as safetensors: {error}") from error
-
-
-def _load_strictly(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
-    expected = model.state_dict()
-    wrong = [f"{k}: missing in file -> {tuple(v.shape)}" for k, v in expected.items() if k not in weights]
-    wrong += [f"{k}: {tuple(v.shape)} -> not in model" for k, v in weights.items() if k not in expected]
-    wrong += [
-        f"{k}: {tuple(v.shape)} -> {tuple(expected[k].shape)}"
-        for k, v in weights.items()
-        if k in expected and v.shape != expected[k].shape
-    ]
-    if wrong:
-        shown = wrong[:20] + ([f"and {len(wrong) - 20} more"] if len(wrong) > 20 else [])
-        raise CheckpointError(
-            f"{file}: {len(wrong)} entries don't fit the config (file -> model):\n  " + "\n  ".join(shown)
-        )
-    model.load_state_dict(weights)
+    return Repository(text, revision, **options)

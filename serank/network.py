@@ -7,6 +7,7 @@ Rank-Aware Attention", IEEE TGRS 2024. Five encoder levels of `DDC` and `SeRankA
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from serank.arguments import check_arguments, plain
 from serank.checkpoints import Pretrained
 from serank.detect import Detector
 from serank.frames import FrameSpec
@@ -22,6 +24,7 @@ from serank.layers.attention import SeRankAttention, rank_size
 from serank.layers.ddc import BRANCHES, DDC, DifferenceConv2d, conv_bn_relu
 from serank.layers.lsff import LSFF
 from serank.metrics import check_threshold
+from serank.released import IMAGENET_MEAN, IMAGENET_STD, load_released
 
 __all__ = ["STRIDE", "SeRankDet"]
 
@@ -104,7 +107,7 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         frame_spec: how frames are prepared, `serank.frames.FrameSpec`.
 
     Raises:
-        ValueError: an argument is out of its range; the message names it.
+        ValueError: an argument is of a wrong type or out of its range; the message names it.
     """
 
     def __init__(
@@ -135,18 +138,11 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         arguments = locals()
         super().__init__()
         self.config: dict[str, Any] = {
-            name: np.asarray(value).tolist() if isinstance(value, (tuple, np.generic)) else value
-            for name, value in arguments.items()
-            if name not in ("self", "__class__")
+            name: plain(value) for name, value in arguments.items() if name not in ("self", "__class__")
         }
+        check_arguments(self.config)
         self.frame_spec = FrameSpec(mean, std, working_size, scale_range, tile, overlap)
         self.threshold = check_threshold(threshold)
-        for name, values in (("mean", mean), ("std", std)):
-            if np.ndim(values) and np.shape(values) != (in_channels,):
-                raise ValueError(f"{name} must be one number or {in_channels}, one for each channel; got {values}")
-        for name, value in (("in_channels", in_channels), ("width", width)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1; got {value}")
         if encoder not in ("ddc", "plain"):
             raise ValueError(f'encoder must be "ddc" or "plain"; got {encoder!r}')
         if attention not in ("serank", "after", "none"):
@@ -187,6 +183,44 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         )
         self.head = nn.Conv2d(width, 1, 1)
         self.side_heads = nn.ModuleList(nn.Conv2d(c, 1, 3, padding=1) for c in channels)
+
+    @classmethod
+    def from_released(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        working_size: int = 512,
+        mean: float | Sequence[float] = IMAGENET_MEAN,
+        std: float | Sequence[float] = IMAGENET_STD,
+        device: str | torch.device = "cpu",
+    ) -> SeRankDet:
+        """The released graph with the weights of a checkpoint of the authors' code (`.pth.tar`).
+
+        The file is read with `torch.load(weights_only=True)`: nothing in it is run, and one that wants more than
+        tensors and plain containers is refused. NumPy numbers beside the weights are skipped, unread.
+
+        Frames are scaled to `working_size` on their longest side with their proportions kept, where the released
+        test code resizes them to a square; for that, see `resolution` of `serank.evaluate.evaluate`.
+
+        Args:
+            path: file in PyTorch's zip format or the one before 1.6, with a state dict under `state_dict` or as a
+                whole; names may begin with `module.` and `decode_head.`. All other entries are ignored.
+            working_size: pixels, 512 for the checkpoints of SIRST and IRSTD-1k, 256 for SIRST-AUG and NUDT-SIRST; at
+                most the side of the file's positional table, 512 in every released one.
+            mean: of each input channel; ImageNet's, as the released code has it.
+            std: of each input channel, like `mean`.
+            device: where to put the network.
+
+        Returns:
+            The network in eval mode, in PyTorch's default dtype, float32; width and input channels as in the file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            serank.errors.CheckpointError: a file that is no such checkpoint, damaged, larger than 4.3 GB or refused;
+                or entries missing, left over or misshapen (lists them by their released names).
+            ValueError: a `working_size` out of its range, or a `device` that isn't there.
+        """
+        return load_released(cls, path, working_size=working_size, mean=mean, std=std, device=device)
 
     def reconfigured(self, **changes: Any) -> SeRankDet:
         """A copy with some constructor arguments changed and the same weights.

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import serank
 from serank import SeRankDet
 from serank.errors import CheckpointError
 
@@ -90,10 +91,10 @@ def test_a_config_of_another_width_is_refused(folder: Path) -> None:
     [
         ({"depth": 5}, "unknown entries depth; SeRankDet takes .*width"),
         ({"width": 0}, "width must be >= 1; got 0"),
-        ({"width": "4"}, "config.json"),
+        ({"width": "4"}, "width must be an int; got '4'"),
         ({"threshold": 2}, "threshold must lie in"),
         ({"scale_range": [1]}, "scale_range must be"),
-        ({"mean": None}, "config.json"),
+        ({"mean": None}, "mean must be a number; got None"),
     ],
 )
 def test_bad_configs(folder: Path, changes: dict[str, Any], message: str) -> None:
@@ -134,8 +135,75 @@ def test_unknown_names_list_the_known(name: str) -> None:
 
 
 def test_a_repository_that_is_not_cached(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nobody/nothing: neither a local folder nor"):
+    with pytest.raises(CheckpointError, match="nobody/nothing@main: neither a local folder nor in the cache"):
         SeRankDet.from_pretrained("nobody/nothing", cache_dir=tmp_path, local_files_only=True)
+
+
+def test_the_file_names_the_version_and_the_config_does_not(model: SeRankDet, folder: Path) -> None:
+    written = json.loads((folder / "config.json").read_text())
+    assert written.pop("serank_version") == serank.__version__
+    assert written == model.config == SeRankDet.from_pretrained(folder).config
+
+
+@pytest.mark.parametrize(
+    ("version", "loads"), [("0.0.9", True), ("0.1.99", True), ("0.2.0.dev1", False), ("1.0", False), ("0.2rc1", False)]
+)
+def test_versions(folder: Path, version: str, loads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serank, "__version__", "0.1.3")
+    edit_config(folder, serank_version=version, **({} if loads else {"new_argument": 1}))
+    if loads:
+        SeRankDet.from_pretrained(folder)
+    else:
+        with pytest.raises(CheckpointError, match=r"newer than this one, 0\.1\.3; upgrade with: pip install"):
+            SeRankDet.from_pretrained(folder)
+
+
+def test_a_config_without_version_loads(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["serank_version"], config["tile"]  # an older one, before an argument was added
+    (folder / "config.json").write_text(json.dumps(config))
+    assert SeRankDet.from_pretrained(folder).config["tile"] == SeRankDet(width=1).config["tile"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_weights_of_other_types_load(folder: Path, dtype: torch.dtype) -> None:
+    file = folder / "model.safetensors"
+    save_file({k: v.to(dtype) if v.is_floating_point() else v for k, v in load_file(file).items()}, file)
+    model = SeRankDet.from_pretrained(folder)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "line"),
+    [
+        ("head.weight", torch.int64, "head.weight: I64 -> F16 or BF16 or F32 or F64"),
+        ("head.weight", torch.bool, "head.weight: BOOL -> F16 or BF16 or F32 or F64"),
+        ("head.weight", torch.float8_e4m3fn, "head.weight: F8_E4M3 -> F16 or BF16 or F32 or F64"),
+        ("side_heads.0.bias", torch.uint8, "side_heads.0.bias: U8 -> F16"),
+        ("encoder.0.merge.1.num_batches_tracked", torch.float32, "num_batches_tracked: F32 -> I64"),
+    ],
+)
+def test_no_other_kind_of_number_is_cast(folder: Path, name: str, dtype: torch.dtype, line: str) -> None:
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    save_file(weights | {name: weights[name].to(dtype)}, file)
+    with pytest.raises(CheckpointError, match=f"1 entries don't fit the config.*\n  .*{line}"):
+        SeRankDet.from_pretrained(folder)
+
+
+def test_loading_leaves_random_numbers_alone(folder: Path) -> None:
+    before = torch.get_rng_state()
+    SeRankDet.from_pretrained(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_loaded_weights_are_not_tied_to_the_file(model: SeRankDet, folder: Path) -> None:
+    again = SeRankDet.from_pretrained(folder)
+    file = folder / "model.safetensors"
+    with file.open("r+b") as stream:
+        stream.write(bytes(file.stat().st_size))
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
 
 def test_failed_writing_leaves_the_old_checkpoint(

@@ -1,9 +1,8 @@
-"""The released code's graph is the same class with other arguments: its outputs, to 1e-5."""
+"""The released code's graph is the same class with other arguments: its outputs to 1e-5, from a file as released."""
 
 from __future__ import annotations
 
 import json
-import re
 import zlib
 from pathlib import Path
 
@@ -14,42 +13,18 @@ from torch import Tensor, nn
 
 from serank import SeRankDet
 
-# released name -> ours; levels count from 1 there, from 0 here, and the decoder's finest step is its number 2
-RENAMES = (
-    (r"^Conv(\d)\.", 1, "encoder.{}."),
-    (r"^max_channel(\d)\.", 1, "attention.{}."),
-    (r"^neck(\d)\.", 2, "decoder.{}.fuse."),
-    (r"^Up(\d)\.up\.", 2, "decoder.{}.up."),
-    (r"^Up_conv(\d)\.conv\.", 2, "decoder.{}.refine."),
-    (r"^conv(\d)\.", 1, "side_heads.{}."),
-)
-PARTS = (
-    (r"^Conv\.", "head."),
-    (r"\.conv_layer\.", ".branches.vanilla."),
-    (r"\.cdc_layer\.0\.conv\.", ".branches.difference.0."),
-    (r"\.cdc_layer\.", ".branches.difference."),
-    (r"\.dconv_layer\.", ".branches.dilated."),
-    (r"\.final_layer\.", ".merge."),
-    (r"\.fc1\.", ".query."),
-    (r"\.fc2\.", ".key."),
-    (r"\.conv_squeeze\.", ".squeeze."),
-    (r"\.fuse\.conv\.", ".fuse.expand."),
-    (r"\.up\.1\.", ".reduce.0."),
-    (r"\.up\.2\.", ".reduce.1."),
-)
-
-
-def ours(name: str) -> str:
-    for pattern, first, place in RENAMES:
-        name = re.sub(pattern, lambda m, f=first, p=place: p.format(int(m[1]) - f), name)  # type: ignore[misc]
-    for pattern, place in PARTS:
-        name = re.sub(pattern, place, name)
-    # the decoder block is one flat list there: conv, norm, ReLU, three times
-    return re.sub(r"refine\.(\d)\.(conv\.)?", lambda m: f"refine.{int(m[1]) // 3}.{int(m[1]) % 3}.", name)
+FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures"
 
 
 def value(name: str, shape: list[int]) -> Tensor:
-    """An entry's weights as fixtures/README.md makes them."""
+    """An entry's weights as fixtures/README.md makes them, and for the tables as DESIGN.md defines them."""
+    if name.endswith("num_batches_tracked"):
+        return torch.zeros(shape, dtype=torch.int64)
+    if name.endswith("pos_enc"):
+        side = shape[1]
+        angle = np.arange(shape[0])[:, None] * np.exp(-np.log(10000) * np.arange(0, side, 2) / side)
+        table = np.stack((np.sin(angle), np.cos(angle)), axis=2).reshape(shape)
+        return torch.from_numpy(table.astype(np.float32))
     g = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
     if name.endswith("gamma"):
         g = np.full(shape, 0.1)
@@ -65,17 +40,19 @@ def value(name: str, shape: list[int]) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def released() -> SeRankDet:
-    file = Path(__file__).parents[2] / "shared" / "fixtures" / "released_state_dict.json"
-    if not file.exists():
+def released(tmp_path_factory: pytest.TempPathFactory) -> SeRankDet:
+    shapes = FIXTURES / "released_state_dict.json"
+    if not shapes.exists():
         pytest.skip("needs the fixtures of the shared folder, which are not part of the repository")
-    model = SeRankDet(in_channels=3, stem_channels=3, merge_kernel=3, table_size=512, fusion="gated", bias=True).eval()
-    state = model.state_dict()
-    for name, shape in json.loads(file.read_text()).items():
-        if not name.endswith(("pos_enc", "num_batches_tracked")):
-            state[ours(name)].copy_(value(name, shape))
-    assert len(state) == len([n for n in json.loads(file.read_text()) if not n.endswith("pos_enc")])
-    return model
+    state = {f"decode_head.{name}": value(name, shape) for name, shape in json.loads(shapes.read_text()).items()}
+    assert len(state) == 439
+    file = tmp_path_factory.mktemp("released") / "best.pth.tar"
+    torch.save({"epoch": 500, "state_dict": state, "loss": np.float64(0.25)}, file)
+    del state
+    try:
+        return SeRankDet.from_released(file)
+    finally:
+        file.unlink()  # 0.4 GB
 
 
 @torch.no_grad()
@@ -100,5 +77,6 @@ def test_outputs_and_maps_inside(released: SeRankDet, shared: Path) -> None:
     for frame in range(2):
         for name, output in zip(("side1", "side2", "side3", "side4", "side5", "final"), outputs, strict=True):
             np.testing.assert_allclose(output[frame, 0], expected[f"{name}_{frame}"], atol=1e-5, err_msg=name)
+    assert {f"after_{name}" for name in seen} == {name for name in expected if name.startswith("after_")}
     for name, output in seen.items():
         np.testing.assert_allclose(output[0, :4], expected[f"after_{name}"], atol=1e-5, err_msg=name)

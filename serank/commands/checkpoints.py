@@ -6,9 +6,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from serank.commands.options import new_command
+from serank.metadata import FIGURES
 
 if TYPE_CHECKING:
     from serank.commands.options import Commands
+    from serank.published import Published
 
 __all__ = ["add"]
 
@@ -20,9 +22,27 @@ def add(commands: Commands) -> None:
 
 
 def _checkpoints(_: argparse.Namespace) -> int:
-    from serank.checkpoints import bundled, describe
+    from serank.published import published
 
-    for name, folder in bundled().items():
-        print(f"{name:<12} {describe(folder)}")
-    print("Besides these: any folder that save_pretrained wrote, and any Hub repository id (owner/name).")
+    head = ("name", "weights", "width", "data", "measured on", "IoU", "nIoU", "Pd", "Fa, 1e-6", "licence")
+    rows = [head, *(line for row in published().values() for line in _lines(row))]
+    widths = [max(len(line[i]) for line in rows) for i in range(len(head))]
+    for line in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print(
+        "\nWeights of `none` aren't published: train them (serank train --preset NAME) or convert the authors' (serank "
+        "convert).\nBesides these: any folder that save_pretrained wrote, and any Hub repository id (owner/name)."
+    )
     return 0
+
+
+def _lines(row: Published) -> list[tuple[str, ...]]:
+    """The cells of a checkpoint: a line for each split on which it was measured, at least one."""
+    about: tuple[str, ...] = (row.name, row.source, str(row.width or ""), ", ".join(row.data_sets))
+    lines = []
+    for result in row.results:
+        iou, niou, pd, fa = (result.figures[key] for key in FIGURES)
+        on = f"{result.data_set} {result.split}".strip()
+        lines.append((*about, on, f"{iou:.4f}", f"{niou:.4f}", f"{pd:.4f}", f"{fa * 1e6:.1f}", row.licence or ""))
+        about = ("",) * len(about)
+    return lines or [(*about, *[""] * (1 + len(FIGURES)), row.licence or "")]
