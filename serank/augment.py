@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from serank.datasets import Sample
 from serank.frames import FrameSpec
+from serank.paste import paste_target
 
 __all__ = ["Augmentation", "RandomCrops"]
 
@@ -31,6 +32,7 @@ class Augmentation:
         target_share: share of crops placed so that they hold a target, where the frame has one.
         blur: share of crops blurred by a Gaussian of up to 1 px.
         contrast: largest relative change of gain and, times 0.5, of offset.
+        paste: share of crops that get a target of another frame, see `serank.paste`.
     """
 
     crop: int = 256
@@ -38,6 +40,7 @@ class Augmentation:
     target_share: float = 0.5
     blur: float = 0.3
     contrast: float = 0.2
+    paste: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -45,7 +48,7 @@ class Augmentation:
             raise ValueError(f"crop must be >= 16 px; got {self.crop}")
         if not 0 < low <= high < math.inf:
             raise ValueError(f"scale must be a range (low, high) with 0 < low <= high; got {self.scale}")
-        for name in ("target_share", "blur", "contrast"):
+        for name in ("target_share", "blur", "contrast", "paste"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
 
@@ -66,6 +69,7 @@ class RandomCrops:
         self.spec = spec
         self.augmentation = augmentation
         self.seed = seed
+        self._around_targets = replace(augmentation, target_share=1.0)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -76,6 +80,9 @@ class RandomCrops:
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.samples[index]
         frame, mask = random_crop(sample, self.augmentation, self.spec, rng)
+        if rng.random() < self.augmentation.paste:
+            donor = self.samples[int(rng.integers(len(self.samples)))]
+            paste_target(frame, mask, *random_crop(donor, self._around_targets, self.spec, rng), rng)
         return torch.from_numpy(frame)[None], torch.from_numpy(mask)[None], sample.name
 
 

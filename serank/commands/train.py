@@ -124,6 +124,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=f"share of crops that hold a target, where the frame has one (default: {crops.target_share})",
     )
+    group.add_argument(
+        "--paste",
+        type=float,
+        metavar="P",
+        help=f"share of crops that get a target of another frame (default: {crops.paste})",
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -203,7 +209,7 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
 
     recipe = chosen.recipe if chosen else Recipe()
     given = {name: value for name in (*RECIPE, "seed") if (value := getattr(options, name)) is not None}
-    crops: dict[str, Any] = {"crop": options.crop, "target_share": options.target_share}
+    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste")}
     crops["scale"] = tuple(options.scale) if options.scale else None
     augmentation = replace(recipe.augmentation, **{k: v for k, v in crops.items() if v is not None})
     return replace(

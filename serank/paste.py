@@ -1,0 +1,62 @@
+"""Pasting a target of one training crop into another: more targets, on more backgrounds, faint ones among them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+__all__ = ["paste_target"]
+
+Float = NDArray[np.float32]
+
+MARGIN = 4
+"""Pixels around a target that are pasted with it, fading out."""
+GAIN = (0.4, 1.2)
+"""Range of the factor on the target's contrast, drawn evenly in its logarithm."""
+EIGHT = np.ones((3, 3), bool)
+
+
+def paste_target(frame: Float, mask: Float, donor: Float, donor_mask: Float, rng: np.random.Generator) -> bool:
+    """Adds one target of `donor` to `frame`, in place, where there is no target yet.
+
+    What is added is the target's contrast to the background around it, so that the new background keeps its texture.
+
+    Args:
+        frame: `(H, W)` float32 in [0, 1].
+        mask: `(H, W)` float32, 0 or 1.
+        donor: like `frame`, of any size.
+        donor_mask: like `mask`, of the size of `donor`.
+        rng: of the choices.
+
+    Returns:
+        Whether a target was added; not where the donor has none that lies within it, is small enough and finds place.
+    """
+    labels, count = ndimage.label(donor_mask > 0.5, structure=EIGHT)
+    if not count:
+        return False
+    label = int(rng.integers(1, count + 1))
+    rows, columns = ndimage.find_objects(labels)[label - 1]
+    top, left = rows.start - MARGIN, columns.start - MARGIN
+    height, width = rows.stop - rows.start + 2 * MARGIN, columns.stop - columns.start + 2 * MARGIN
+    if top < 0 or left < 0 or top + height > donor.shape[0] or left + width > donor.shape[1]:
+        return False
+    if height > frame.shape[0] // 4 or width > frame.shape[1] // 4:
+        return False
+    patch = donor[top : top + height, left : left + width]
+    own = labels[top : top + height, left : left + width] == label
+    # whatever else the window holds, another target or the own one's blur, is no background
+    near = ndimage.binary_dilation(donor_mask[top : top + height, left : left + width] > 0.5, EIGHT, iterations=2)
+    if near.all():
+        return False
+    y, x = (int(rng.integers(0, side - part + 1)) for side, part in zip(frame.shape, patch.shape, strict=True))
+    place = (slice(y, y + height), slice(x, x + width))
+    if mask[place].any():
+        return False
+    distance = ndimage.distance_transform_edt(~own)
+    weight = np.clip(1 - distance / MARGIN, 0, 1)
+    gain = np.exp(rng.uniform(*np.log(GAIN)))
+    added = frame[place] + gain * weight * (patch - np.median(patch[~near]))
+    frame[place] = np.clip(added, 0, 1)
+    mask[place][own] = 1
+    return True
