@@ -1,0 +1,67 @@
+"""The mean of several networks' weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from serank import SeRankDet
+from serank.averaging import average
+from serank.cli import main
+
+
+@pytest.fixture
+def models() -> list[SeRankDet]:
+    made = [SeRankDet(width=2, working_size=size) for size in (64, 96, 128)]
+    for model in made:
+        for value in model.buffers():
+            if value.is_floating_point():
+                value.uniform_(0.5, 1.5)
+    return made
+
+
+def test_every_weight_and_statistic_is_the_mean(models: list[SeRankDet]) -> None:
+    before = [{k: v.clone() for k, v in m.state_dict().items()} for m in models]
+    result = average(models)
+    assert not result.training
+    for name, value in result.state_dict().items():
+        if value.is_floating_point():
+            expected = sum(state[name].double() for state in before) / 3
+            torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-7)
+    for model, state in zip(models, before, strict=True):
+        assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_frames_are_prepared_as_by_the_first(models: list[SeRankDet]) -> None:
+    assert average(models[1:]).config == models[1].config
+
+
+def test_one_is_its_own_mean(models: list[SeRankDet]) -> None:
+    result = average(models[:1])
+    assert all(torch.equal(v, models[0].state_dict()[k]) for k, v in result.state_dict().items())
+    assert result.head.weight.data_ptr() != models[0].head.weight.data_ptr()
+
+
+def test_what_has_no_mean(models: list[SeRankDet]) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        average([])
+    with pytest.raises(ValueError, match=r"network 2 differs from the first in \['width'\]"):
+        average([models[0], SeRankDet(width=3)])
+    with pytest.raises(ValueError, match=r"network 3 differs from the first in \['theta'\]"):
+        average([*models[:2], SeRankDet(width=2, theta=0.5)])
+
+
+def test_the_command(models: list[SeRankDet], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, model in enumerate(models):
+        model.save_pretrained(tmp_path / str(number))
+    folders = [str(tmp_path / str(number)) for number in range(3)]
+    assert main(["average", *folders, "--output", str(tmp_path / "mean")]) == 0
+    assert "the mean of 3" in capsys.readouterr().out
+    again, expected = SeRankDet.from_pretrained(tmp_path / "mean"), average(models)
+    assert all(torch.equal(v, expected.state_dict()[k]) for k, v in again.state_dict().items())
+    SeRankDet(width=3).save_pretrained(tmp_path / "other")
+    assert main(["average", folders[0], str(tmp_path / "other"), "--output", str(tmp_path / "none")]) == 1
+    assert "differs from the first" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
