@@ -40,7 +40,7 @@ def test_planted_targets_are_found(model: SeRankDet, file: str) -> None:
     assert len(found) <= len(targets) + 1
 
 
-@pytest.mark.parametrize("tile", [256, 384])
+@pytest.mark.parametrize("tile", [384, 512])
 @pytest.mark.parametrize("file", [f for f, entry in PLANTED.items() if max(entry["width"], entry["height"]) >= 640])
 def test_tiling_changes_no_detection(model: SeRankDet, file: str, tile: int) -> None:
     # tiles smaller than the usual ones, so that each of these frames, scaled as always, needs several
