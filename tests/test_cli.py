@@ -169,7 +169,7 @@ def test_frames_are_not_written_over(checkpoint: str, frames: Path, capsys: pyte
         (["FRAMES", "--device", "cuda:99"], "device 'cuda:99' is not available here"),
         (["FRAMES", "--threshold", "1.5"], "threshold must lie in [0, 1]; got 1.5"),
         (["FRAMES", "--min-area", "0"], "min_area must be >= 1; got 0"),
-        (["FRAMES", "--checkpoint", "sirts"], "'sirts' is no bundled checkpoint"),
+        (["FRAMES", "--checkpoint", "sirts"], "'sirts' is no published checkpoint"),
         (["EMPTY"], "no frames in this folder"),
     ],
 )
