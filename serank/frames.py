@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +23,7 @@ __all__ = [
     "FrameLike",
     "FrameSpec",
     "decode",
+    "decode_pages",
     "find_frames",
     "read_frame",
     "resize",
@@ -139,20 +141,57 @@ def decode(source: str | os.PathLike[str] | Image.Image) -> Array:
     """
     if isinstance(source, Image.Image):
         name = os.fspath(getattr(source, "filename", "")) or "the image"
-    else:
-        name = os.fspath(source)
-    try:
-        # Pillow warns of odd metadata, of palettes with alpha and of large images; what can't be read is decided below
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            if isinstance(source, Image.Image):
-                return _pixels(source, name)
-            with Image.open(name, formats=FORMATS) as image:
+        with _reading(name):
+            return _pixels(source, name)
+    return next(pixels for _, pixels in decode_pages(source))
+
+
+def decode_pages(file: str | os.PathLike[str]) -> Iterator[tuple[int | None, Array]]:
+    """Decodes the pages of an image file one after the other; of most formats there is one.
+
+    Smaller copies of a page that a TIFF file holds for previews are left out.
+
+    Args:
+        file: as for `decode`.
+
+    Yields:
+        The page's number from 0, `None` where the file has one page, and its pixels as `decode` gives them.
+
+    Raises:
+        FileNotFoundError: as `decode`.
+        FrameError: as `decode`, also for a page after the first.
+    """
+    name = os.fspath(file)
+    with ExitStack() as stack:
+        with _reading(name) as at_opening:
+            image = stack.enter_context(Image.open(name, formats=FORMATS))
+            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        for page in range(pages):
+            with _reading(name) as here:
+                if pages > 1:
+                    image.seek(page)
+                    if page and _is_preview(image):
+                        continue
                 pixels = _pixels(image, name)
                 # a TIFF may end with its tags; without the last ones, floats would be read as integers
-                if image.format == "TIFF" and any("Corrupt EXIF" in str(w.message) for w in caught):
+                if image.format == "TIFF" and any("Corrupt EXIF" in str(w.message) for w in (*at_opening, *here)):
                     raise FrameError(f"{name}: truncated or corrupt (its tags are cut off)")
-                return pixels
+            yield (page if pages > 1 else None), pixels
+
+
+def _is_preview(image: Image.Image) -> bool:
+    kind = getattr(image, "tag_v2", {}).get(254, 0)  # NewSubfileType, whose lowest bit says so
+    return bool(kind & 1)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[list[warnings.WarningMessage]]:
+    """Turns what Pillow raises into our errors; yields the list of its warnings."""
+    try:
+        # Pillow warns of odd metadata, of palettes with alpha and of large images; what can't be read is said otherwise
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield caught
     except FileNotFoundError:
         raise FileNotFoundError(f"{name}: no such file") from None
     except FrameError:

@@ -55,8 +55,9 @@ def test_detect_writes_pictures_and_a_json_table(
     # at threshold 0 a frame is one detection
     assert [d["area"] for f in table["frames"] for d in f["detections"]] == [32 * 40, 20 * 33]
     out = capsys.readouterr().out.splitlines()
-    assert out[0].split() == ["frame", "x", "y", "score", "area", "picture"]
-    assert out[1].split()[:3] == ["a.png", "19.5", "15.5"]
+    assert out[0].split() == ["x", "y", "score", "area", "frame"]
+    assert out[1].split()[:2] == ["19.5", "15.5"]
+    assert out[1].split()[4:] == ["a.png"]
     assert out[-1].startswith("2 frames, 2 detections, 0 skipped, ")
     assert "frames/s" in out[-1]
 
@@ -122,7 +123,7 @@ def test_interrupt_keeps_what_is_finished(
     original = SeRankDet.detect
 
     def interrupted(self: SeRankDet, image: Any, *arguments: Any, **more: Any) -> Any:
-        if Path(image).name == "b.png":
+        if image[0].shape == (20, 33):
             raise KeyboardInterrupt
         return original(self, image, *arguments, **more)
 
@@ -170,7 +171,7 @@ def test_frames_are_not_written_over(checkpoint: str, frames: Path, capsys: pyte
         (["FRAMES", "--threshold", "1.5"], "threshold must lie in [0, 1]; got 1.5"),
         (["FRAMES", "--min-area", "0"], "min_area must be >= 1; got 0"),
         (["FRAMES", "--checkpoint", "sirts"], "'sirts' is no published checkpoint"),
-        (["EMPTY"], "no frames in this folder"),
+        (["EMPTY"], "no image or video in this folder"),
     ],
 )
 def test_errors_are_one_line(
@@ -241,17 +242,6 @@ def test_pictures_are_of_the_frame(checkpoint: str, frames: Path, tmp_path: Path
 def test_no_detection_is_no_error(checkpoint: str, frames: Path, tmp_path: Path, capsys: Any) -> None:
     assert detect(checkpoint, tmp_path / "out", str(frames), "--threshold", "1") == 0
     assert capsys.readouterr().out.startswith("2 frames, 0 detections")
-
-
-def test_result_rows_match_the_detections(frames: Path, tmp_path: Path) -> None:
-    model = SeRankDet(width=4).eval()
-    result = detect_files(model, [frames], tmp_path / "out", threshold=0.0)
-    found = model.detect(frames / "a.png", 0.0)
-    assert isinstance(found, Detections)
-    row = next(result.rows())
-    assert row["score"] == pytest.approx(found.scores[0], abs=1e-4)
-    assert result.failures == []
-    assert not result.interrupted
 
 
 def test_describe_says_what_is_there_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

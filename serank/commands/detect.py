@@ -22,10 +22,11 @@ def add(commands: Commands) -> None:
         "detect",
         "find targets in frames",
         "Writes a picture with boxes for each frame and one table of all detections. A frame that can't be read is "
-        "reported and skipped, and the exit status is then 1.",
+        "reported and skipped, and the exit status is then 1. Every page of a TIFF file is a frame. Several processes "
+        "or machines share the work: torchrun --nproc-per-node=N -m serank detect ...",
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="image files, and folders of them (not of their sub-folders)"
+        "paths", nargs="+", metavar="PATH", help="images, videos, and folders of them (sub-folders are left out)"
     )
     add_model(parser)
     parser.add_argument(
@@ -35,41 +36,60 @@ def add(commands: Commands) -> None:
         help="probability in [0, 1] above which a pixel is target (default: the checkpoint's)",
     )
     parser.add_argument("--min-area", type=int, default=1, metavar="PX", help="smallest detection kept")
+    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="frames that are run at once")
+    parser.add_argument("--no-pictures", action="store_true", help="write the table alone")
     parser.add_argument("--output", default="detections", metavar="DIR", help="folder to write to")
     parser.add_argument("--format", choices=("json", "csv"), default="json", help="of the table")
     parser.set_defaults(run=_detect)
 
 
 def _detect(options: argparse.Namespace) -> int:
-    from serank.batch import detect_files
+    from serank.distributed import started
+
+    with started(options.device) as device:
+        return _detect_here(options, device)
+
+
+def _detect_here(options: argparse.Namespace, device: str) -> int:
+    from serank.batch import Record, detect_files, rows
+    from serank.distributed import is_main, world_size
     from serank.network import SeRankDet
 
-    model = SeRankDet.from_pretrained(options.checkpoint, device=options.device)
+    model = SeRankDet.from_pretrained(options.checkpoint, device=device)
+    printed = False
+
+    def report(record: Record) -> None:
+        nonlocal printed
+        if "reason" in record:
+            print(f"serank detect: skipped {record['reason']}", file=sys.stderr)
+        for row in rows(record):
+            if not printed:
+                print(f"{'x':>7}  {'y':>7}  {'score':>5}  {'area':>5}  frame")
+                printed = True
+            place = Path(row["frame"]).name + (f" {row['index']}" if row["index"] != "" else "")
+            print(f"{row['x']:7.1f}  {row['y']:7.1f}  {row['score']:5.2f}  {row['area']:5d}  {place}")
+
     result = detect_files(
         model,
         options.paths,
         options.output,
         threshold=options.threshold,
         min_area=options.min_area,
+        batch_size=options.batch_size,
+        pictures=not options.no_pictures,
         table=options.format,
-        progress=sys.stderr.isatty(),
+        report=report if world_size() == 1 else None,
+        progress=sys.stderr.isatty() and is_main(),
     )
-    rows = list(result.rows())
-    if rows:
-        width = max(len(Path(row["frame"]).name) for row in rows)
-        print(f"{'frame':<{width}}  {'x':>7}  {'y':>7}  {'score':>5}  {'area':>5}  picture")
-        for row in rows:
-            name = Path(row["frame"]).name
-            x, y, score, area, picture = (row[key] for key in ("x", "y", "score", "area", "picture"))
-            print(f"{name:<{width}}  {x:7.1f}  {y:7.1f}  {score:5.2f}  {area:5d}  {picture}")
-    for _, reason in result.failures:
-        print(f"serank detect: skipped {reason}", file=sys.stderr)
-    speed = len(result.frames) / result.seconds if result.seconds else 0.0
-    print(
-        f"{len(result.frames)} frames, {len(rows)} detections, {len(result.failures)} skipped, "
-        f"{speed:.1f} frames/s; pictures in {options.output}, table {result.table}"
-    )
+    if is_main():
+        speed = result.frames / result.seconds if result.seconds else 0.0
+        where = f"table {result.table}" if options.no_pictures else f"pictures and table in {options.output}"
+        print(
+            f"{result.frames} frames, {result.detections} detections, {result.failures} skipped, "
+            f"{speed:.1f} frames/s; {where}"
+        )
+        if result.interrupted:
+            print("serank detect: interrupted; the table holds the finished frames", file=sys.stderr)
     if result.interrupted:
-        print("serank detect: interrupted; the table holds the finished frames", file=sys.stderr)
         return 130
     return 1 if result.failures else 0

@@ -1,0 +1,104 @@
+"""Frames one after the other, out of image files, pages of TIFF files and videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from serank.errors import FrameError
+from serank.frames import Array, decode_pages, frame_files
+
+__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "find_sources", "read_sources"]
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm", ".wmv"})
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFrame:
+    """A frame, or why there is none."""
+
+    file: Path
+    index: int | None
+    """Number of the page or of the video's frame, from 0; `None` where the file is one frame."""
+    pixels: Array | None
+    """As `serank.frames.decode` gives them."""
+    reason: str = ""
+    """What is wrong with the frame, or with the rest of the file."""
+
+    @property
+    def label(self) -> str:
+        """What messages call the frame."""
+        return str(self.file) if self.index is None else f"{self.file}, frame {self.index}"
+
+
+def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Files named by `paths`; a folder stands for the images and videos in it, sorted by name, not recursive.
+
+    A path that doesn't exist stays in the list: reading it says so.
+
+    Raises:
+        FileNotFoundError: a folder holds none.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            videos = [p for p in path.iterdir() if _is_video(p) and not p.name.startswith(".") and p.is_file()]
+            files = sorted([*frame_files(path), *videos])
+            if not files:
+                raise FileNotFoundError(f"{path}: no image or video in this folder")
+            found += files
+        else:
+            found.append(path)
+    return found
+
+
+def read_sources(files: Iterable[Path]) -> Iterator[SourceFrame]:
+    """The frames of each file in turn.
+
+    A file or frame that can't be read is one entry with its reason, and the other files follow.
+
+    Args:
+        files: images, TIFF files of several pages, and videos.
+
+    Raises:
+        ImportError: a video, and the extra that reads it isn't installed.
+    """
+    for file in files:
+        index = 0
+        try:
+            if _is_video(file):
+                for pixels in _video(file):
+                    yield SourceFrame(file, index, pixels)
+                    index += 1
+                if index == 0:
+                    raise FrameError(f"{file}: a video without frames")
+            else:
+                for page, pixels in decode_pages(file):
+                    yield SourceFrame(file, page, pixels)
+        except (FrameError, FileNotFoundError) as error:
+            yield SourceFrame(file, None, None, str(error))
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _video(file: Path) -> Iterator[Array]:
+    """Grey frames `(H, W)` of a video's first stream, uint8, or uint16 for more than 8 bits."""
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f"{file}: videos need PyAV; pip install 'serank[video]'") from error
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    try:
+        with av.open(str(file)) as container:
+            if not container.streams.video:
+                raise FrameError(f"{file}: holds no video")
+            for frame in container.decode(video=0):
+                deep = max(component.bits for component in frame.format.components) > 8
+                yield frame.to_ndarray(format="gray16le" if deep else "gray")
+    except av.error.FFmpegError as error:
+        raise FrameError(f"{file}: can't be decoded: {error.strerror or error}") from error

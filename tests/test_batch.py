@@ -1,0 +1,203 @@
+"""Detection over many frames: what is read, in which order it is written, and that processes share the work."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
+
+from serank import Detections, SeRankDet
+from serank.batch import detect_files, rows
+from serank.errors import FrameError
+from serank.frames import decode_pages
+from serank.sources import find_sources, read_sources
+
+Array = NDArray[Any]
+
+
+@pytest.fixture(scope="module")
+def model() -> SeRankDet:
+    return SeRankDet(width=2).eval()
+
+
+def noise(count: int, height: int = 24, width: int = 32, dtype: type = np.uint8) -> list[Array]:
+    top = np.iinfo(dtype).max
+    rng = np.random.default_rng(count)
+    return [rng.integers(0, top, (height, width), dtype=dtype, endpoint=True) for _ in range(count)]
+
+
+def pages(path: Path, arrays: list[Array], **tags: Any) -> None:
+    first, *others = (Image.fromarray(a) for a in arrays)
+    first.save(path, save_all=True, append_images=others, **tags)
+
+
+def video(path: Path, arrays: list[Array], codec: str = "ffv1", pixels: str = "gray") -> None:
+    av = pytest.importorskip("av", reason="videos need the extra `video`")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = arrays[0].shape
+        stream.pix_fmt = pixels
+        for array in arrays:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format=pixels)))
+        container.mux(stream.encode())
+
+
+def table(output: Path) -> list[dict[str, Any]]:
+    frames: list[dict[str, Any]] = json.loads((output / "detections.json").read_text())["frames"]
+    return frames
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_page_of_a_tiff_file_is_a_frame(tmp_path: Path, dtype: type) -> None:
+    arrays = noise(5, dtype=dtype)
+    pages(tmp_path / "clip.tif", arrays)
+    read = list(read_sources([tmp_path / "clip.tif"]))
+    assert [r.index for r in read] == [0, 1, 2, 3, 4]
+    for entry, array in zip(read, arrays, strict=True):
+        assert entry.pixels is not None
+        np.testing.assert_array_equal(entry.pixels, array)
+    pages(tmp_path / "one.tif", arrays[:1])
+    assert [r.index for r in read_sources([tmp_path / "one.tif"])] == [None]
+
+
+def test_previews_in_a_tiff_file_are_left_out(tmp_path: Path) -> None:
+    arrays = noise(3)
+    with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / "all.tif"), True) as file:
+        for number, array in enumerate(arrays):
+            # tag 254: a reduced copy of another page
+            Image.fromarray(array).save(file, format="TIFF", tiffinfo={254: int(number == 1)})
+            file.newFrame()
+    assert [page for page, _ in decode_pages(tmp_path / "all.tif")] == [0, 2]
+
+
+def test_a_cut_tiff_file_gives_the_pages_before_the_cut(tmp_path: Path) -> None:
+    pages(tmp_path / "clip.tif", noise(4))
+    data = (tmp_path / "clip.tif").read_bytes()
+    (tmp_path / "clip.tif").write_bytes(data[: len(data) * 6 // 10])
+    read = list(read_sources([tmp_path / "clip.tif"]))
+    assert read[-1].pixels is None
+    assert "clip.tif: truncated or corrupt" in read[-1].reason
+    with pytest.raises(FrameError):
+        list(decode_pages(tmp_path / "clip.tif"))
+
+
+@pytest.mark.parametrize(("pixels", "dtype"), [("gray", np.uint8), ("gray16le", np.uint16)])
+def test_lossless_videos_come_as_they_were(tmp_path: Path, pixels: str, dtype: type) -> None:
+    arrays = noise(6, dtype=dtype)
+    video(tmp_path / "clip.mkv", arrays, pixels=pixels)
+    read = list(read_sources([tmp_path / "clip.mkv"]))
+    assert [r.index for r in read] == list(range(6))
+    for entry, array in zip(read, arrays, strict=True):
+        assert entry.pixels is not None
+        assert entry.pixels.dtype == dtype
+        np.testing.assert_array_equal(entry.pixels, array)
+
+
+def test_files_that_are_no_video(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="videos need the extra `video`")
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty.avi").touch()
+    video(tmp_path / "good.mkv", noise(2))
+    files = [tmp_path / name for name in ("text.mp4", "empty.avi", "gone.mp4", "good.mkv")]
+    read = list(read_sources(files))
+    assert [r.pixels is None for r in read] == [True, True, True, False, False]
+    for entry, reason in zip(read, ("can't be decoded", "can't be decoded", "no such file"), strict=False):
+        assert str(entry.file) in entry.reason
+        assert reason in entry.reason
+
+
+def test_videos_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match=r"serank\[video\]"):
+        list(read_sources([tmp_path / "clip.mp4"]))
+
+
+def test_a_folder_stands_for_its_images_and_videos(tmp_path: Path) -> None:
+    for name in ("b.png", "a.MP4", "c.txt", ".hidden.png", ".hidden.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.mp4").mkdir()
+    assert [p.name for p in find_sources([tmp_path])] == ["a.MP4", "b.png"]
+
+
+def test_frames_of_a_file_get_a_folder_and_numbers(model: SeRankDet, tmp_path: Path) -> None:
+    arrays = noise(3)
+    pages(tmp_path / "clip.tif", arrays)
+    Image.fromarray(arrays[0]).save(tmp_path / "clip.png")
+    seen: list[dict[str, Any]] = []
+    output = tmp_path / "out"
+    result = detect_files(model, [tmp_path], output, threshold=0.0, report=seen.append)
+    assert (result.frames, result.detections, result.failures) == (4, 4, 0)
+    names = ["clip_detections.png", *(f"clip_2/{i:06d}_detections.png" for i in range(3))]
+    assert [r["picture"] for r in seen] == names
+    assert all((output / name).is_file() for name in names)
+    assert [r.get("index") for r in table(output)] == [None, 0, 1, 2]
+    assert table(output) == seen
+    for entry, array in zip(table(output), [arrays[0], *arrays], strict=True):
+        found = model.detect(array, 0.0)
+        assert isinstance(found, Detections)
+        assert entry["detections"] == found.to_dict()["detections"]
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_batches_give_what_single_frames_give(model: SeRankDet, tmp_path: Path, batch: int) -> None:
+    for i, array in enumerate([*noise(5), *noise(4, 40, 20)]):
+        Image.fromarray(array).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    for size in (1, batch):
+        result = detect_files(model, [tmp_path], tmp_path / f"out{size}", batch_size=size, threshold=0.4)
+        assert (result.frames, result.failures) == (8, 1)
+    one, many = table(tmp_path / "out1"), table(tmp_path / f"out{batch}")
+    assert [Path(r["frame"]).stem for r in many] == [c for c in "012345678" if c != "3"]
+    for a, b in zip(one, many, strict=True):
+        assert [d["box"] for d in a["detections"]] == [d["box"] for d in b["detections"]]
+
+
+def test_without_pictures_there_is_only_the_table(model: SeRankDet, tmp_path: Path) -> None:
+    Image.fromarray(noise(1)[0]).save(tmp_path / "a.png")
+    detect_files(model, [tmp_path / "a.png"], tmp_path / "out", pictures=False, table="csv", threshold=0.0)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["detections.csv"]
+    with (tmp_path / "out" / "detections.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["index"] == row["picture"] == ""
+    assert (row["x0"], row["x1"]) == ("0", "32")
+
+
+def test_rows_of_a_failure_are_none() -> None:
+    assert list(rows({"frame": "a.png", "reason": "gone"})) == []
+
+
+def run(folder: Path, output: Path, processes: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command += ["torch.distributed.run", f"--nproc-per-node={processes}", "--standalone", "-m"]
+    command += ["serank", "detect", str(folder), "--output", str(output), "--threshold", "0.4"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_processes_share_the_frames_and_write_one_table(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i, array in enumerate(noise(5)):
+        Image.fromarray(array).save(folder / f"{i}.png")
+    pages(folder / "clip.tif", noise(4))
+    (folder / "bad.png").write_bytes(b"no image")
+    done = [run(folder, tmp_path / str(n), n) for n in (1, 2)]
+    assert [d.returncode for d in done[:1]] == [1], done[0].stderr  # for the frame that can't be read
+    one, two = table(tmp_path / "1"), table(tmp_path / "2")
+    assert len(one) == 9
+    assert one == two
+    assert "9 frames" in done[1].stdout
+    assert done[1].stdout.count("frames/s") == 1
+    names = [{p.relative_to(tmp_path / n) for p in (tmp_path / n).rglob("*")} for n in "12"]
+    assert names[0] == names[1]
