@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from serank.config import MAX_CONFIG, config_text, read_config
 from serank.errors import CheckpointError
@@ -137,14 +137,13 @@ class Pretrained:
             half: store floating weights in float16, half the size. Loading gives float32 again.
 
         Raises:
+            ValueError: `half`, and an entry has values beyond float16's range.
             OSError: a file can't be written, for example to a full disk.
         """
+        state = cast(nn.Module, self).state_dict()
+        tensors = {name: (_half(name, v) if half else v).detach().cpu().contiguous() for name, v in state.items()}
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        state = cast(nn.Module, self).state_dict()
-        tensors = {
-            k: (v.half() if half and v.is_floating_point() else v).detach().cpu().contiguous() for k, v in state.items()
-        }
         with replacing(target / WEIGHTS) as path:
             try:
                 save_file(tensors, path, metadata={"format": "pt"})
@@ -214,6 +213,17 @@ def read_card(name: str | os.PathLike[str]) -> str | None:
 def short_card() -> str:
     """The card of a network about whose making nothing is known."""
     return f"---\nlibrary_name: serank\npipeline_tag: image-segmentation\n---\n\n{INTRODUCTION}"
+
+
+def _half(name: str, entry: Tensor) -> Tensor:
+    """A floating entry in float16; others as they are."""
+    if not entry.is_floating_point():
+        return entry
+    converted = entry.half()
+    if converted.isinf().sum() > entry.isinf().sum():
+        largest = float(entry[entry.isfinite()].abs().max())
+        raise ValueError(f"half: {name} reaches {largest:.3g} and float16 ends at 65504; save with half=False")
+    return converted
 
 
 class _Source(Protocol):

@@ -1,14 +1,15 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and telling one content from another."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing", "share"]
+__all__ = ["replacing", "sha256", "share"]
 
 
 @contextmanager
@@ -36,3 +37,13 @@ def share(path: Path, mode: int) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(mode & ~umask)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file of any size, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        # hashlib.file_digest needs Python 3.11
+        digest = hashlib.sha256()
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -6,7 +6,6 @@ and the time-outs HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serank.errors import CheckpointError
+from serank.files import sha256
 from serank.hub_errors import UnreachableError, explained
 
 __all__ = ["Repository", "check_repo_id", "check_revision", "push"]
@@ -229,9 +229,5 @@ def _check_hash(path: Path, what: str) -> None:
     name = path.readlink().name if path.is_symlink() else ""
     if not SHA256.fullmatch(name):  # a small file, or a cache without links
         return
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(2**20):
-            digest.update(block)
-    if digest.hexdigest() != name:
+    if sha256(path) != name:
         raise CheckpointError(f"{what}: damaged, its SHA-256 isn't the Hub's; load it once with force_download=True")

@@ -52,6 +52,14 @@ def test_half_precision_files(model: SeRankDet, folder: Path, tmp_path: Path) ->
     torch.testing.assert_close(again(x), model(x), atol=1e-2, rtol=1e-2)
 
 
+def test_half_precision_that_can_not_hold_a_value(model: SeRankDet, tmp_path: Path) -> None:
+    name = next(name for name in model.state_dict() if name.endswith("running_var"))
+    model.state_dict()[name][0] = 7e4
+    with pytest.raises(ValueError, match=f"half: {name} reaches 7e\\+04 and float16 ends at 65504"):
+        model.save_pretrained(tmp_path / "half", half=True)
+    assert not list(tmp_path.glob("half/*"))
+
+
 def test_a_card_is_kept_unless_another_is_given(model: SeRankDet, folder: Path) -> None:
     model.save_pretrained(folder, card="mine")
     model.save_pretrained(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serank.commands.options import new_command
+from serank.files import sha256
 
 if TYPE_CHECKING:
     from serank.commands.options import Commands
@@ -73,7 +74,7 @@ def _card(file: Path, options: argparse.Namespace) -> str:
         f"{short_card()}\n"
         "## Origin\n\n"
         f"Weights of the released code of SeRankDet (Dai et al., IEEE TGRS 2024), from the file `{file.name}`, SHA-256 "
-        f"`{_sha256(file)}`, converted by serank {__version__}{stored}. They were trained with that code, not with "
+        f"`{sha256(file)}`, converted by serank {__version__}{stored}. They were trained with that code, not with "
         "serank.\n\n"
         "## To fill in before publishing\n\n"
         "Converting gives no right to publish. `serank publish` asks for these in the first lines of this card:\n\n"
@@ -83,14 +84,3 @@ def _card(file: Path, options: argparse.Namespace) -> str:
         "`serank evaluate DATA --split SPLIT --checkpoint THIS` measures them; with `--protocol released --resolution "
         f"{options.working_size}` it does so as the released code.\n"
     )
-
-
-def _sha256(file: Path) -> str:
-    """The file's SHA-256, read in pieces."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while piece := opened.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
