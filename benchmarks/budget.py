@@ -15,7 +15,7 @@ from serank.files import replacing
 from serank.train import Recipe
 
 RESULT = "result.json"
-NAMES = ("root", "epochs", "width", "crop", "working_size", "batch_size", "lr", "average", "precision")
+NAMES = ("root", "epochs", "width", "crop", "working_size", "batch_size", "lr", "pixel_weight", "average", "precision")
 """Options that all figures of a table share."""
 
 
@@ -26,6 +26,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--working-size", type=int, default=320)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--pixel-weight", type=float, default=0.0, help="of a cross-entropy beside soft IoU")
     parser.add_argument("--average", type=float, default=0.99)
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="bfloat16")
     parser.add_argument("--device", default="cpu")
@@ -36,6 +37,7 @@ def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
         epochs=options.epochs,
         batch_size=options.batch_size,
         learning_rate=options.lr,
+        pixel_weight=options.pixel_weight,
         average=options.average,
         precision=options.precision,
         validate_every=options.epochs,
@@ -53,7 +55,7 @@ def describe(options: argparse.Namespace) -> str:
     return (
         f"Width {options.width}, {options.epochs} epochs on `train` of {Path(options.root).name}, crops of "
         f"{options.crop} px, batch {options.batch_size}, working size {options.working_size}, learning rate "
-        f"{options.lr:g}, averaged weights ({options.average:g}) of the last epoch, {options.precision}; measured on "
+        f"{options.lr:g}, pixel loss {options.pixel_weight:g}, averaged weights ({options.average:g}) of the last epoch, {options.precision}; measured on "
         f"`val`, native resolution, standard protocol, threshold 0.5; {machine}"
     )
 
