@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from serank.arguments import check_arguments, plain
 from serank.checkpoints import Pretrained
 from serank.detect import Detector
-from serank.frames import FrameSpec
+from serank.frames import FrameLike, FrameSpec
 from serank.layers.attention import SeRankAttention, rank_size
 from serank.layers.ddc import BRANCHES, DDC, DifferenceConv2d, conv_bn_relu
 from serank.layers.lsff import LSFF
@@ -259,6 +259,39 @@ class SeRankDet(nn.Module, Detector, Pretrained):
             state[name] = old
         copy.load_state_dict(state)
         return copy.to(self.head.weight.device, self.head.weight.dtype).train(self.training)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str = "onnx",
+        opset: int | None = None,
+        int8: bool = False,
+        calibrate: str | os.PathLike[str] | Sequence[FrameLike] | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Writes the network for another runtime, with what prepares its frames; see `serank.export.export`.
+
+        What was written is compared with the network, and kept only if it gives the same logits.
+
+        Args:
+            path: file to write, whole or not at all; `.onnx` or `.pt2`, as `format` says.
+            format: `"onnx"`, or `"torch"` for a program of `torch.export`, which runs on the network's device.
+            opset: of the ONNX file; `None` takes the one that PyTorch recommends.
+            int8: write an ONNX file that computes most convolutions in 8-bit integers.
+            calibrate: frames that `int8` takes the ranges of values from: a folder, or frames as `detect` takes them.
+            name: of the network, kept in the file's metadata.
+
+        Raises:
+            ImportError: ONNX's packages are missing; names the extra, `serank[export]`.
+            FileNotFoundError: the folder of `path` doesn't exist, or no frames to calibrate on.
+            serank.errors.FrameError: a frame to calibrate on that can't be read.
+            ValueError: an argument is out of its range, or some don't go together.
+            RuntimeError: the file gives other logits than the network.
+        """
+        from serank.export import export
+
+        export(self, path, format=format, opset=opset, int8=int8, calibrate=calibrate, name=name)
 
     def decode(self, x: Tensor) -> list[Tensor]:
         """Decoder maps d2, d3, d4, d5 and the deepest encoder map e5, finest first.

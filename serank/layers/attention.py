@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from serank.layers.tracing import exporting, exporting_to_onnx
+
 __all__ = ["SeRankAttention", "rank_size"]
 
 
@@ -52,10 +54,10 @@ def positional_values(index: Tensor, width: int, table_width: int, dtype: torch.
     Returns:
         `(...)` of `dtype`, in [-1, 1].
     """
-    row = (index // width).to(dtype)
-    column = index % width
+    row = index // width
+    column = index - row * width  # torch.onnx has no % by a width that it doesn't know
     odd = column % 2
-    angle = row * torch.exp((column - odd).to(dtype) * (-math.log(10000.0) / table_width))
+    angle = row.to(dtype) * torch.exp((column - odd).to(dtype) * (-math.log(10000.0) / table_width))
     return torch.where(odd == 0, angle.sin(), angle.cos())
 
 
@@ -75,11 +77,17 @@ class SeRankAttention(nn.Module):
         select: `"before"` ranks the map as above. `"after"` is the ablation that ranks after the attention map:
             A = X X^T over all points, the k largest entries of each row of A kept, no projection or encoding.
 
+    Attributes:
+        stable: of equal values, take those first in spatial order. An exported ONNX file does so, while the choice of
+            `torch.topk` is undefined and differs between devices. `False` by default, since it costs a full sort.
+
     Shape: `(B, C, H, W) -> (B, C, H, W)`, any C, H, W >= 1, floating dtype and memory format kept.
 
     Raises:
         ValueError: `k` or `table_width` below 1, or an unknown `select`.
     """
+
+    stable = False
 
     def __init__(
         self,
@@ -118,8 +126,14 @@ class SeRankAttention(nn.Module):
             Values `(B, C, min(K, H * W))` in x's dtype, and their flat positions, int64.
         """
         points = x.flatten(2)
+        if exporting_to_onnx():
+            return _rank_with_constant_k(points, self.k)
         k = min(self.k, points.shape[2])
-        index = points.topk(k, dim=2, sorted=False).indices.sort(dim=2).values
+        if self.stable:
+            index = points.sort(dim=2, descending=True, stable=True).indices[..., :k]
+        else:
+            index = points.topk(k, dim=2, sorted=False).indices
+        index = index.sort(dim=2).values
         return points.gather(2, index), index
 
     def attention(self, x: Tensor) -> Tensor:
@@ -136,9 +150,10 @@ class SeRankAttention(nn.Module):
         if self.positional_encoding:
             width = x.shape[3]
             tokens = tokens + positional_values(index, width, self.table_width or width, tokens.dtype)
-        missing = self.k - tokens.shape[2]
-        if missing > 0:
-            tokens = F.pad(tokens, (0, missing))
+        if exporting_to_onnx():  # already K of them
+            tokens = tokens.masked_fill(index >= x.shape[2] * x.shape[3], 0)
+        elif exporting() or tokens.shape[2] < self.k:
+            tokens = F.pad(tokens, (0, self.k - tokens.shape[2]))
         # F.linear, since the weights of a half-precision module are not of the tokens' dtype
         query, key = (F.linear(tokens, layer.weight.to(tokens.dtype)) for layer in (self.query, self.key))
         return _standardise(query @ key.transpose(1, 2)).softmax(2)
@@ -153,6 +168,17 @@ class SeRankAttention(nn.Module):
                 rows = x.permute(0, 2, 3, 1).flatten(1, 2)
                 return (rows @ mix.transpose(1, 2)).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
             return (mix @ x.flatten(2)).reshape(x.shape)
+
+
+def _rank_with_constant_k(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`SeRankAttention.rank` of `(B, C, H * W)` with a K that does not depend on the map's size, as ONNX graphs need.
+
+    Where there are fewer points, the positions past the last one stand for none; their values are minus infinity.
+    """
+    points = F.pad(points, (0, k - 1), value=-math.inf)
+    index = points.topk(k, dim=2, sorted=False).indices
+    index = index.topk(k, dim=2, largest=False).values  # a sort, which torch.onnx would write with a K of its own
+    return points.gather(2, index), index
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

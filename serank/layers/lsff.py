@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from serank.layers.tracing import exporting
+
 __all__ = ["LSFF"]
 
 
@@ -114,7 +116,7 @@ def spread(x: Tensor, like: Tensor) -> Tensor:
 
     On a CPU a product with the spread map is faster than one that broadcasts along short rows of channels.
     """
-    if x.shape == like.shape:
+    if exporting() or x.shape == like.shape:
         return x
     last = like.is_contiguous(memory_format=torch.channels_last)
     return x.expand_as(like).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

@@ -1,0 +1,164 @@
+"""Detects targets with a file of `serank export --format onnx`, where neither PyTorch nor serank is installed.
+
+    pip install numpy pillow scipy onnxruntime
+    python detect_onnx.py sirst.onnx frame.png another.tif --output detections.json
+
+Reads how frames are prepared from the file's metadata and gives what `SeRankDet.detect` gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from scipy.special import expit
+
+Float = NDArray[np.float32]
+
+
+class Network:
+    """The exported network and what its metadata say of frames."""
+
+    def __init__(self, path: str) -> None:
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if "serank" not in metadata:
+            raise SystemExit(f"{path}: has no metadata of serank; write it with `serank export`")
+        self.spec: dict[str, Any] = json.loads(metadata["serank"])
+
+    def probability(self, frame: Float) -> Float:
+        """Target probability of each pixel, `(H, W) -> (H, W)`, both in [0, 1]."""
+        height, width = frame.shape
+        low, high = self.spec["scale_range"]
+        size = self.spec["working_size"]
+        scale = min(max(size / max(height, width), low), high) if size else 1.0
+        scaled = resize(frame, max(1, round(height * scale)), max(1, round(width * scale)))
+        return np.asarray(expit(resize(self.tiled_logits(scaled), height, width)))
+
+    def tiled_logits(self, frame: Float) -> Float:
+        """Logits, tile by tile where the frame is larger than one, blended where tiles overlap."""
+        tile, overlap = self.spec["tile"], self.spec["overlap"]
+        if max(frame.shape) <= tile:
+            return self.logits(frame)
+        total, weights = np.zeros_like(frame), np.zeros_like(frame)
+        for top, bottom in tiles(frame.shape[0], tile, overlap):
+            for left, right in tiles(frame.shape[1], tile, overlap):
+                weight = np.outer(ramp(bottom - top, overlap), ramp(right - left, overlap))
+                total[top:bottom, left:right] += weight * self.logits(frame[top:bottom, left:right])
+                weights[top:bottom, left:right] += weight
+        return total / weights
+
+    def logits(self, frame: Float) -> Float:
+        """Grey `(H, W)` in [0, 1] to logits `(H, W)`."""
+        x = np.repeat(frame[None, None], self.spec["in_channels"], axis=1)
+        mean, std = (np.reshape(np.float32(self.spec[key]), (1, -1, 1, 1)) for key in ("mean", "std"))
+        logits: Float = self.session.run(["logits"], {"x": (x - mean) / std})[0][0, 0]
+        return logits
+
+
+def resize(frame: Float, height: int, width: int) -> Float:
+    if frame.shape == (height, width):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def tiles(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """Start and end of evenly spread tiles."""
+    count = max(1, -(-(length - overlap) // (tile - overlap)))
+    for i in range(count):
+        start = round(i * (length - tile) / (count - 1)) if count > 1 else 0
+        yield start, min(start + tile, length)
+
+
+def ramp(length: int, overlap: int) -> Float:
+    """Weights that rise from a tile's edges to 1 across the overlap."""
+    distance = np.minimum(np.arange(length), np.arange(length)[::-1]) + 0.5
+    return np.minimum(distance / max(overlap, 1), 1).astype(np.float32)
+
+
+def read_frame(path: str) -> Float:
+    """An image file as grey `(H, W)` in [0, 1]: 8-bit values over 255, floats in [0, 1] as they are.
+
+    Others, as of 16-bit cameras, are scaled by the frame's own robust range.
+    """
+    with Image.open(path, formats=("PNG", "TIFF", "BMP", "JPEG")) as image:
+        mode = image.mode
+        if mode in ("1", "LA"):
+            mode = "L"
+        elif mode not in ("L", "F", "I") and not mode.startswith("I;16"):
+            mode = "RGB"
+        values = np.asarray(image if mode == image.mode else image.convert(mode))
+    if values.ndim == 3:
+        grey = values.astype(np.float64) @ (0.299, 0.587, 0.114)
+        values = np.rint(grey).astype(values.dtype)
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) / np.float32(255)
+    wide = values.dtype.itemsize > 2
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise SystemExit(f"{path}: has pixels that are NaN or infinite")
+    low, high = values.min(), values.max()
+    if wide and low >= 0 and high <= 255:
+        if mode == "F" and high <= 1:
+            return values.astype(np.float32)
+        if not np.mod(values, 1).any():
+            return (values / 255).astype(np.float32)
+    lower, upper = np.percentile(values, (0.1, 99.9))
+    if upper > lower:
+        low, high = lower, 2 * upper - lower  # room for targets, which are fewer than 0.1% of the pixels
+    unit: Float = np.clip((values - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1).astype(np.float32)
+    return unit
+
+
+def find(probability: Float, threshold: float) -> list[dict[str, Any]]:
+    """Groups of pixels above the threshold that touch by a side or a corner, highest score first."""
+    labels, _ = ndimage.label(probability > threshold, structure=np.ones((3, 3)))
+    found = []
+    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[rows, columns] == label
+        y, x = np.argwhere(inside).mean(axis=0)
+        found.append(
+            {
+                "box": [columns.start, rows.start, columns.stop, rows.stop],
+                "centroid": [round(float(x) + columns.start, 2), round(float(y) + rows.start, 2)],
+                "score": round(float(probability[rows, columns][inside].max()), 4),
+                "area": int(inside.sum()),
+            }
+        )
+    return sorted(found, key=lambda detection: -float(detection["score"]))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", help="file of `serank export --format onnx`")
+    parser.add_argument("frames", nargs="+", help="PNG, TIFF, BMP or JPEG files")
+    parser.add_argument("--threshold", type=float, help="probability in [0, 1] (default: the network's)")
+    parser.add_argument("--output", help="JSON file to write (default: standard output)")
+    options = parser.parse_args(arguments)
+    network = Network(options.network)
+    threshold = network.spec["threshold"] if options.threshold is None else options.threshold
+    results = []
+    for path in options.frames:
+        frame = read_frame(path)
+        height, width = frame.shape
+        detections = find(network.probability(frame), threshold)
+        results.append(
+            {"frame": path, "height": height, "width": width, "threshold": threshold, "detections": detections}
+        )
+    text = json.dumps(results, indent=1) + "\n"
+    if options.output:
+        Path(options.output).write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

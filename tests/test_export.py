@@ -1,0 +1,385 @@
+"""Exported files: the same logits and detections in ONNX Runtime, without PyTorch, and as programs of torch.export."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from serank import LSFF, SeRankDet
+from serank.cli import main
+from serank.export import SUFFIXES, export, preprocessing
+from serank.layers import SeRankAttention
+from serank.quantize import FRAMES, calibration_inputs
+
+onnx = pytest.importorskip("onnx", reason="needs the extra serank[export]")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra serank[export]")
+pytest.importorskip("onnxscript", reason="needs the extra serank[export]")
+
+ROOT = Path(__file__).parents[1]
+FRAME_FILES = sorted((ROOT / "examples" / "frames").glob("*.png"))
+SIZES = [(1, 1), (7, 16), (17, 33), (50, 67), (48, 48), (40, 200), (256, 256), (512, 512)]
+RELEASED = {"in_channels": 3, "stem_channels": 3, "merge_kernel": 3, "table_size": 512, "fusion": "gated", "bias": True}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "released graph": RELEASED,
+    "plain encoder": {"encoder": "plain", "attention": "none", "fusion": "concat"},
+    "rank after": {"attention": "after", "per_channel_fusion": True},
+    "no encoding": {"positional_encoding": False, "branches": ["difference"], "rank_offset": 5},
+}
+
+Float = NDArray[np.float32]
+
+
+def small(**arguments: Any) -> SeRankDet:
+    """A narrow network whose batch norms have been given statistics, as after training."""
+    model = SeRankDet(**{"width": 2, **arguments})
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+        if isinstance(module, nn.Conv2d):  # logits of a size in which differences show
+            nn.init.kaiming_normal_(module.weight, a=0.6, generator=generator)
+        if isinstance(module, LSFF) and module.mode == "gated":  # which starts at 0 and would hide the gates
+            nn.init.constant_(module.gamma, 0.5)
+    return model.eval().requires_grad_(False)
+
+
+def first_of_equals(model: SeRankDet) -> SeRankDet:
+    """The same network with ONNX's choice among equal values."""
+    copy = model.reconfigured().requires_grad_(False)
+    for module in copy.modules():
+        if isinstance(module, SeRankAttention):
+            module.stable = True
+    return copy
+
+
+def runner(file: Path) -> Callable[[Tensor], Tensor]:
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(["logits"], {"x": x.numpy()})[0])
+
+
+def assert_equal_logits(
+    run: Callable[[Tensor], Tensor], model: SeRankDet, sizes: list[tuple[int, int]], tolerance: float
+) -> None:
+    for height, width in sizes:
+        for batch in (1, 4):
+            x = torch.randn(batch, model.in_channels, height, width)
+            expected = model(x)
+            torch.testing.assert_close(run(x), expected, atol=tolerance, rtol=0)
+            assert min(height, width) == 1 or expected.std() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def sirst() -> SeRankDet:
+    return SeRankDet.from_pretrained("sirst").requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled checkpoint as ONNX, written by the command."""
+    file = tmp_path_factory.mktemp("onnx") / "sirst.onnx"
+    assert main(["export", "--checkpoint", "sirst", "--output", str(file)]) == 0
+    return file
+
+
+def test_logits_of_the_bundled_checkpoint(sirst: SeRankDet, file: Path) -> None:
+    assert_equal_logits(runner(file), first_of_equals(sirst), SIZES[:-1], 1e-4)
+
+
+def test_one_file_with_its_metadata_and_nothing_of_this_machine(sirst: SeRankDet, file: Path) -> None:
+    assert list(file.parent.iterdir()) == [file]
+    assert str(ROOT).encode() not in file.read_bytes()
+    proto = onnx.load(file)
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.opset_import[0].version >= 20
+    metadata = json.loads({entry.key: entry.value for entry in proto.metadata_props}["serank"])
+    assert metadata == preprocessing(sirst, "sirst")
+    shape = [d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    assert shape == ["batch", 1, "height", "width"]
+
+
+def test_k_of_topk_is_a_constant(sirst: SeRankDet, file: Path) -> None:
+    graph = onnx.load(file).graph
+    constants = {i.name: onnx.numpy_helper.to_array(i).tolist() for i in graph.initializer if len(i.dims) <= 1}
+    found = [constants[node.input[1]] for node in graph.node if node.op_type == "TopK"]
+    ranks = [m.k for m in sirst.attention if isinstance(m, SeRankAttention)]
+    assert found == [[k] for k in ranks for _ in range(2)]  # one picks the points, one sorts them
+
+
+def test_metadata_is_all_that_frames_need(sirst: SeRankDet) -> None:
+    found = preprocessing(sirst)
+    assert json.loads(json.dumps(found)) == found
+    spec = sirst.frame_spec
+    assert found == {
+        "name": None,
+        "serank": found["serank"],
+        "in_channels": 1,
+        "mean": spec.mean,
+        "std": spec.std,
+        "working_size": spec.working_size,
+        "scale_range": list(spec.scale_range),
+        "tile": spec.tile,
+        "overlap": spec.overlap,
+        "threshold": sirst.threshold,
+    }
+
+
+def test_of_equal_values_the_first_are_taken() -> None:
+    layer = SeRankAttention(6)
+    layer.stable = True
+    x = torch.zeros(1, 2, 8, 8)
+    x[0, 0, 3, 3:6] = torch.tensor([1.0, 3.0, 2.0])
+    x[0, 1, 0, 1] = -1
+    values, index = layer.rank(x)
+    assert index.tolist() == [[[0, 1, 2, 27, 28, 29], [0, 2, 3, 4, 5, 6]]]
+    assert values.tolist() == [[[0, 0, 0, 1, 3, 2], [0] * 6]]
+
+
+def test_the_command_names_a_folder_without_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small().save_pretrained(tmp_path / "runs" / "best")
+    given: dict[str, Any] = {}
+
+    def keep(_: SeRankDet, path: str, **arguments: Any) -> None:
+        given.update(arguments)
+        Path(path).write_bytes(b"")
+
+    monkeypatch.setattr(SeRankDet, "export", keep)
+    command = ["export", "--checkpoint", str(tmp_path / "runs" / "best"), "--output", str(tmp_path / "a.pt2")]
+    assert main([*command, "--format", "torch"]) == 0
+    assert given == {"format": "torch", "opset": None, "int8": False, "calibrate": None, "name": "best"}
+
+
+@pytest.fixture
+def without_torch(tmp_path: Path) -> Callable[..., Any]:
+    """Runs the example where importing torch or serank fails, and returns the JSON that it writes."""
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'serank'):\n"
+        "            raise ImportError(f'{name} is blocked')\n"
+        "sys.meta_path.insert(0, Block())\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path / "blocked"), "PATH": "", "OMP_NUM_THREADS": "1"}
+
+    def run(*arguments: str | Path) -> Any:
+        command = [sys.executable, "-W", "error", ROOT / "examples" / "detect_onnx.py", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    blocked = subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True, text=True)
+    assert "torch is blocked" in blocked.stderr
+    return run
+
+
+def test_detections_without_torch(
+    sirst: SeRankDet, file: Path, tmp_path: Path, without_torch: Callable[..., Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    odd: dict[str, NDArray[Any]] = {
+        "colour.png": rng.integers(0, 256, (40, 50, 3), dtype=np.uint8),
+        "float.tif": rng.random((40, 50), dtype=np.float32),
+        "bytes.tif": rng.integers(0, 256, (40, 50)).astype(np.int32),
+        "constant.png": np.full((30, 30), 700, np.uint16),
+    }
+    for name, pixels in odd.items():
+        Image.fromarray(pixels).save(tmp_path / name)
+    frames = [*FRAME_FILES, *(tmp_path / name for name in odd)]
+    found = without_torch(file, *frames)
+    assert [Path(entry["frame"]) for entry in found] == frames
+    assert sum(len(entry["detections"]) for entry in found) >= 10
+    for entry, expected in zip(found, sirst.detect(list(frames)), strict=True):
+        assert_same_detections(entry, expected.to_dict())
+
+
+def assert_same_detections(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for key in ("height", "width", "threshold"):
+        assert found[key] == expected[key]
+    scores = [d["score"] for d in found["detections"]]
+    assert scores == sorted(scores, reverse=True)
+    # by place, since scores that are all but equal may change places
+    ours, theirs = (sorted(result["detections"], key=lambda d: d["box"]) for result in (found, expected))
+    assert [d["box"] for d in ours] == [d["box"] for d in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["area"] == other["area"]
+        assert one["centroid"] == pytest.approx(other["centroid"], abs=0.011)
+        assert one["score"] == pytest.approx(other["score"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_large_frames_are_tiled_without_torch_too(
+    sirst: SeRankDet, tmp_path: Path, without_torch: Callable[..., Any]
+) -> None:
+    model = sirst.reconfigured(tile=256, overlap=64)
+    model.export(tmp_path / "tiled.onnx")
+    large = FRAME_FILES[0]
+    assert max(model.frame_spec.working_shape(1024, 1280)) > 2 * 256
+    expected = model.detect(large).to_dict()
+    assert len(expected["detections"]) >= 2
+    assert_same_detections(without_torch(tmp_path / "tiled.onnx", large)[0], expected)
+
+
+@pytest.mark.slow
+def test_program(tmp_path: Path) -> None:
+    model = small()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train().export(tmp_path / "small.pt2", format="torch", name="small")
+    assert model.training
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    model.eval()
+    assert str(ROOT).encode() not in (tmp_path / "small.pt2").read_bytes()
+    files = {"serank.json": ""}
+    program = torch.export.load(tmp_path / "small.pt2", extra_files=files)
+    assert json.loads(files["serank.json"]) == preprocessing(model, "small")
+    run = program.module()
+    assert_equal_logits(run, model, [size for size in SIZES if min(size) >= 17], 1e-5)
+    with pytest.raises(AssertionError, match="size"):
+        run(torch.randn(1, 1, 16, 16))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", SUFFIXES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants(variant: str, format: str, tmp_path: Path) -> None:
+    model = small(**VARIANTS[variant])
+    path = tmp_path / f"file{SUFFIXES[format]}"
+    export(model, path, format=format)
+    if format == "onnx":
+        assert_equal_logits(runner(path), first_of_equals(model), SIZES, 1e-4)
+    else:
+        run = torch.export.load(path).module()
+        assert_equal_logits(run, model, [size for size in SIZES if min(size) >= 17], 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [18, 23])
+def test_opsets(opset: int, tmp_path: Path) -> None:
+    model = small()
+    export(model, tmp_path / "file.onnx", opset=opset)
+    assert onnx.load(tmp_path / "file.onnx").opset_import[0].version == opset
+    assert_equal_logits(runner(tmp_path / "file.onnx"), first_of_equals(model), SIZES, 1e-4)
+
+
+@pytest.fixture(scope="module")
+def eight_bit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled checkpoint in 8-bit integers, written by the command."""
+    file = tmp_path_factory.mktemp("int8") / "sirst.onnx"
+    frames = file.parent / "frames"
+    frames.mkdir()
+    for source in FRAME_FILES:
+        (frames / source.name).write_bytes(source.read_bytes())
+    command = ["export", "--output", str(file), "--int8", "--calibrate", str(frames)]
+    assert main(command) == 0
+    return file
+
+
+@pytest.mark.slow
+def test_int8(sirst: SeRankDet, file: Path, eight_bit: Path, without_torch: Callable[..., Any]) -> None:
+    proto = onnx.load(eight_bit)
+    onnx.checker.check_model(proto, full_check=True)
+    types = {i.name: i.data_type for i in proto.graph.initializer}
+    quantised = {name.removesuffix("_quantized") for name, kind in types.items() if kind == onnx.TensorProto.INT8}
+    assert "encoder.2.merge.0.weight" in quantised
+    assert "decoder.1.refine.1.0.weight" in quantised
+    kept = ("encoder.0.", "decoder.0.", "attention.", "head.")
+    assert not [name for name in quantised if name.startswith(kept) or "squeeze" in name]
+    assert eight_bit.stat().st_size < 0.5 * file.stat().st_size
+    found = without_torch(eight_bit, *FRAME_FILES)
+    for entry, expected in zip(found, sirst.detect(list(FRAME_FILES)), strict=True):
+        # not equal, but the same targets
+        assert len(entry["detections"]) == len(expected)
+        centroids = np.array([d["centroid"] for d in entry["detections"]])
+        assert all(np.hypot(*(centroids - c).T).min() < 1 for c in expected.centroids)
+
+
+@pytest.mark.slow
+def test_int8_loses_little(sirst: SeRankDet, shared: Path, tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import int8
+
+    int8.main([str(shared / "data" / "sirst"), "--output", str(tmp_path)])
+    rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if "float32" in line or "int8 |" in line]
+    iou = [float(row.split("|")[2]) for row in rows]
+    assert len(iou) == 3
+    assert iou[1] == pytest.approx(iou[0], abs=1e-4)
+    assert iou[2] > iou[1] - 0.005
+
+
+def test_calibration_frames(sirst: SeRankDet, tmp_path: Path) -> None:
+    inputs = calibration_inputs(sirst, ROOT / "examples" / "frames")
+    assert len(inputs) == len(FRAME_FILES)
+    frame = np.random.default_rng(0).random((50, 80), dtype=np.float32)
+    many = calibration_inputs(small(in_channels=3, working_size=40), [frame] * 100)
+    assert [x.shape for x in many] == [(1, 3, 25, 40)] * FRAMES
+    assert calibration_inputs(small(tile=32, overlap=8), [frame])[0].shape == (1, 1, 32, 32)
+    with pytest.raises(ValueError, match="calibrate holds no frames"):
+        calibration_inputs(sirst, [])
+    with pytest.raises(FileNotFoundError, match="no frames in this folder"):
+        calibration_inputs(sirst, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "message"),
+    [
+        ("a.onnx", {"format": "tensorrt"}, 'format must be "onnx" or "torch"; got \'tensorrt\''),
+        ("a.pt2", {}, r"path must end in \.onnx for format='onnx'; got .*a\.pt2"),
+        ("a.onnx", {"format": "torch"}, r"path must end in \.pt2"),
+        ("a.pt2", {"format": "torch", "opset": 20}, 'opset and int8 are for format="onnx"'),
+        ("a.onnx", {"opset": 17}, "opset must be 18 to 23; got 17"),
+        ("a.onnx", {"int8": True}, "int8 and calibrate belong together"),
+        ("a.onnx", {"calibrate": "frames"}, "int8 and calibrate belong together"),
+    ],
+)
+def test_refused(path: str, arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        small().export(tmp_path / path, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="its folder doesn't exist"):
+        small().export(tmp_path / "nowhere" / "a.onnx")
+
+
+def test_what_gives_other_logits_is_not_kept(
+    sirst: SeRankDet, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Program:
+        model_proto = onnx.load(file)
+
+    bias = next(i for i in Program.model_proto.graph.initializer if i.name == "head.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: Program())
+    (tmp_path / "a.onnx").write_text("before")
+    with pytest.raises(RuntimeError, match=r"the exported file's logits differ from the network's by 0\.01"):
+        sirst.export(tmp_path / "a.onnx")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["before"]
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_missing_packages_are_named(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    eight_bit = ["--int8", "--calibrate", str(ROOT / "examples" / "frames")]
+    assert main(["export", "--output", str(tmp_path / "a.onnx"), *eight_bit]) == 1
+    error = capsys.readouterr().err
+    assert package in error
+    assert "pip install 'serank[export]'" in error
+    assert not list(tmp_path.iterdir())
