@@ -55,8 +55,8 @@ def describe(options: argparse.Namespace) -> str:
     return (
         f"Width {options.width}, {options.epochs} epochs on `train` of {Path(options.root).name}, crops of "
         f"{options.crop} px, batch {options.batch_size}, working size {options.working_size}, learning rate "
-        f"{options.lr:g}, pixel loss {options.pixel_weight:g}, averaged weights ({options.average:g}) of the last epoch, {options.precision}; measured on "
-        f"`val`, native resolution, standard protocol, threshold 0.5; {machine}"
+        f"{options.lr:g}, pixel loss {options.pixel_weight:g}, averaged weights ({options.average:g}) of the last "
+        f"epoch, {options.precision}; measured on `val`, native resolution, standard protocol, threshold 0.5; {machine}"
     )
 
 
