@@ -28,6 +28,8 @@ class Network:
     """The exported network and what its metadata say of frames."""
 
     def __init__(self, path: str) -> None:
+        if not Path(path).is_file():
+            raise SystemExit(f"{path}: no such file")
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "serank" not in metadata:
@@ -84,13 +86,16 @@ def ramp(length: int, overlap: int) -> Float:
     return np.minimum(distance / max(overlap, 1), 1).astype(np.float32)
 
 
-def read_frame(path: str) -> Float:
+def read_frame(path: str, percentiles: Sequence[float], headroom: float) -> Float:
     """An image file as grey `(H, W)` in [0, 1]: 8-bit values over 255, floats in [0, 1] as they are.
 
-    Others, as of 16-bit cameras, are scaled by the frame's own robust range.
+    Others, as of 16-bit cameras, are scaled by the frame's own range between two percentiles, the upper one raised by
+    the span times `headroom`.
     """
     with Image.open(path, formats=("PNG", "TIFF", "BMP", "JPEG")) as image:
         mode = image.mode
+        if mode in ("RGB", "RGBA", "LA") and any(";16" in str(part[-1]) for part in getattr(image, "tile", ())):
+            raise SystemExit(f"{path}: 16-bit colour can't be read without loss; save it as 16-bit grey")
         if mode in ("1", "LA"):
             mode = "L"
         elif mode not in ("L", "F", "I") and not mode.startswith("I;16"):
@@ -111,29 +116,32 @@ def read_frame(path: str) -> Float:
             return values.astype(np.float32)
         if not np.mod(values, 1).any():
             return (values / 255).astype(np.float32)
-    lower, upper = np.percentile(values, (0.1, 99.9))
+    lower, upper = np.percentile(values, percentiles)
     if upper > lower:
-        low, high = lower, 2 * upper - lower  # room for targets, which are fewer than 0.1% of the pixels
+        low, high = lower, upper + headroom * (upper - lower)  # room for targets, which are few pixels
     unit: Float = np.clip((values - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1).astype(np.float32)
     return unit
 
 
 def find(probability: Float, threshold: float) -> list[dict[str, Any]]:
     """Groups of pixels above the threshold that touch by a side or a corner, highest score first."""
-    labels, _ = ndimage.label(probability > threshold, structure=np.ones((3, 3)))
+    labels, count = ndimage.label(probability > threshold, structure=np.ones((3, 3)))
+    scores = ndimage.maximum(probability, labels, range(1, count + 1))
+    boxes = ndimage.find_objects(labels)
     found = []
-    for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
-        inside = labels[rows, columns] == label
+    for i in np.argsort(-np.asarray(scores), kind="stable"):
+        rows, columns = boxes[i]
+        inside = labels[rows, columns] == i + 1
         y, x = np.argwhere(inside).mean(axis=0)
         found.append(
             {
                 "box": [columns.start, rows.start, columns.stop, rows.stop],
                 "centroid": [round(float(x) + columns.start, 2), round(float(y) + rows.start, 2)],
-                "score": round(float(probability[rows, columns][inside].max()), 4),
+                "score": round(float(scores[i]), 4),
                 "area": int(inside.sum()),
             }
         )
-    return sorted(found, key=lambda detection: -float(detection["score"]))
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -143,11 +151,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threshold", type=float, help="probability in [0, 1] (default: the network's)")
     parser.add_argument("--output", help="JSON file to write (default: standard output)")
     options = parser.parse_args(arguments)
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        parser.error(f"--threshold must be in [0, 1]; got {options.threshold}")
     network = Network(options.network)
     threshold = network.spec["threshold"] if options.threshold is None else options.threshold
     results = []
     for path in options.frames:
-        frame = read_frame(path)
+        try:
+            frame = read_frame(path, network.spec["percentiles"], network.spec["headroom"])
+        except OSError as error:
+            raise SystemExit(f"{path}: can't be read: {error}") from error
         height, width = frame.shape
         detections = find(network.probability(frame), threshold)
         results.append(

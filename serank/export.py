@@ -1,7 +1,7 @@
 """Networks as files for other runtimes: ONNX, and PyTorch's exported programs.
 
 Both hold the network alone, `(B, C, H, W)` normalised frames to `(B, 1, H, W)` logits, and beside it, as JSON under
-`METADATA`, all that turns a frame into its input and its logits into detections.
+`METADATA`, the numbers that turn a frame into its input and its logits into detections.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from serank.arguments import plain
 from serank.files import replacing
+from serank.frames import HEADROOM, ROBUST_PERCENTILES
 from serank.layers.attention import SeRankAttention
 from serank.layers.ddc import DifferenceConv2d
 
@@ -72,7 +73,7 @@ def export(
         FileNotFoundError: the folder of `path` doesn't exist, or no frames to calibrate on.
         serank.errors.FrameError: a frame to calibrate on that can't be read.
         ValueError: an unknown `format`, a `path` of another suffix, an `opset` that can't be written, arguments that
-            don't go together.
+            don't go together, frames to calibrate on without anything like a target.
         RuntimeError: the file gives other logits than the network; it is not kept.
     """
     target = Path(path)
@@ -95,9 +96,8 @@ def export(
     require_onnx()
     inputs = None
     if calibrate is not None:
-        from serank.quantize import calibration_inputs, quantise, require_onnxruntime
+        from serank.quantize import calibration_inputs, quantise
 
-        require_onnxruntime()
         inputs = calibration_inputs(model, calibrate)
     with replacing(target) as temporary, _quiet():
         _write_onnx(model, temporary, description, opset)
@@ -113,14 +113,15 @@ def preprocessing(model: SeRankDet, name: str | None = None) -> dict[str, Any]:
         name: what to call it.
 
     Returns:
-        `name`, `serank` (the version that wrote it), `in_channels`, the attributes of `serank.frames.FrameSpec`, and
-        `threshold`.
+        `name`, `serank` (the version that wrote it), `in_channels`, the attributes of `serank.frames.FrameSpec`,
+        `percentiles` and `headroom` (how `serank.frames.unit_frame` scales 16-bit values), and `threshold`.
     """
     from serank import __version__
 
     spec = {key: plain(value) for key, value in asdict(model.frame_spec).items()}
     about = {"name": name, "serank": __version__, "in_channels": model.in_channels}
-    return {**about, **spec, "threshold": model.threshold}
+    grey = {"percentiles": list(ROBUST_PERCENTILES), "headroom": HEADROOM}
+    return {**about, **grey, **spec, "threshold": model.threshold}
 
 
 def _write_program(model: SeRankDet, path: Path, description: str) -> None:
@@ -162,13 +163,14 @@ def _write_onnx(model: SeRankDet, path: Path, description: str, opset: int | Non
 
 
 def require_onnx() -> None:
-    """Does nothing where ONNX files can be written.
+    """Does nothing where ONNX files can be written and run.
 
     Raises:
         ImportError: they can't; says how to install what is missing.
     """
     try:
         import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError(
@@ -225,11 +227,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _compare_onnx(path: Path, network: SeRankDet) -> None:
-    """Runs the file where ONNX Runtime is installed."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return
+    """Runs the file in ONNX Runtime."""
+    import onnxruntime
+
     for module in network.modules():
         if isinstance(module, SeRankAttention):
             module.stable = True  # as ONNX's TopK
@@ -239,11 +239,11 @@ def _compare_onnx(path: Path, network: SeRankDet) -> None:
 
 
 def _compare(written: Tensor, expected: Tensor) -> None:
-    """Refuses a file that gives other logits in most frames.
+    """Refuses a file that gives other logits in more than one of the four frames.
 
-    Not in any: where two values of a channel are equal but for rounding, another point may be ranked.
+    Not in one: where two values of a channel are equal but for rounding, another point may be ranked.
     """
-    difference = (written - expected).abs().flatten(1).amax(1).median()
+    difference = (written - expected).abs().flatten(1).amax(1).sort().values[-2]
     limit = TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= limit:
         raise RuntimeError(

@@ -272,7 +272,8 @@ class SeRankDet(nn.Module, Detector, Pretrained):
     ) -> None:
         """Writes the network for another runtime, with what prepares its frames; see `serank.export.export`.
 
-        What was written is compared with the network, and kept only if it gives the same logits.
+        What was written is compared with the network, and kept only if it gives the same logits, with `int8` nearly the
+        same probabilities.
 
         Args:
             path: file to write, whole or not at all; `.onnx` or `.pt2`, as `format` says.

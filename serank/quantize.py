@@ -8,15 +8,16 @@ widest range, the gates of LSFF and the head. So does SeRank's attention.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serank.files import replacing
 from serank.frames import find_frames, read_frame, resize
 
 if TYPE_CHECKING:
@@ -33,8 +34,10 @@ FRAMES = 32
 """Most frames that ranges are taken from. Many more make it worse: their outliers widen the ranges."""
 KEPT = ("encoder.0.", "decoder.0.", ".fuse.", "head.")
 """Parts of the names of weights whose convolutions stay in float32."""
+LEAST_RESPONSE = 50.0
+"""Sum of the probabilities on the frames, in pixels, below which a comparison would say nothing."""
 LEAST_AGREEMENT = 0.8
-"""Of the probabilities before and after, sum of minima over sum of maxima."""
+"""Least allowed agreement of the probabilities before and after, sum of minima over sum of maxima."""
 
 
 def calibration_inputs(
@@ -53,8 +56,10 @@ def calibration_inputs(
     Raises:
         FileNotFoundError: a folder or file that isn't there, or a folder without frames.
         serank.errors.FrameError: a frame that can't be read.
-        ValueError: no frames.
+        ValueError: no frames, or a single one that isn't in a list.
     """
+    if not isinstance(frames, (str, os.PathLike, Sequence)):
+        raise ValueError(f"calibrate must be a folder or a list of frames; got one {type(frames).__name__}")
     sources = find_frames([frames]) if isinstance(frames, (str, os.PathLike)) else list(frames)
     if not sources:
         raise ValueError("calibrate holds no frames; give some that the network was trained on, or like them")
@@ -76,11 +81,11 @@ def quantise(path: Path, inputs: Sequence[Float]) -> None:
         inputs: as `calibration_inputs` gives them.
 
     Raises:
-        ImportError: ONNX Runtime is missing; names the extra.
-        RuntimeError: the 8-bit network gives other probabilities on `inputs`; the file is left as it was.
+        ValueError: the network sees no target in `inputs`, so that its 8-bit form can't be judged.
+        RuntimeError: the 8-bit network gives other probabilities on `inputs`.
     """
-    onnxruntime = require_onnxruntime()
     import onnx
+    import onnxruntime
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -95,10 +100,19 @@ def quantise(path: Path, inputs: Sequence[Float]) -> None:
         return [torch.from_numpy(session.run(None, {"x": x})[0]).sigmoid().numpy() for x in inputs]
 
     before = probabilities(path)
-    with replacing(path) as temporary:
+    response = sum(float(p.sum()) for p in before)
+    if response < LEAST_RESPONSE:
+        raise ValueError(
+            f"calibrate: the network sees targets of {response:.1f} px altogether in these {len(inputs)} frames, too "
+            f"few to judge its 8-bit form by (at least {LEAST_RESPONSE:g}); give frames with targets"
+        )
+    # in a folder of its own, since the quantiser leaves files beside its input where it is interrupted
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "int8.onnx"
+        source = Path(shutil.copyfile(path, Path(folder) / "float32.onnx"))
         quantization.quantize_static(
-            path,
-            temporary,
+            source,
+            result,
             Reader(),
             # ReLU too: otherwise the range would cover what ReLU is about to remove
             op_types_to_quantize=["Conv", "Relu"],
@@ -108,28 +122,14 @@ def quantise(path: Path, inputs: Sequence[Float]) -> None:
             weight_type=quantization.QuantType.QInt8,
             reduce_range=True,  # of weights, without which CPUs that lack VNNI overflow
         )
-        onnx.checker.check_model(temporary, full_check=True)
-        agreement = _agreement(before, probabilities(temporary))
+        onnx.checker.check_model(result, full_check=True)
+        agreement = _agreement(before, probabilities(result))
         if agreement < LEAST_AGREEMENT:
             raise RuntimeError(
                 f"8-bit integers change the result on the frames of calibrate: the probabilities agree by "
                 f"{agreement:.2f}, below {LEAST_AGREEMENT}. Calibrate on other frames, or leave int8 out"
             )
-
-
-def require_onnxruntime() -> Any:
-    """The module `onnxruntime`.
-
-    Raises:
-        ImportError: it can't be imported; says how to install it.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            f"int8 needs onnxruntime, which can't be imported ({error}); run: pip install 'serank[export]'"
-        ) from error
-    return onnxruntime
+        shutil.copyfile(result, path)
 
 
 def _kept(graph: GraphProto) -> list[str]:
@@ -140,7 +140,7 @@ def _kept(graph: GraphProto) -> list[str]:
 
 
 def _agreement(before: Sequence[Float], after: Sequence[Float]) -> float:
-    """Sum of minima over sum of maxima; one pixel more in both, since frames may be empty."""
+    """Sum of minima over sum of maxima, in [0, 1]."""
     pairs = list(zip(before, after, strict=True))
     least, most = (sum(float(choose(a, b).sum()) for a, b in pairs) for choose in (np.minimum, np.maximum))
-    return (least + 1) / (most + 1)
+    return least / most

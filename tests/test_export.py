@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from serank import LSFF, SeRankDet
 from serank.cli import main
 from serank.export import SUFFIXES, export, preprocessing
 from serank.layers import SeRankAttention
-from serank.quantize import FRAMES, calibration_inputs
+from serank.quantize import FRAMES, calibration_inputs, quantise
 
 onnx = pytest.importorskip("onnx", reason="needs the extra serank[export]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra serank[export]")
@@ -128,6 +132,8 @@ def test_metadata_is_all_that_frames_need(sirst: SeRankDet) -> None:
         "name": None,
         "serank": found["serank"],
         "in_channels": 1,
+        "percentiles": [0.1, 99.9],
+        "headroom": 1.0,
         "mean": spec.mean,
         "std": spec.std,
         "working_size": spec.working_size,
@@ -165,7 +171,7 @@ def test_the_command_names_a_folder_without_its_place(tmp_path: Path, monkeypatc
 
 @pytest.fixture
 def without_torch(tmp_path: Path) -> Callable[..., Any]:
-    """Runs the example where importing torch or serank fails, and returns the JSON that it writes."""
+    """Runs the example where importing torch or serank fails; returns the JSON that it writes, or its last words."""
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "sitecustomize.py").write_text(
         "import sys\n"
@@ -177,11 +183,11 @@ def without_torch(tmp_path: Path) -> Callable[..., Any]:
     )
     environment = {"PYTHONPATH": str(tmp_path / "blocked"), "PATH": "", "OMP_NUM_THREADS": "1"}
 
-    def run(*arguments: str | Path) -> Any:
+    def run(*arguments: str | Path, fails: bool = False) -> Any:
         command = [sys.executable, "-W", "error", ROOT / "examples" / "detect_onnx.py", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        assert bool(done.returncode) == fails, done.stderr
+        return done.stderr if fails else json.loads(done.stdout)
 
     blocked = subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True, text=True)
     assert "torch is blocked" in blocked.stderr
@@ -208,13 +214,34 @@ def test_detections_without_torch(
         assert_same_detections(entry, expected.to_dict())
 
 
+def test_mistakes_with_the_example(file: Path, tmp_path: Path, without_torch: Callable[..., Any]) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 30, 3)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 30, 20, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    for arguments, message in (
+        (["nothing.onnx", FRAME_FILES[0]], "nothing.onnx: no such file"),
+        ([file, "nothing.png"], "nothing.png: can't be read"),
+        ([file, "text.png"], "text.png: can't be read"),
+        ([file, "deep.png"], "deep.png: 16-bit colour can't be read without loss"),
+        ([file, FRAME_FILES[0], "--threshold", "50"], "--threshold must be in [0, 1]; got 50.0"),
+    ):
+        error = without_torch(*arguments, fails=True)
+        assert message in error
+        assert "Traceback" not in error
+
+
 def assert_same_detections(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for key in ("height", "width", "threshold"):
         assert found[key] == expected[key]
-    scores = [d["score"] for d in found["detections"]]
-    assert scores == sorted(scores, reverse=True)
-    # by place, since scores that are all but equal may change places
-    ours, theirs = (sorted(result["detections"], key=lambda d: d["box"]) for result in (found, expected))
+    ours, theirs = found["detections"], expected["detections"]
+    # in the same order too, which follows scores that differ by 1e-6 in the sample frames
     assert [d["box"] for d in ours] == [d["box"] for d in theirs]
     for one, other in zip(ours, theirs, strict=True):
         assert one["area"] == other["area"]
@@ -308,6 +335,40 @@ def test_int8(sirst: SeRankDet, file: Path, eight_bit: Path, without_torch: Call
         assert all(np.hypot(*(centroids - c).T).min() < 1 for c in expected.centroids)
 
 
+def test_int8_is_not_judged_without_targets(file: Path, tmp_path: Path) -> None:
+    inputs = [np.full((1, 1, 64, 64), value, np.float32) for value in (-1, 0, 1)]
+    path = Path(shutil.copy(file, tmp_path / "a.onnx"))
+    with pytest.raises(ValueError, match=r"calibrate: the network sees targets of .* px altogether in these 3 frames"):
+        quantise(path, inputs)
+    assert path.read_bytes() == file.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failure", ["agreement", "interrupt"])
+def test_int8_that_fails_leaves_nothing(
+    failure: str, sirst: SeRankDet, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copy(file, tmp_path / "a.onnx"))
+    inputs = calibration_inputs(sirst, [FRAME_FILES[0]])
+    if failure == "agreement":
+        monkeypatch.setattr("serank.quantize.LEAST_AGREEMENT", 1.0)
+        with pytest.raises(RuntimeError, match=r"the probabilities agree by 0\.\d+, below 1\.0"):
+            quantise(path, inputs)
+    else:
+        # by importlib, since the package has a function of the module's name
+        module = importlib.import_module("onnxruntime.quantization.quantize")
+        monkeypatch.setattr(module, "load_model_with_shape_infer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            quantise(path, inputs)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == file.read_bytes()
+
+
+def interrupted(model_path: Path) -> None:
+    model_path.with_name("model-inferred.onnx").write_bytes(b"")
+    raise KeyboardInterrupt
+
+
 @pytest.mark.slow
 def test_int8_loses_little(sirst: SeRankDet, shared: Path, tmp_path: Path) -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -330,6 +391,8 @@ def test_calibration_frames(sirst: SeRankDet, tmp_path: Path) -> None:
     assert calibration_inputs(small(tile=32, overlap=8), [frame])[0].shape == (1, 1, 32, 32)
     with pytest.raises(ValueError, match="calibrate holds no frames"):
         calibration_inputs(sirst, [])
+    with pytest.raises(ValueError, match="calibrate must be a folder or a list of frames; got one ndarray"):
+        calibration_inputs(sirst, frame)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match="no frames in this folder"):
         calibration_inputs(sirst, tmp_path)
 

@@ -16,6 +16,8 @@ from serank import DDC, LSFF, SeRankAttention
 
 SIZES = [(1, 32, 32), (3, 36, 52), (2, 48, 20), (1, 64, 96)]
 """Batch, height and width; sides are multiples of 4, which this network asks for."""
+FEW_POINTS = [(1, 8, 8), (2, 16, 12)]
+"""Whose maps have fewer points than K."""
 
 
 class UNet(nn.Module):
@@ -89,7 +91,7 @@ def test_onnx(network: UNet, tmp_path: Path) -> None:
             verbose=False,
         )
     session = onnxruntime.InferenceSession(tmp_path / "unet.onnx", providers=["CPUExecutionProvider"])
-    for batch, height, width in SIZES:
+    for batch, height, width in SIZES + FEW_POINTS:
         x = torch.randn(batch, 3, height, width)
         result = session.run(None, {"x": x.numpy()})[0]
         np.testing.assert_allclose(result, network(x), atol=1e-4, rtol=0)

@@ -39,7 +39,7 @@ def _export(options: argparse.Namespace) -> int:
 
     model = SeRankDet.from_pretrained(options.checkpoint, device=options.device)
     # of a folder its own name: where it lies on this machine is nobody's business
-    name = Path(options.checkpoint).name if Path(options.checkpoint).is_dir() else options.checkpoint
+    name = Path(options.checkpoint).resolve().name if Path(options.checkpoint).is_dir() else options.checkpoint
     model.export(
         options.output,
         format=options.format,
