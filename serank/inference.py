@@ -1,97 +1,40 @@
 """A copy of a network for inference alone: the same outputs with fewer operations and less memory.
 
-Batch norm is folded into the convolutions, a difference convolution becomes one plain kernel, ReLU runs inside the
-convolution where the CPU's library can, and what the network concatenates only to convolve is convolved part by part
-into one sum. Side heads are left out.
+Batch norm is folded into the convolutions, a difference convolution becomes one plain kernel, and what the network
+concatenates only to convolve is convolved part by part into one sum. Side heads are left out.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from serank.detect import Detector
-from serank.layers.ddc import DDC, DifferenceConv2d
-from serank.layers.lsff import spread
+from serank.folding import FusedConv, foldable, folded, is_ordinary, packs
+from serank.layers.attention import SeRankAttention
+from serank.layers.ddc import DDC
+from serank.layers.lsff import LSFF, spread
 from serank.network import DecoderStep, SeRankDet, pad, take
 
-__all__ = ["InferenceNetwork"]
+__all__ = ["InferenceNetwork", "has_own_graph"]
 
-PACKED_FOR = 64
-"""Height and width for which weights are laid out; the layout that oneDNN picks hardly depends on it."""
-
-
-class FusedConv(nn.Module):
-    """Convolution, batch norm and ReLU in one, over the concatenation of one or several maps that is never built.
-
-    Args:
-        block: convolution, batch norm in eval mode, ReLU.
-        dtype: to run in.
-        inputs: maps of equal channels that the convolution takes.
-        packed: lay the weights out for oneDNN and let it run the ReLU; CPU alone.
-
-    Shape: each map `(B, in_channels / inputs, H, W)` -> `(B, out_channels, H, W)`.
-    """
-
-    def __init__(self, block: nn.Sequential, dtype: torch.dtype, *, inputs: int = 1, packed: bool = False) -> None:
-        super().__init__()
-        conv = cast(nn.Conv2d, block[0])
-        weight, bias = folded(conv, cast(nn.BatchNorm2d, block[1]))
-        self.padding = [int(v) for v in cast(tuple[int, ...], conv.padding)]
-        self.dilation = list(conv.dilation)
-        self.packed = packed
-        self.bias = nn.Buffer(bias.to(dtype), persistent=False)
-        parts = weight.to(dtype).chunk(inputs, dim=1)
-        if packed:
-            self.weights = [self._pack(part) for part in parts]
-        else:
-            self.weights = [part.contiguous(memory_format=torch.channels_last) for part in parts]
-
-    def _pack(self, weight: Tensor) -> Tensor:
-        size = [1, weight.shape[1], PACKED_FOR, PACKED_FOR]
-        weight = weight.contiguous()
-        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
-            weight, self.padding, [1, 1], self.dilation, 1, size
-        )
-        return packed
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Of one map that is all of the input."""
-        return self.add(x, 0, None)
-
-    def add(self, x: Tensor, part: int, total: Tensor | None) -> Tensor:
-        """Adds the share of one part of the input to `total`, in place; parts come in order, `None` before the first.
-
-        After the last part, ReLU is applied.
-        """
-        last = part == len(self.weights) - 1
-        bias = self.bias if part == 0 else None
-        if not self.packed:
-            y = F.conv2d(x, self.weights[part], bias, 1, self.padding, self.dilation)
-            y = y if total is None else total.add_(y)
-            return y.relu_() if last else y
-        place: list[Any] = [self.weights[part], bias, self.padding, [1, 1], self.dilation, 1]
-        if total is None:
-            once: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *place, "relu" if last else "none", [], "")
-            return once
-        both: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
-            total, x, *place, "add", 1.0, "relu" if last else None, [], ""
-        )
-        return both
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class FusedDDC(nn.Module):
-    """`DDC` whose merge takes each branch as it comes."""
+    """`DDC` whose merge takes each branch as it comes.
+
+    Shape: as of `DDC`.
+    """
 
     def __init__(self, block: DDC, dtype: torch.dtype, packed: bool) -> None:
         super().__init__()
         self.branches = nn.ModuleList(fused(branch, dtype, packed) for branch in block.branches.values())
-        self.merge = FusedConv(block.merge, dtype, inputs=len(self.branches), packed=packed)
+        self.merge = folded(block.merge, dtype=dtype, packed=packed, parts=len(self.branches))
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in_channels, H, W) -> (B, out_channels, H, W)`."""
@@ -102,115 +45,166 @@ class FusedDDC(nn.Module):
 
 
 class FusedStep(nn.Module):
-    """`DecoderStep` without concatenations."""
+    """`DecoderStep` without concatenations.
+
+    Shape: as of `DecoderStep`.
+    """
 
     def __init__(self, step: DecoderStep, dtype: torch.dtype, packed: bool) -> None:
         super().__init__()
+        fuse = step.fuse
+        self.mode = fuse.mode
         self.reduce = fused(step.reduce, dtype, packed)
-        self.fuse = step.fuse.to(dtype)
-        inputs = 1 if step.fuse.mode == "select" else 2
-        self.first = FusedConv(cast(nn.Sequential, step.refine[0]), dtype, inputs=inputs, packed=packed)
-        self.rest = nn.Sequential(*(fused(block, dtype, packed) for block in list(step.refine)[1:]))
+        self.fuse = plain_copy(fuse, dtype)
+        first, *rest = step.refine
+        self.first = folded(first, dtype=dtype, packed=packed, parts=1 if fuse.mode == "select" else 2)
+        self.rest = nn.Sequential(*(fused(block, dtype, packed) for block in rest))
+        if fuse.mode == "gated":  # x + gamma * (x * a) is x times one convolution
+            weight = fuse.gamma[:, None, None, None] * fuse.expand.weight
+            bias = fuse.gamma * cast(Tensor, fuse.expand.bias) + 1
+            self.factors = nn.ModuleList(
+                FusedConv(w, b, padding=(0, 0), dtype=dtype, packed=packed, relu=False)
+                for w, b in zip(weight.chunk(2), bias.chunk(2), strict=True)
+            )
 
     def forward(self, skip: Tensor, deeper: Tensor) -> Tensor:
         """Skip `(B, C, H, W)`, deeper `(B, 2C, H/2, W/2)` -> `(B, C, H, W)`."""
         decoded = self.reduce(F.interpolate(deeper, scale_factor=2, mode="bilinear", align_corners=False))
-        total = None
-        for part, x in enumerate(self._fuse(skip, decoded)):
-            total = self.first.add(x, part, total)
-        refined: Tensor = self.rest(total)
+        refined: Tensor = self.rest(self._fused(skip, decoded))
         return refined
 
-    def _fuse(self, skip: Tensor, decoded: Tensor) -> Iterator[Tensor]:
-        """LSFF's output, in two halves where it concatenates."""
-        fuse = self.fuse
-        if fuse.mode == "concat":
-            yield from (skip, decoded)
-            return
-        gate = fuse.gate(skip, decoded)
-        if fuse.mode == "select":
-            yield torch.lerp(decoded, skip, spread(gate, decoded))
-            return
-        weighted = (skip * gate[:, :1]).add_(decoded * gate[:, 1:])
-        for x, weight, bias in zip(
-            (skip, decoded), fuse.expand.weight.chunk(2), cast(Tensor, fuse.expand.bias).chunk(2), strict=True
-        ):
-            factor = F.conv2d(weighted, weight, bias).mul_(fuse.gamma).add_(1)
-            yield factor.mul_(x)
-
-
-def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that equals `conv` followed by `norm` in eval mode; computed in float64."""
-    weight, bias = conv.kernel() if isinstance(conv, DifferenceConv2d) else (conv.weight, conv.bias)
-    mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
-    scale = norm.weight.double() / (variance + norm.eps).sqrt()
-    shift = norm.bias.double() - mean * scale
-    if bias is not None:
-        shift = shift + bias.double() * scale
-    return (weight.double() * scale[:, None, None, None]).detach(), shift.detach()
+    def _fused(self, skip: Tensor, decoded: Tensor) -> Tensor:
+        """LSFF and the first convolution after it."""
+        if self.mode == "concat":
+            return self.first.add(decoded, 1, self.first.add(skip, 0, None))
+        gate = cast(LSFF, self.fuse).gate(skip, decoded)
+        if self.mode == "select":
+            return self.first.add(torch.lerp(decoded, skip, spread(gate, decoded)), 0, None)
+        weighted = (skip * gate[:, :1]).addcmul_(decoded, gate[:, 1:])
+        total = None
+        for part, (x, factor) in enumerate(zip((skip, decoded), self.factors, strict=True)):
+            total = self.first.add(cast(FusedConv, factor).times(weighted, x), part, total)
+        return cast(Tensor, total)
 
 
 def fused(block: nn.Module, dtype: torch.dtype, packed: bool) -> nn.Module:
-    """`block` for inference: a chain of convolutions, or one of them."""
-    children = list(block.children())
-    if len(children) == 3 and isinstance(children[1], nn.BatchNorm2d):
-        return FusedConv(cast(nn.Sequential, block), dtype, packed=packed)
-    return nn.Sequential(*(fused(child, dtype, packed) for child in children))
+    """`block` for inference, as far as it is known; a copy of what isn't."""
+    if foldable(block):
+        return folded(block, dtype=dtype, packed=packed)
+    if not is_ordinary(block):
+        return plain_copy(block, dtype)
+    if isinstance(block, DDC) and _sums(block.merge, list(block.branches.values())):
+        return FusedDDC(block, dtype, packed)
+    if isinstance(block, DecoderStep) and foldable(block.reduce) and _refines(block):
+        return FusedStep(block, dtype, packed)
+    if isinstance(block, nn.Sequential):
+        return nn.Sequential(*(fused(child, dtype, packed) for child in block))
+    return plain_copy(block, dtype)
+
+
+def plain_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy that runs as `module` does, in `dtype`."""
+    result = copy.deepcopy(module)
+    if type(result) is SeRankAttention:  # computes in float32 whatever its input
+        return result.float()
+    return result.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _sums(merge: nn.Module, branches: list[nn.Module]) -> bool:
+    """Whether `merge` takes equally many channels of each branch, the last convolution of which is known."""
+    if not branches or not foldable(merge):
+        return False
+    lasts = [m for m in (_last_block(branch) for branch in branches) if m is not None]
+    widths = {cast(nn.Conv2d, m[0]).out_channels for m in lasts}
+    return len(lasts) == len(branches) and {w * len(branches) for w in widths} == {_inputs(merge)}
+
+
+def _last_block(branch: nn.Module) -> nn.Sequential | None:
+    while isinstance(branch, nn.Sequential) and len(branch):
+        if foldable(branch):
+            return branch
+        branch = branch[-1]
+    return None
+
+
+def _refines(step: DecoderStep) -> bool:
+    """Whether the first block after LSFF can take LSFF's output."""
+    blocks = list(step.refine)
+    return bool(blocks) and foldable(blocks[0]) and _inputs(blocks[0]) == step.fuse.out_channels
+
+
+def _inputs(block: nn.Module) -> int:
+    return cast(nn.Conv2d, cast(nn.Sequential, block)[0]).in_channels
+
+
+def has_own_graph(network: SeRankDet) -> bool:
+    """Whether a subclass, or this very network, has a forward pass other than `SeRankDet`'s."""
+    names = ("forward", "decode", "__call__")
+    return any(getattr(type(network), n, None) is not getattr(SeRankDet, n) or n in vars(network) for n in names)
 
 
 class InferenceNetwork(nn.Module, Detector):
-    """What `SeRankDet.optimize` gives: `forward` and `detect`, nothing to train or to save.
+    """A fast copy of a `SeRankDet`, as `SeRankDet.optimize` makes it: `forward` and `detect`, nothing to train or save.
+
+    Logits are those of the network in eval mode, to rounding: in float32 to 1e-5 of the largest logit where this was
+    tested. Blocks that are not the library's own, or have hooks, are copied and run as they are. Several threads may
+    use one.
 
     Args:
         network: is left as it is; later changes of its weights don't reach this copy.
         dtype: to run in, float32, bfloat16 or float16.
-        compile: let `torch.compile` fuse further at first use, which takes minutes.
+        compile: let `torch.compile` fuse further. That takes minutes at the first frame, and again for other sizes.
 
     Attributes:
         dtype: what it runs in; inputs are converted, logits are of this dtype.
+        in_channels: as of the network.
+        frame_spec: as of the network.
+        threshold: as of the network.
 
     Raises:
-        ValueError: a `dtype` that is none of the three.
+        ValueError: a `dtype` that is none of the three, or a subclass with a forward pass of its own.
     """
 
     def __init__(self, network: SeRankDet, dtype: torch.dtype = torch.float32, *, compile: bool = False) -> None:
         super().__init__()
-        if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        if dtype not in DTYPES:
             raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16; got {dtype}")
+        if has_own_graph(network):
+            raise ValueError(
+                f"{type(network).__name__} has a forward pass of its own, which optimize doesn't know; use it as it is"
+            )
         self.dtype = dtype
         self.in_channels, self.frame_spec, self.threshold = network.in_channels, network.frame_spec, network.threshold
         device = network.head.weight.device
-        packed = not compile and device.type == "cpu" and _packs(dtype)
-        with torch.no_grad():
-            source = copy.deepcopy(network).eval()
-            self.encoder = nn.ModuleList(
-                FusedDDC(block, dtype, packed) if isinstance(block, DDC) else fused(block, dtype, packed)
-                for block in source.encoder
-            )
-            self.attention = source.attention.to(dtype)
-            self.decoder = nn.ModuleList(FusedStep(cast(DecoderStep, step), dtype, packed) for step in source.decoder)
-            self.head = source.head.to(dtype)
-        self.requires_grad_(False).eval()
-        self.run = torch.compile(self._run) if compile else self._run
+        # without: for weights that work in any mode, in the precision asked for
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            packed = not compile and packs(device, dtype)
+            self.encoder = nn.ModuleList(fused(block, dtype, packed) for block in network.encoder)
+            self.attention = nn.ModuleList(plain_copy(layer, dtype) for layer in network.attention)
+            self.decoder = nn.ModuleList(fused(step, dtype, packed) for step in network.decoder)
+            self.head = plain_copy(network.head, dtype)
+            self.requires_grad_(False)
+        nn.Module.train(self, False)
+        # not a bound method, which would be a cycle that keeps the weights in memory until it is collected
+        self._graph = torch.compile(InferenceNetwork._logits) if compile else InferenceNetwork._logits
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of every pixel, as `SeRankDet.forward`.
+        """Logits of every pixel, as `SeRankDet.forward`; no gradient is kept.
 
         Args:
             x: `(B, in_channels, H, W)` float, H and W >= 1, normalised as the checkpoint expects.
 
         Returns:
-            `(B, 1, H, W)` logits.
+            `(B, 1, H, W)` logits of `dtype`.
 
         Raises:
             ValueError: wrong dimensions, channels or an empty side.
         """
-        height, width = x.shape[-2:]
-        with torch.inference_mode():
-            x = pad(x, self.in_channels).to(self.dtype, memory_format=torch.channels_last)
-            return take(self.run(x), height, width)
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            padded = pad(x, self.in_channels).to(self.dtype, memory_format=torch.channels_last)
+            return take(self._graph(self, padded), *x.shape[2:])
 
-    def _run(self, x: Tensor) -> Tensor:
+    def _logits(self, x: Tensor) -> Tensor:
         skips: list[Tensor] = []
         for level, (block, attend) in enumerate(zip(self.encoder, self.attention, strict=True)):
             x = attend(block(F.max_pool2d(x, 2) if level else x))
@@ -220,14 +214,16 @@ class InferenceNetwork(nn.Module, Detector):
             x = step(skips.pop(), x)
         return cast(Tensor, self.head(x))
 
-    def _apply(self, *_: Any, **__: Any) -> InferenceNetwork:
-        raise TypeError("an inference network stays where and what it is; move or convert the SeRankDet, then optimize")
+    def train(self, mode: bool = True) -> InferenceNetwork:
+        """Eval mode is the only one."""
+        if mode:
+            self._refuse()
+        return self
 
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(
+            "an inference network can't be trained, moved, converted, copied or saved; do that with the SeRankDet that "
+            "it was made from, then optimize again"
+        )
 
-def _packs(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and runs `dtype`."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    _apply = state_dict = load_state_dict = __getstate__ = _refuse

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -112,6 +112,9 @@ class SeRankDet(nn.Module, Detector, Pretrained):
     Raises:
         ValueError: an argument is of a wrong type or out of its range; the message names it.
     """
+
+    _kept: tuple[object, InferenceNetwork] | None = None
+    """What `detect` runs, and the fingerprint of the network that it was made from."""
 
     def __init__(
         self,
@@ -264,10 +267,38 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         return copy.to(self.head.weight.device, self.head.weight.dtype).train(self.training)
 
     def optimize(self, dtype: torch.dtype = torch.float32, *, compile: bool = False) -> InferenceNetwork:
-        """A copy for inference alone, faster and in less memory: see `serank.inference.InferenceNetwork`."""
+        """A copy for inference alone, faster and in less memory: see `serank.inference.InferenceNetwork`.
+
+        `detect` makes and uses one by itself. A copy made by hand saves it the look whether the weights have changed,
+        can run in half precision, and lets the network itself be freed.
+        """
         from serank.inference import InferenceNetwork
 
         return InferenceNetwork(self, dtype, compile=compile)
+
+    def inference_form(self) -> nn.Module:
+        """A float32 inference copy, kept until the network changes; the network itself where `serank.fast` says so."""
+        from serank.fast import fingerprint
+
+        found, kept = fingerprint(self), self._kept
+        if kept is None or kept[0] != found:
+            kept = self._kept = None  # the old copy is freed before there is a new one
+            if found is not None:
+                kept = self._kept = (found, self.optimize())
+        return self if kept is None else kept[1]
+
+    def train(self, mode: bool = True) -> SeRankDet:
+        """Sets training or eval mode, as of any module; to train, the copy that `detect` keeps is dropped."""
+        if mode:
+            self._kept = None
+        return super().train(mode)
+
+    def _apply(self, *arguments: Any, **options: Any) -> SeRankDet:
+        self._kept = None  # a network that is moved should leave nothing where it was
+        return cast(SeRankDet, super()._apply(*arguments, **options))  # type: ignore[no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_kept": None}
 
     def decode(self, x: Tensor) -> list[Tensor]:
         """Decoder maps d2, d3, d4, d5 and the deepest encoder map e5, finest first.
