@@ -1,260 +1,238 @@
-"""serank's inference against the released graph written plainly, side by side in one run.
+"""serank's inference against the network written plainly, side by side in one run.
 
     python benchmarks/speed.py --output runs/speed
+    python benchmarks/speed.py --output runs/speed --networks sirst --sizes 256 --dtypes float32   # some rows of it
 
-For every frame size, batch and precision the plain reference (`plain.py`, float32) and serank's networks run in turn,
-A B A B; ratios are of neighbouring runs. The released graph has the reference's weights, and its outputs are compared
-first. `share of peak` sets the arithmetic of a network against a large convolution timed in the same run. Peak memory is
-measured in a process of its own, above what the process holds with its weights loaded.
+For every network, frame size, batch and precision the plain reference (`plain.py`, NCHW) and serank run in turn, A B
+A B; ratios are of neighbouring runs. Before that, outputs are compared. References are the released graph at full
+width in float32 (`released`, what people run), the same under bfloat16 autocast (`autocast`), and the plain form of
+the very network (`own`, float32). `share of peak` sets a network's arithmetic against a large convolution of its
+precision, timed in the same run. Peak memory is that of one frame or batch above weights and input, each in a process
+of its own.
+
+Rows are added to speed.json in the output folder as they are done, and those that are there are not measured again;
+speed.md is the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import multiprocessing
-import platform
 import statistics
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from plain import PlainSeRankDet
+from measure import (
+    DTYPES,
+    NETWORKS,
+    apart,
+    flops,
+    frames,
+    in_turn,
+    machine,
+    memory_of,
+    peak,
+    reference_network,
+    serank_network,
+)
+from plain import plain_form
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from serank import SeRankDet
 from serank.files import replacing
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-NETWORKS = ("released", "paper", "sirst")
+REFERENCES = ("released", "own", "autocast")
 TOLERANCE = 1e-4
 """Of logits against the reference in float32, over the largest of them."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table; times in seconds, memory in bytes."""
+class Case:
+    """What a row measures."""
 
     network: str
+    reference: str
     dtype: str
     size: int
     batch: int
-    seconds: float
-    reference_seconds: float
-    ratio: float
-    lowest: float
-    highest: float
+    width: int
+    device: str
+    compile: bool
+
+
+@dataclass(frozen=True)
+class Row(Case):
+    """One line of the table; times in seconds of each run, memory in bytes, peak in FLOP/s."""
+
+    seconds: list[float]
+    reference_seconds: list[float]
     memory: int | None
     reference_memory: int | None
     flops: int
-    share_of_peak: float
+    reference_flops: int
+    peak: float
+
+    @property
+    def ratios(self) -> list[float]:
+        return [a / b for a, b in zip(self.reference_seconds, self.seconds, strict=True)]
 
 
-def reference_network(device: str) -> PlainSeRankDet:
-    """The plain graph of width 64; random weights, with batch norms that are not the identity."""
-    torch.manual_seed(0)
-    network = PlainSeRankDet().eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for values, centre in ((module.running_mean, 0.0), (module.running_var, 1.0), (module.weight, 1.0)):
-                assert values is not None
-                nn.init.uniform_(values, centre - 0.1, centre + 0.1)
-            nn.init.uniform_(module.bias, -0.1, 0.1)
-    return network.to(device)
+def case_of(row: Case) -> Case:
+    return Case(*(getattr(row, field.name) for field in fields(Case)))
 
 
-def released_network(device: str) -> SeRankDet:
-    """serank's network of the reference's weights, by way of a file as the authors write it."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "reference.pth.tar"
-        torch.save({"state_dict": reference_network("cpu").state_dict()}, path)
-        return SeRankDet.from_released(path, device=device)
-
-
-def network(name: str, device: str) -> SeRankDet:
-    if name == "released":
-        return released_network(device)
-    if name == "paper":
-        torch.manual_seed(0)
-        return SeRankDet(stem_channels=1).eval().to(device)
-    return SeRankDet.from_pretrained(name, device=device)
-
-
-def frames(model: nn.Module, size: int, batch: int, device: str) -> Tensor:
-    channels = model.in_channels if isinstance(model, SeRankDet) else 3
-    generator = torch.Generator().manual_seed(size + batch)
-    return torch.randn(batch, channels, size, size, generator=generator).to(device)
-
-
-def seconds(run: Callable[[], object], device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak(dtype: torch.dtype, device: str) -> float:
-    """FLOP/s of the best of ten runs of one large convolution, as the library picks it."""
-    conv = nn.Conv2d(256, 256, 3, padding=1).to(device, dtype, memory_format=torch.channels_last)
-    x = torch.randn(4, 256, 128, 128, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        best = min(seconds(lambda: conv(x), device) for _ in range(10))
-    return 2 * 9 * 256 * 256 * x.numel() / 256 / best
-
-
-def flops(model: nn.Module, x: Tensor) -> int:
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model(x)
-    return int(counter.get_total_flops())
-
-
-def memory(name: str, dtype: str, size: int, batch: int) -> int:
-    """Peak resident memory of one run on a CPU above what weights take; in this process, which should be a fresh one."""
-    if name == "reference":
-        plain = reference_network("cpu")
-        x = frames(plain, size, batch, "cpu")
-        run: Callable[[], object] = lambda: plain(x)  # noqa: E731
+def reference_of(case: Case) -> tuple[nn.Module, Tensor]:
+    """The reference in eval mode, and its input."""
+    if case.reference == "own" and case.network != "released":
+        plain = plain_form(serank_network(case.network, case.width, case.size, case.device))
     else:
-        model = network(name, "cpu")
-        x = frames(model, size, batch, "cpu")
-        fast = model.optimize(DTYPES[dtype])
-        del model
-        run = lambda: fast(x)  # noqa: E731
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    before = _status("VmRSS")
-    with torch.inference_mode():
-        run()
-    return _status("VmHWM") - before
+        plain = reference_network(case.width, case.size, case.device)
+    channels = plain.get_parameter("Conv1.cdc_layer.0.conv.weight").shape[1]
+    return plain, frames(channels, case.size, case.batch, case.device)
 
 
-def _status(name: str) -> int:
-    line = next(li for li in Path("/proc/self/status").read_text().splitlines() if li.startswith(name))
-    return int(line.split()[1]) * 1024
+def reference_run(case: Case) -> Callable[[], object]:
+    plain, x = reference_of(case)
+
+    def run() -> None:
+        with (
+            torch.inference_mode(),
+            torch.autocast(torch.device(case.device).type, torch.bfloat16, enabled=case.reference == "autocast"),
+        ):
+            plain(x)
+
+    return run
 
 
-def agreement(device: str) -> float:
-    """Largest difference of logits between the reference and serank's released graph, over the largest logit."""
-    plain, model = reference_network(device), released_network(device)
-    x = frames(plain, 128, 2, device)
+def serank_run(case: Case) -> Callable[[], object]:
+    model = serank_network(case.network, case.width, case.size, case.device)
+    x = frames(model.in_channels, case.size, case.batch, case.device)
+    fast = model.optimize(DTYPES[case.dtype], compile=case.compile)
+    return lambda: fast(x)
+
+
+def memory(make: str, case: Case) -> int:
+    """Peak memory of the run that one of the functions above makes; in this process, which should be a fresh one."""
+    run = reference_run(case) if make == "reference" else serank_run(case)
+    if case.compile or case.device != "cpu":
+        run()  # what the first run alone takes is no part of it
+    return memory_of(run, case.device)
+
+
+def agreement(network: str, width: int, device: str) -> float:
+    """Largest difference of logits between plain form and serank in float32, over the largest logit."""
+    model = serank_network(network, width, device=device)
+    plain = reference_network(width, device=device) if network == "released" else plain_form(model)
+    x = frames(model.in_channels, 128, 2, device)
     with torch.inference_mode():
         expected = plain(x)[-1]
         error = max(float((expected - y).abs().max()) for y in (model(x), model.optimize()(x)))
     return error / float(expected.abs().max())
 
 
-def measure(options: argparse.Namespace, size: int, batch: int, peaks: dict[str, float]) -> list[Row]:
-    """The rows of one frame size and batch."""
-    device = options.device
-    plain = reference_network(device)
-    x = frames(plain, size, batch, device)
-    models = {name: network(name, device) for name in options.networks}
-    inputs = {name: frames(model, size, batch, device) for name, model in models.items()}
-    counts = {name: flops(model, inputs[name]) for name, model in models.items()}
-    fast = {
-        (name, dtype): model.optimize(DTYPES[dtype], compile=options.compile)
-        for name, model in models.items()
-        for dtype in options.dtypes
-    }
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in fast}
-    reference: dict[tuple[str, str], list[float]] = {key: [] for key in fast}
-    with torch.inference_mode():
-        for run in [plain, *fast.values()]:  # once unmeasured
-            run(x if run is plain else inputs[next(name for (name, _), f in fast.items() if f is run)])
-        for _ in range(options.repeats):
-            for key, run in fast.items():
-                reference[key].append(seconds(lambda: plain(x), device))
-                times[key].append(seconds(lambda run=run, y=inputs[key[0]]: run(y), device))  # type: ignore[misc]
-    del plain, models, fast
-    rows = []
-    for (name, dtype), taken in times.items():
-        ratios = [a / b for a, b in zip(reference[name, dtype], taken, strict=True)]
-        middle = statistics.median(taken)
-        rows.append(
-            Row(
-                network=name,
-                dtype=dtype,
-                size=size,
-                batch=batch,
-                seconds=middle,
-                reference_seconds=statistics.median(reference[name, dtype]),
-                ratio=statistics.median(ratios),
-                lowest=min(ratios),
-                highest=max(ratios),
-                memory=_apart(name, dtype, size, batch) if device == "cpu" else None,
-                reference_memory=_apart("reference", "float32", size, batch) if device == "cpu" else None,
-                flops=counts[name],
-                share_of_peak=counts[name] / middle / peaks[dtype],
-            )
-        )
-    return rows
+def measure(case: Case, repeats: int, highest: float) -> Row:
+    plain, x = reference_of(case)
+    model: SeRankDet = serank_network(case.network, case.width, case.size, case.device)
+    counts = flops(model, frames(model.in_channels, case.size, case.batch, case.device)), flops(plain, x)
+    del plain, model, x
+    reference, taken = in_turn((reference_run(case), serank_run(case)), repeats, case.device)
+    return Row(
+        **asdict(case),
+        seconds=taken,
+        reference_seconds=reference,
+        memory=apart(memory, "serank", case),
+        reference_memory=apart(memory, "reference", case),
+        flops=counts[0],
+        reference_flops=counts[1],
+        peak=highest,
+    )
 
 
-def _apart(*arguments: str | int) -> int:
-    """`memory` in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(memory, arguments)
-
-
-def table(rows: Sequence[Row], peaks: dict[str, float], options: argparse.Namespace) -> str:
+def table(rows: Sequence[Row], about: dict[str, Any]) -> str:
     """The rows as Markdown."""
-    if options.device == "cpu":
-        machine = f"{torch.get_num_threads()} threads on {platform.processor() or platform.machine()}"
-    else:
-        machine = torch.cuda.get_device_name(options.device)
-    known = ", ".join(f"{value / 1e9:.0f} GFLOP/s in {dtype}" for dtype, value in peaks.items())
+    known = {row.dtype: row.peak for row in rows}
     lines = [
-        f"{machine}, PyTorch {torch.__version__}; {options.repeats} runs in turn with the reference, medians, ratios "
-        f"from lowest to highest; a large convolution reaches {known}.",
+        f"{about['processor']}, {about['threads']}, PyTorch {about['torch']}. Medians, and ratios of runs in turn from "
+        f"lowest to highest; a large convolution reaches "
+        f"{', '.join(f'{value / 1e9:.0f} GFLOP/s in {dtype}' for dtype, value in known.items())}.",
         "",
-        "| network | dtype | px | batch | reference, s | serank, s | ratio | share of peak | memory, MB | of reference |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| network | dtype | px | batch | against | reference, s | serank, s | ratio | GFLOP, reference and serank "
+        "| share of peak | memory, MB | of reference |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
+        middle = statistics.median(r.seconds)
         used = "-" if r.memory is None else f"{r.memory / 1e6:.0f}"
         part = "-" if r.memory is None or not r.reference_memory else f"{r.memory / r.reference_memory:.2f}"
+        work = f"{r.reference_flops / 1e9:.1f}, {r.flops / 1e9:.1f}"
         lines.append(
-            f"| {r.network} | {r.dtype} | {r.size} | {r.batch} | {r.reference_seconds:.3f} | {r.seconds:.3f} "
-            f"| {r.ratio:.2f} ({r.lowest:.2f} to {r.highest:.2f}) | {r.share_of_peak:.0%} | {used} | {part} |"
+            f"| {r.network}{', compiled' if r.compile else ''} | {r.dtype} | {r.size} | {r.batch} | {r.reference} "
+            f"| {statistics.median(r.reference_seconds):.3f} | {middle:.3f} "
+            f"| {statistics.median(r.ratios):.2f} ({min(r.ratios):.2f} to {max(r.ratios):.2f}) "
+            f"| {work} | {r.flops / middle / r.peak:.0%} | {used} | {part} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def stored(file: Path, about: dict[str, Any]) -> list[Row]:
+    """Rows that were measured before; those of another machine end the program."""
+    if not file.exists():
+        return []
+    found = json.loads(file.read_text())
+    if found["about"] != about:
+        raise SystemExit(f"{file} was measured with {found['about']}, not {about}; use another --output")
+    return [Row(**row) for row in found["rows"]]
+
+
+def cases(options: argparse.Namespace) -> list[Case]:
+    return [
+        Case(name, reference, dtype, size, batch, options.width, options.device, options.compile)
+        for name in options.networks
+        for reference in options.references
+        for size in options.sizes
+        for batch in options.batches
+        for dtype in options.dtypes
+        if not (name == "released" and reference == "own")  # which is the released one
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="folder for speed.json and speed.md")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1])
+    parser.add_argument("--references", nargs="+", choices=REFERENCES, default=["released", "own"])
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32", "bfloat16"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512, 1024])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--width", type=int, default=64, help="of the released and the paper's graph")
+    parser.add_argument("--compile", action="store_true", help="serank through torch.compile")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
-    if (error := agreement(options.device)) > TOLERANCE:
-        raise SystemExit(f"outputs differ from the reference by {error:.1e} of the largest logit; nothing was timed")
-    print(f"outputs agree with the reference to {error:.1e} of the largest logit")
     output = Path(options.output)
+    about = machine(options.device)
+    rows = stored(output / "speed.json", about)
+    done = {case_of(row) for row in rows}
+    wanted = [case for case in cases(options) if case not in done]
+    for name in dict.fromkeys(case.network for case in wanted):
+        if (error := agreement(name, options.width, options.device)) > TOLERANCE:
+            raise SystemExit(f"{name}: outputs differ by {error:.1e} of the largest logit; nothing was timed")
+        print(f"{name}: outputs agree to {error:.1e} of the largest logit", flush=True)
+    peaks = {name: peak(DTYPES[name], options.device) for name in dict.fromkeys(case.dtype for case in wanted)}
     output.mkdir(parents=True, exist_ok=True)
-    peaks = {dtype: peak(DTYPES[dtype], options.device) for dtype in options.dtypes}
-    rows: list[Row] = []
-    for size in options.sizes:
-        for batch in options.batches:
-            rows += measure(options, size, batch, peaks)
-            text = table(rows, peaks, options)
-            record = {"peaks": peaks, "agreement": error, "rows": [asdict(row) for row in rows]}
-            for file, content in (("speed.json", json.dumps(record, indent=1) + "\n"), ("speed.md", text)):
-                with replacing(output / file) as path:
-                    path.write_text(content)
-    print(text)
+    for case in wanted:
+        rows.append(row := measure(case, options.repeats, peaks[case.dtype]))
+        print(table([row], about).splitlines()[-1], flush=True)
+        rows.sort(key=lambda r: (NETWORKS.index(r.network), r.reference, r.compile, r.dtype, r.size, r.batch))
+        # after each row, so that a stopped run leaves what it has
+        record = {"about": about, "rows": [asdict(r) for r in rows]}
+        for file, content in (("speed.json", json.dumps(record, indent=1) + "\n"), ("speed.md", table(rows, about))):
+            with replacing(output / file) as path:
+                path.write_text(content)
+    print(table(rows, about))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from serank.arguments import check_arguments, plain
+from serank.checkpointing import recomputed
 from serank.checkpoints import Pretrained
 from serank.detect import Detector
 from serank.frames import FrameSpec
@@ -108,11 +109,14 @@ class SeRankDet(nn.Module, Detector, Pretrained):
     Attributes:
         config: the arguments above, JSON-able.
         frame_spec: how frames are prepared, `serank.frames.FrameSpec`.
+        checkpointing: whether training keeps the ends of each block alone and computes what is between them again in
+            the backward pass: less memory, more time, the same gradients. `False` unless it is set.
 
     Raises:
         ValueError: an argument is of a wrong type or out of its range; the message names it.
     """
 
+    checkpointing = False
     _kept: tuple[object, InferenceNetwork] | None = None
     """What `detect` runs, and the fingerprint of the network that it was made from."""
 
@@ -309,13 +313,14 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         Returns:
             Five maps; the i-th is `(B, width * 2 ** i, H / 2 ** i, W / 2 ** i)`.
         """
+        call = recomputed if self.checkpointing and torch.is_grad_enabled() else _call
         skips: list[Tensor] = []
         for level, (block, attend) in enumerate(zip(self.encoder, self.attention, strict=True)):
-            x = attend(block(F.max_pool2d(x, 2) if level else x))
+            x = call(attend, call(block, F.max_pool2d(x, 2) if level else x))
             skips.append(x)
         maps = [skips.pop()]
         for step, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
-            maps.append(step(skip, maps[-1]))
+            maps.append(call(step, skip, maps[-1]))
         return maps[::-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -354,6 +359,11 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         ]
         outputs.append(self.head(maps[0]))
         return [take(o, *x.shape[2:]) for o in outputs]
+
+
+def _call(block: nn.Module, *inputs: Tensor) -> Tensor:
+    result: Tensor = block(*inputs)
+    return result
 
 
 def _one_number(name: str, value: float | Sequence[float]) -> float:
