@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from serank.checkpointing import recomputed
 from serank.checkpoints import Pretrained
 from serank.detect import Detector
 from serank.frames import FrameSpec
+from serank.kept import KeepsCopy
 from serank.layers.attention import SeRankAttention, rank_size
 from serank.layers.ddc import BRANCHES, DDC, DifferenceConv2d, conv_bn_relu
 from serank.layers.lsff import LSFF
@@ -72,7 +73,7 @@ class DecoderStep(nn.Module):
         return refined
 
 
-class SeRankDet(nn.Module, Detector, Pretrained):
+class SeRankDet(KeepsCopy, Detector, Pretrained):
     """Selective rank-aware detection network for infrared small targets.
 
     `SeRankDet.from_pretrained("sirst")` gives a trained one, `detect` runs it on frames. Building one touches neither
@@ -117,8 +118,6 @@ class SeRankDet(nn.Module, Detector, Pretrained):
     """
 
     checkpointing = False
-    _kept: tuple[object, InferenceNetwork] | None = None
-    """What `detect` runs, and the fingerprint of the network that it was made from."""
 
     def __init__(
         self,
@@ -279,30 +278,6 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         from serank.inference import InferenceNetwork
 
         return InferenceNetwork(self, dtype, compile=compile)
-
-    def inference_form(self) -> nn.Module:
-        """A float32 inference copy, kept until the network changes; the network itself where `serank.fast` says so."""
-        from serank.fast import fingerprint
-
-        found, kept = fingerprint(self), self._kept
-        if kept is None or kept[0] != found:
-            kept = self._kept = None  # the old copy is freed before there is a new one
-            if found is not None:
-                kept = self._kept = (found, self.optimize())
-        return self if kept is None else kept[1]
-
-    def train(self, mode: bool = True) -> SeRankDet:
-        """Sets training or eval mode, as of any module; to train, the copy that `detect` keeps is dropped."""
-        if mode:
-            self._kept = None
-        return super().train(mode)
-
-    def _apply(self, *arguments: Any, **options: Any) -> SeRankDet:
-        self._kept = None  # a network that is moved should leave nothing where it was
-        return cast(SeRankDet, super()._apply(*arguments, **options))  # type: ignore[no-untyped-call]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_kept": None}
 
     def decode(self, x: Tensor) -> list[Tensor]:
         """Decoder maps d2, d3, d4, d5 and the deepest encoder map e5, finest first.
