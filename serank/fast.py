@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["fast", "fingerprint"]
 
 PLAIN = {bool, int, float, str, tuple, type(None)}
+"""Types of a layer's settings; others may change unseen."""
 
 
 def fast(network: SeRankDet | InferenceNetwork) -> SeRankDet | InferenceNetwork:
@@ -60,15 +61,12 @@ def fingerprint(network: SeRankDet) -> tuple[object, ...] | None:
     if any(type(t) not in (Tensor, nn.Parameter) or t.dtype != torch.float32 or t.device != device for t in tensors):
         return None
     settings = [
-        (
-            name,
-            type(module),
-            [(k, v) for k, v in vars(module).items() if k[0] != "_" and k != "training" and type(v) in PLAIN],
-        )
+        (name, type(module), [(k, v) for k, v in vars(module).items() if k[0] != "_" and k != "training"])
         for name, module in network.named_modules()
-        if module is not network
+        if module is not network  # its own settings prepare frames, which the copy doesn't
     ]
-    # the network's own settings prepare frames, which the copy doesn't
+    if any(type(value) not in PLAIN for _, _, values in settings for _, value in values):
+        return None
     sums = torch.stack([t.detach().view(torch.int32).sum(dtype=torch.int32) for t in tensors]).tolist()
     places = [(t.data_ptr(), t.shape, 0 if t.is_inference() else t._version) for t in tensors]
     return device, settings, places, sums

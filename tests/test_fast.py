@@ -210,11 +210,18 @@ def normalised(model: SeRankDet) -> None:
     nn.utils.parametrizations.weight_norm(model.encoder[0].merge[0])  # type: ignore[index, arg-type]
 
 
+def other_setting_that_may_change(model: SeRankDet) -> None:
+    model.attention[0].table_width = torch.tensor(5)
+
+
 def compiled(model: SeRankDet) -> None:
     model.compile(backend="eager")
 
 
-@pytest.mark.parametrize("edit", [hooked, hooked_inside, own_module, own_forward, own_decode, normalised, compiled])
+@pytest.mark.parametrize(
+    "edit",
+    [hooked, hooked_inside, own_module, own_forward, own_decode, normalised, compiled, other_setting_that_may_change],
+)
 def test_an_edited_network_runs_itself(edit: Callable[[SeRankDet], None]) -> None:
     model = random_network()
     before = probability(model)
