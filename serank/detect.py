@@ -150,7 +150,8 @@ def predict(
     logits are scaled back. The result of a frame does not depend on the others.
 
     Args:
-        model: maps `(B, channels, H, W)` to `(B, 1, H, W)` logits; run in eval mode on its own device.
+        model: maps `(B, channels, H, W)` to `(B, 1, H, W)` logits; run in eval mode on its own device. Of a `Detector`
+            its `inference_form` is run.
         frames: each `(H, W)` float32 in [0, 1], of any sizes.
         spec: what the model was trained on.
         channels: channels that the model takes; grey is repeated.
@@ -163,7 +164,7 @@ def predict(
 
     def run(batch: Sequence[Float]) -> Float:
         x = torch.from_numpy(np.stack(batch)[:, None]).to(parameter.device)
-        logits: Tensor = model(spec.normalise(x, channels).to(parameter.dtype))
+        logits: Tensor = network(spec.normalise(x, channels).to(parameter.dtype))
         return logits[:, 0].float().cpu().numpy()
 
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -172,6 +173,7 @@ def predict(
         groups[spec.working_shape(height, width)].append(i)
     outputs: dict[int, Float] = {}
     with _evaluating(model):
+        network = model.inference_form() if isinstance(model, Detector) else model
         for (height, width), members in groups.items():
             whole = max(height, width) <= spec.tile
             # a batch takes no more memory than a tile would, and what is tiled runs alone
@@ -215,6 +217,10 @@ class Detector:
     frame_spec: FrameSpec
     in_channels: int
     threshold: float
+
+    def inference_form(self) -> nn.Module:
+        """What `detect` runs: this network, or one with the same outputs."""
+        return cast(nn.Module, self)
 
     def check_options(self, threshold: float | None, min_area: int) -> float:
         """The threshold that `detect` will use; raises ValueError as `detect` would."""

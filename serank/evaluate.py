@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import nn
 from tqdm import tqdm
 
 from serank.datasets import Sample
-from serank.detect import predict
+from serank.detect import Detector, predict
 from serank.distributed import all_objects, is_main, rank, world_size
 from serank.evaluation import Evaluation, Evaluator, Resolution, check_resolution, resize_mask
+from serank.fast import fast
 from serank.frames import resize
+from serank.inference import InferenceNetwork
 from serank.metrics import Protocol
 from serank.network import SeRankDet
 
@@ -21,12 +25,12 @@ __all__ = ["evaluate", "predict_sample"]
 
 
 def predict_sample(
-    model: SeRankDet, sample: Sample, resolution: Resolution = "native"
+    model: Detector, sample: Sample, resolution: Resolution = "native"
 ) -> tuple[Sample, NDArray[np.float32]]:
     """A sample as it is measured, and the target probability of its pixels.
 
     Args:
-        model: run in eval mode.
+        model: a `SeRankDet`, run in eval mode, or an inference copy of one.
         sample: frame and mask, `(H, W)`.
         resolution: `"native"` leaves the sample as it is; the model scales, tiles and scales back as in
             `SeRankDet.detect`. A side S >= 32 px resizes the frame to S x S bilinearly and the mask by nearest,
@@ -44,11 +48,11 @@ def predict_sample(
         side = resolution
         sample = Sample(sample.name, resize(sample.frame, side, side), resize_mask(sample.mask, side, side))
         spec = replace(spec, working_size=None, tile=max(spec.tile, side))
-    return sample, predict(model, [sample.frame], spec, channels=model.in_channels)[0]
+    return sample, predict(cast(nn.Module, model), [sample.frame], spec, channels=model.in_channels)[0]
 
 
 def evaluate(
-    model: SeRankDet,
+    model: SeRankDet | InferenceNetwork,
     dataset: Sequence[Sample],
     *,
     threshold: float | None = None,
@@ -65,7 +69,7 @@ def evaluate(
     n-th frame, and all of them return the same result: that of a single process, for any number of frames.
 
     Args:
-        model: run in eval mode.
+        model: run in eval mode, by an inference copy where `serank.fast.fast` makes one.
         dataset: samples, such as `serank.datasets.FolderDataset`.
         threshold: probability in [0, 1] above which a pixel is target; `None` takes the checkpoint's.
         max_distance: pixels within which a detection's centroid must lie of a target's, > 0.
@@ -96,8 +100,9 @@ def evaluate(
     )
     failure: Exception | None = None
     try:
+        network = fast(model)
         for i in tqdm(range(rank(), len(dataset), world_size()), disable=not progress or not is_main(), unit="frame"):
-            sample, probability = predict_sample(model, dataset[i], resolution)
+            sample, probability = predict_sample(network, dataset[i], resolution)
             evaluator.update(sample.name, probability, sample.mask, sample.frame, position=i)
     except Exception as error:
         failure = error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,14 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from serank.arguments import check_arguments, plain
+from serank.checkpointing import recomputed
 from serank.checkpoints import Pretrained
 from serank.detect import Detector
 from serank.frames import FrameLike, FrameSpec
+from serank.kept import KeepsCopy
 from serank.layers.attention import SeRankAttention, rank_size
 from serank.layers.ddc import BRANCHES, DDC, DifferenceConv2d, conv_bn_relu
 from serank.layers.lsff import LSFF
 from serank.metrics import check_threshold
 from serank.released import IMAGENET_MEAN, IMAGENET_STD, load_released
+
+if TYPE_CHECKING:
+    from serank.inference import InferenceNetwork
 
 __all__ = ["STRIDE", "SeRankDet"]
 
@@ -68,7 +73,7 @@ class DecoderStep(nn.Module):
         return refined
 
 
-class SeRankDet(nn.Module, Detector, Pretrained):
+class SeRankDet(KeepsCopy, Detector, Pretrained):
     """Selective rank-aware detection network for infrared small targets.
 
     `SeRankDet.from_pretrained("sirst")` gives a trained one, `detect` runs it on frames. Building one touches neither
@@ -105,10 +110,14 @@ class SeRankDet(nn.Module, Detector, Pretrained):
     Attributes:
         config: the arguments above, JSON-able.
         frame_spec: how frames are prepared, `serank.frames.FrameSpec`.
+        checkpointing: whether training keeps the ends of each block alone and computes what is between them again in
+            the backward pass: less memory, more time, the same gradients. `False` unless it is set.
 
     Raises:
         ValueError: an argument is of a wrong type or out of its range; the message names it.
     """
+
+    checkpointing = False
 
     def __init__(
         self,
@@ -260,6 +269,16 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         copy.load_state_dict(state)
         return copy.to(self.head.weight.device, self.head.weight.dtype).train(self.training)
 
+    def optimize(self, dtype: torch.dtype = torch.float32, *, compile: bool = False) -> InferenceNetwork:
+        """A copy for inference alone, faster and in less memory: see `serank.inference.InferenceNetwork`.
+
+        `detect` makes and uses one by itself. A copy made by hand saves it the look whether the weights have changed,
+        can run in half precision, and lets the network itself be freed.
+        """
+        from serank.inference import InferenceNetwork
+
+        return InferenceNetwork(self, dtype, compile=compile)
+
     def export(
         self,
         path: str | os.PathLike[str],
@@ -303,13 +322,14 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         Returns:
             Five maps; the i-th is `(B, width * 2 ** i, H / 2 ** i, W / 2 ** i)`.
         """
+        call = recomputed if self.checkpointing and torch.is_grad_enabled() else _call
         skips: list[Tensor] = []
         for level, (block, attend) in enumerate(zip(self.encoder, self.attention, strict=True)):
-            x = attend(block(F.max_pool2d(x, 2) if level else x))
+            x = call(attend, call(block, F.max_pool2d(x, 2) if level else x))
             skips.append(x)
         maps = [skips.pop()]
         for step, skip in zip(reversed(self.decoder), reversed(skips), strict=True):
-            maps.append(step(skip, maps[-1]))
+            maps.append(call(step, skip, maps[-1]))
         return maps[::-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -324,8 +344,8 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         Raises:
             ValueError: wrong dimensions, channels or an empty side.
         """
-        logits: Tensor = self.head(self.decode(self._pad(x))[0])
-        return _take(logits, *x.shape[2:])
+        logits: Tensor = self.head(self.decode(pad(x, self.in_channels))[0])
+        return take(logits, *x.shape[2:])
 
     def forward_deep(self, x: Tensor) -> list[Tensor]:
         """The six logit maps of deep supervision.
@@ -340,23 +360,19 @@ class SeRankDet(nn.Module, Detector, Pretrained):
         Raises:
             ValueError: as `forward`.
         """
-        maps = self.decode(self._pad(x))
+        maps = self.decode(pad(x, self.in_channels))
         outputs = [head(m) for head, m in zip(self.side_heads, maps, strict=True)]
         outputs[1:] = [
             F.interpolate(o, scale_factor=2.0**level, mode="bilinear", align_corners=False)
             for level, o in enumerate(outputs[1:], start=1)
         ]
         outputs.append(self.head(maps[0]))
-        return [_take(o, *x.shape[2:]) for o in outputs]
+        return [take(o, *x.shape[2:]) for o in outputs]
 
-    def _pad(self, x: Tensor) -> Tensor:
-        """Checks `x` and repeats its last row and column up to multiples of `STRIDE`."""
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"x must have shape (B, {self.in_channels}, H, W) for this network; got {tuple(x.shape)}")
-        height, width = x.shape[2:]
-        if height < 1 or width < 1:
-            raise ValueError(f"x must have H and W >= 1; got {height}x{width}")
-        return _take(x, *((side + STRIDE - 1) // STRIDE * STRIDE for side in (height, width)))
+
+def _call(block: nn.Module, *inputs: Tensor) -> Tensor:
+    result: Tensor = block(*inputs)
+    return result
 
 
 def _one_number(name: str, value: float | Sequence[float]) -> float:
@@ -367,7 +383,17 @@ def _one_number(name: str, value: float | Sequence[float]) -> float:
     return float(values.pop())
 
 
-def _take(x: Tensor, height: int, width: int) -> Tensor:
+def pad(x: Tensor, channels: int) -> Tensor:
+    """Checks a network's input and repeats its last row and column up to multiples of `STRIDE`."""
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ValueError(f"x must have shape (B, {channels}, H, W) for this network; got {tuple(x.shape)}")
+    height, width = x.shape[2:]
+    if height < 1 or width < 1:
+        raise ValueError(f"x must have H and W >= 1; got {height}x{width}")
+    return take(x, *((side + STRIDE - 1) // STRIDE * STRIDE for side in (height, width)))
+
+
+def take(x: Tensor, height: int, width: int) -> Tensor:
     """The first rows and columns of `x`; beyond its sides the last ones repeat.
 
     By index and not by F.pad and slices, whose sizes torch.export can't prove to fit.

@@ -63,6 +63,7 @@ def fit(
     device: str | torch.device = "cpu",
     workers: int = 0,
     compile: bool = False,
+    checkpointing: bool = False,
     save_every: int | None = None,
     tensorboard: bool = False,
     progress: bool = True,
@@ -91,6 +92,8 @@ def fit(
         device: where to train.
         workers: processes of the data loader; 0 prepares crops in this one.
         compile: run the network through `torch.compile`.
+        checkpointing: keep less for the backward pass and compute it again there: less memory, more time, the same
+            course, see `SeRankDet`. A run may be resumed with or without.
         save_every: steps between checkpoints within an epoch, besides the one at its end.
         tensorboard: write `output/tensorboard` too; needs the extra `serank[tensorboard]`.
         progress: show a bar on standard error.
@@ -101,8 +104,9 @@ def fit(
     Raises:
         ValueError: a data set that can't be trained on (a report of what is wrong with it), fewer training frames
             than a batch, a batch that processes and parts don't divide, a `device` that isn't there, `compile` in
-            several processes, `resume` or `tensorboard` without `output`, `tensorboard` without its package, an
-            `output` that holds a run when not resuming, or one with another recipe, network or data.
+            several processes or with `checkpointing`, `resume` or `tensorboard` without `output`, `tensorboard`
+            without its package, an `output` that holds a run when not resuming, or one with another recipe,
+            network or data.
         serank.errors.CheckpointError: `last.pt` can't be read.
         OSError: a checkpoint can't be written, for example to a full disk; the last good one is left as it was.
         FloatingPointError: loss or gradient is NaN or infinite; names epoch, step, learning rate and frames.
@@ -121,6 +125,8 @@ def fit(
         )
     if compile and world_size() > 1:
         raise ValueError("compile works in one process alone: several exchange their statistics within batch norm")
+    if compile and checkpointing:
+        raise ValueError("compile decides by itself what to keep for the backward pass; leave checkpointing out")
     if workers < 0 or (save_every is not None and save_every < 1):
         raise ValueError(f"workers must be >= 0 and save_every >= 1; got {workers} and {save_every}")
     if output is None and (resume or tensorboard):
@@ -133,7 +139,7 @@ def fit(
     if is_main():
         for name, summary in summaries.items():
             LOGGER.info("%s: %s", name, summary)
-    with _trainable(model, recipe):
+    with _trainable(model, recipe, checkpointing):
         digests = {name: summary.digest for name, summary in summaries.items()}
         run = _Run(model, train_set, recipe, target, digests, workers=workers, compile=compile)
         if folder is not None and (state := folder.load()) is not None:
@@ -167,9 +173,10 @@ def fit(
 
 
 @contextmanager
-def _trainable(model: SeRankDet, recipe: Recipe) -> Iterator[None]:
+def _trainable(model: SeRankDet, recipe: Recipe, checkpointing: bool) -> Iterator[None]:
     """Leaves out of training what the recipe leaves out; afterwards everything is as it was."""
     before = {name: p.requires_grad for name, p in model.named_parameters()}
+    was, model.checkpointing = model.checkpointing, checkpointing
     try:
         if recipe.freeze_encoder:
             for part in (model.encoder, model.attention):
@@ -179,6 +186,7 @@ def _trainable(model: SeRankDet, recipe: Recipe) -> Iterator[None]:
         yield
     finally:
         synchronise(model, False)
+        model.checkpointing = was
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])
 

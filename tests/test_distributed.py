@@ -34,7 +34,8 @@ with started():
     val = SyntheticScenes(5, 40, 48, targets=(0, 2), size=(3, 6), scr=(10, 30), seed=6)
     recipe = Recipe(epochs=3, batch_size=4, average=0.9, accumulate=int(sys.argv[2]), learning_rate=1e-3,
                     augmentation=Augmentation(crop=32, scale=(0.8, 1.25)))
-    history = fit(model, train, val, recipe=recipe, output=folder / "run", progress=False)
+    history = fit(model, train, val, recipe=recipe, output=folder / "run",
+                  checkpointing=sys.argv[3] == "True", progress=False)
     for p in model.parameters():
         assert len({float(total) for total in all_objects(p.sum().item())}) == 1
     result = evaluate(model, val)
@@ -45,22 +46,25 @@ with started():
 """
 
 
-def train(folder: Path, processes: int, accumulate: int = 1) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def train(
+    folder: Path, processes: int, accumulate: int = 1, checkpointing: bool = False
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     folder.mkdir()
     (folder / "script.py").write_text(SCRIPT)
     start = [sys.executable, "-W", "error"]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*start, str(folder / "script.py"), str(folder), str(accumulate)]
+    command = [*start, str(folder / "script.py"), str(folder), str(accumulate), str(checkpointing)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr
     return json.loads((folder / "found.json").read_text()), torch.load(folder / "weights.pt", weights_only=True)
 
 
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_two_processes_train_as_one(tmp_path: Path, checkpointing: bool) -> None:
     one, weights = train(tmp_path / "one", 1)
-    two, shared = train(tmp_path / "two", 2)
+    two, shared = train(tmp_path / "two", 2, checkpointing=checkpointing)
     for row, other in zip(one["rows"], two["rows"], strict=True):
         assert other["loss"] == pytest.approx(row["loss"], abs=1e-7)
         # 5 validation frames on 2 processes: figures must not depend on that

@@ -53,9 +53,10 @@ def _detect(options: argparse.Namespace) -> int:
 def _detect_here(options: argparse.Namespace, device: str) -> int:
     from serank.batch import Record, detect_files, rows
     from serank.distributed import is_main, world_size
+    from serank.fast import fast
     from serank.network import SeRankDet
 
-    model = SeRankDet.from_pretrained(options.checkpoint, device=device)
+    model = fast(SeRankDet.from_pretrained(options.checkpoint, device=device))
     printed = False
 
     def report(record: Record) -> None:

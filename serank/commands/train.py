@@ -57,6 +57,9 @@ def add(commands: Commands) -> None:
     machine.add_argument("--device", default="cpu", help="where to train, cpu or cuda")
     machine.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare crops")
     machine.add_argument("--compile", action="store_true", help="run the network through torch.compile")
+    machine.add_argument(
+        "--checkpointing", action="store_true", help="less memory for more time: compute parts again going backward"
+    )
     machine.add_argument("--save-every", type=int, metavar="N", help="steps between checkpoints within an epoch")
     machine.add_argument("--tensorboard", action="store_true", help="write event files for TensorBoard too")
     parser.set_defaults(run=_train)
@@ -177,6 +180,7 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
         device=device,
         workers=options.workers,
         compile=options.compile,
+        checkpointing=options.checkpointing,
         save_every=options.save_every,
         tensorboard=options.tensorboard,
         progress=sys.stderr.isatty(),

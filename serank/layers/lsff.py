@@ -71,10 +71,7 @@ class LSFF(nn.Module):
             )
         if self.mode == "concat":
             return torch.cat((skip, decoded), dim=1)
-        # mean and maximum of the concatenation, without building it
-        mean = (skip.mean(1, keepdim=True) + decoded.mean(1, keepdim=True)) / 2
-        peak = torch.maximum(channel_max(skip), channel_max(decoded))
-        gate: Tensor = self.squeeze(torch.cat((mean, peak), dim=1)).sigmoid()
+        gate = self.gate(skip, decoded)
         if self.mode == "select":
             # under autocast the two may come in different dtypes
             dtype = torch.promote_types(skip.dtype, decoded.dtype)
@@ -84,6 +81,14 @@ class LSFF(nn.Module):
         both = torch.cat((skip, decoded), dim=1)
         fused: Tensor = both + self.gamma * (both * weighted)
         return fused
+
+    def gate(self, skip: Tensor, decoded: Tensor) -> Tensor:
+        """The gates s in [0, 1], `(B, N, H, W)`; not in mode `"concat"`, which has none."""
+        # mean and maximum of the concatenation, without building it
+        mean = (skip.mean(1, keepdim=True) + decoded.mean(1, keepdim=True)) / 2
+        peak = torch.maximum(channel_max(skip), channel_max(decoded))
+        gates: Tensor = self.squeeze(torch.cat((mean, peak), dim=1)).sigmoid()
+        return gates
 
 
 class _ChannelMax(torch.autograd.Function):

@@ -1,0 +1,125 @@
+"""Ways to find the K largest of H * W values of each channel, for the shapes of each encoder level.
+
+    python benchmarks/topk.py
+
+- `sorted`, `unsorted`: torch.topk. The network uses the latter and sorts the positions.
+- `blocks`: in two stages. The K blocks of highest maximum hold K values of the largest; torch.topk finds them there.
+- `kth value`: torch.kthvalue, then all above it by a mask.
+- `histogram`: the K-th value's bin in 1024 bins, then torch.topk among the candidates.
+
+Each must give the set of values that torch.topk gives. Maps are those after a ReLU, half of them zero; which of equal
+values are taken is not laid down. The table's last column is the time of the whole network, to compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from measure import in_turn, machine
+from torch import Tensor
+
+from serank import SeRankDet, rank_size
+
+LEVELS = 5
+BINS = 1024
+
+
+def by_sorted(points: Tensor, k: int) -> Tensor:
+    return points.topk(k, dim=2).indices
+
+
+def by_unsorted(points: Tensor, k: int) -> Tensor:
+    return points.topk(k, dim=2, sorted=False).indices
+
+
+def by_blocks(points: Tensor, k: int, side: int = 64) -> Tensor:
+    count = points.shape[2]
+    if count % side or count // side <= k:
+        return by_unsorted(points, k)
+    blocks = points.view(*points.shape[:2], count // side, side)
+    best = blocks.amax(3).topk(k, dim=2, sorted=False).indices
+    within = blocks.gather(2, best[..., None].expand(-1, -1, -1, side)).flatten(2)
+    found = within.topk(k, dim=2, sorted=False).indices
+    positions: Tensor = best.gather(2, found // side) * side + found % side
+    return positions
+
+
+def by_kth_value(points: Tensor, k: int) -> Tensor:
+    """Of several values equal to the K-th, the first are taken."""
+    count = points.shape[2]
+    kth = points.kthvalue(count - k + 1, dim=2, keepdim=True).values
+    above = points > kth
+    equal = points == kth
+    chosen = above | (equal & (equal.cumsum(2) <= k - above.sum(2, keepdim=True)))
+    return chosen.nonzero()[:, 2].view(*points.shape[:2], k)
+
+
+def by_histogram(points: Tensor, k: int) -> Tensor:
+    """By rows, since each has a number of candidates of its own."""
+    found = []
+    for row in points.flatten(0, 1):
+        low, high = float(row.amin()), float(row.amax())
+        if low == high:
+            found.append(torch.arange(k, device=row.device))
+            continue
+        above = torch.histc(row, BINS, low, high).flip(0).cumsum(0)
+        edge = high - (int((above < k).sum()) + 1.5) * (high - low) / BINS  # half a bin for rounding
+        candidates = (row >= edge).nonzero()[:, 0]
+        found.append(candidates[row[candidates].topk(k, sorted=False).indices])
+    return torch.stack(found).view(*points.shape[:2], k)
+
+
+WAYS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "sorted": by_sorted,
+    "unsorted": by_unsorted,
+    "blocks": by_blocks,
+    "kth value": by_kth_value,
+    "histogram": by_histogram,
+}
+
+
+def is_exact(found: Tensor, points: Tensor, k: int) -> bool:
+    """Whether the positions differ from each other and hold the K largest values."""
+    distinct = bool((found.sort(2).values.diff(dim=2) > 0).all())
+    values = points.gather(2, found).sort(2, descending=True).values
+    return distinct and torch.equal(values, points.topk(k, dim=2).values)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512, 1024])
+    parser.add_argument("--widths", nargs="+", type=int, default=[8, 64])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    about = machine(options.device)
+    print(f"{about['processor']}, {about['threads']}, PyTorch {about['torch']}; medians in ms, one frame\n")
+    print(f"| width | px | level | C | K | {' | '.join(WAYS)} | network |\n{'|---' * (6 + len(WAYS))}|")
+    with torch.inference_mode():
+        for width in options.widths:
+            fast = SeRankDet(width=width).to(options.device).optimize()
+            for size in options.sizes:
+                frame = torch.randn(1, 1, size, size, device=options.device)
+                ((*whole,),) = in_turn([partial(fast, frame)], 1, options.device)
+                for level in range(1, LEVELS + 1):
+                    channels, side = width * 2 ** (level - 1), size // 2 ** (level - 1)
+                    k = min(rank_size(channels, level), side * side)
+                    points = torch.randn(1, channels, side * side, device=options.device).relu()
+                    for name, way in WAYS.items():
+                        if not is_exact(way(points, k), points, k):
+                            raise SystemExit(f"{name} is wrong for {channels} channels of {side} x {side}, K {k}")
+                    runs = [partial(way, points, k) for way in WAYS.values()]
+                    times = [1000 * statistics.median(t) for t in in_turn(runs, options.repeats, options.device)]
+                    cells = " | ".join(f"{t:.2f}" for t in times)
+                    print(
+                        f"| {width} | {size} | {level} | {channels} | {k} | {cells} | {1000 * whole[0]:.0f} |",
+                        flush=True,
+                    )
+
+
+if __name__ == "__main__":
+    main()
