@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from serank.datasets import write_folder
+from serank import SeRankDet
+from serank.datasets import Sample, write_folder
 from serank.synthetic import SyntheticScenes
+from serank.train import fit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablations
+import general
 import pretraining
 
 SMALL = ["--epochs", "1", "--width", "2", "--crop", "32", "--working-size", "64", "--batch-size", "2"]
@@ -30,8 +37,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_ablation_builds() -> None:
-    from serank import SeRankDet
-
     sizes = {
         name: sum(p.numel() for p in SeRankDet(width=4, **row.arguments).parameters())
         for name, row in ablations.ROWS.items()
@@ -64,3 +69,30 @@ def test_pretraining_driver(folder: Path, tmp_path: Path) -> None:
     pretraining.main([str(folder), "--output", str(tmp_path / "out"), *SMALL])
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in lines[4:]] == list(pretraining.VARIANTS)
+
+
+def test_frames_with_a_target_are_taken_more_often(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "more").mkdir()
+    for kind in ("images", "masks"):
+        (tmp_path / "more" / kind).symlink_to(folder / kind)
+    names = (folder / "train.txt").read_text().splitlines()
+    for name in names[1:]:  # all but one without a target
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(folder / "masks" / f"{name}.png")
+    for name in ("train", "val"):
+        (tmp_path / "more" / f"{name}.txt").write_text((folder / f"{name}.txt").read_text())
+    SeRankDet(width=2).save_pretrained(tmp_path / "init")
+    given: list[Sequence[Sample]] = []
+
+    def keep(model: SeRankDet, train_set: Sequence[Sample], *arguments: Any, **options: Any) -> Any:
+        given.append(train_set)
+        return fit(model, train_set, *arguments, **options)
+
+    monkeypatch.setattr(general, "fit", keep)
+    command = [str(folder), str(tmp_path / "more"), "--init", str(tmp_path / "init"), "--output", str(tmp_path / "out")]
+    sizes = ["--working-size", "64", "--crop", "32", "--batch-size", "2", "--epochs", "1", "--validate-every", "1"]
+    general.main([*command, *sizes, "--repeat", "3"])
+    taken = [sample.name for sample in given[0]]
+    assert taken == [*names, *names, names[0], names[0]]
+    assert SeRankDet.from_pretrained(tmp_path / "out" / "best").frame_spec.working_size == 64
