@@ -17,6 +17,7 @@ from serank import Detections, SeRankDet
 from serank.batch import detect_files
 from serank.cli import main
 from serank.datasets import write_folder
+from serank.detect import Detector
 from serank.synthetic import SyntheticScenes
 
 
@@ -120,14 +121,14 @@ def test_wrong_options_leave_no_folder(checkpoint: str, frames: Path, tmp_path: 
 def test_interrupt_keeps_what_is_finished(
     checkpoint: str, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = SeRankDet.detect
+    original = Detector.detect
 
-    def interrupted(self: SeRankDet, image: Any, *arguments: Any, **more: Any) -> Any:
+    def interrupted(self: Detector, image: Any, *arguments: Any, **more: Any) -> Any:
         if image[0].shape == (20, 33):
             raise KeyboardInterrupt
         return original(self, image, *arguments, **more)
 
-    monkeypatch.setattr(SeRankDet, "detect", interrupted)
+    monkeypatch.setattr(Detector, "detect", interrupted)
     assert detect(checkpoint, tmp_path / "out", str(frames)) == 130
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_detections.png", "detections.json"]
     table = json.loads((tmp_path / "out" / "detections.json").read_text())
