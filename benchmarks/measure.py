@@ -110,6 +110,11 @@ def memory_of(run: Callable[[], object], device: str) -> int:
     return _status("VmHWM") - held
 
 
+def resident() -> int:
+    """Bytes that this process holds in memory, by Linux's count."""
+    return _status("VmRSS")
+
+
 def apart(function: Callable[..., int], *arguments: Any) -> int | None:
     """`function`, which measures memory, in a fresh process; `None` where the system has no such count."""
     if not STATUS.exists():

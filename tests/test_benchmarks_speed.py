@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import measure
 import plain
 import speed
+import throughput
 import topk
 import training_step
 import where_time_goes
@@ -25,7 +26,7 @@ from serank import SeRankDet
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is measured in this process, where a new one would take seconds to start."""
-    for module in (speed, training_step):
+    for module in (speed, throughput, training_step):
         monkeypatch.setattr(module, "apart", lambda function, *arguments: function(*arguments))
     monkeypatch.setattr(speed, "peak", lambda dtype, device: 1e9)
 
@@ -152,3 +153,17 @@ def test_training_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     text = (tmp_path / "training_step.md").read_text()
     assert text.strip() in capsys.readouterr().out
     assert text.count("\n| ") == 6
+
+
+@pytest.mark.skipif(
+    not measure.STATUS.exists(), reason="the system doesn't count a process's peak memory as Linux does"
+)
+def test_throughput(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--frames", "5", "--side", "48", "--batch", "2", "--many", "100", "--small", "32", "--large", "64", "96"]
+    throughput.main(["--output", str(tmp_path), "--repeats", "1", *sizes])
+    text = (tmp_path / "throughput.md").read_text()
+    assert text.strip() in capsys.readouterr().out
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:4]] == ["| the network alone", "| files to table", "| with pictures"]
+    assert [row[0] for row in rows[5:9]] == ["| 1", "| 10", "| 50", "| 100"]
+    assert [row[0] for row in rows[10:]] == ["| 64 x 64", "| 96 x 96"]
