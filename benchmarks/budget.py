@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
+from measure import processor
 
 from serank.augment import Augmentation
 from serank.files import replacing
 from serank.train import Recipe
 
 RESULT = "result.json"
-NAMES = ("root", "epochs", "width", "crop", "working_size", "batch_size", "lr", "pixel_weight", "average", "precision")
+NAMES = (
+    "root",
+    "epochs",
+    "width",
+    "crop",
+    "target_share",
+    "working_size",
+    "batch_size",
+    "lr",
+    "pixel_weight",
+    "average",
+    "precision",
+)
 """Options that all figures of a table share."""
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--width", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--crop", type=int, default=160)
+    parser.add_argument("--target-share", type=float, default=0.9, help="share of crops that hold a target")
     parser.add_argument("--working-size", type=int, default=320)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--pixel-weight", type=float, default=0.0, help="of a cross-entropy beside soft IoU")
     parser.add_argument("--average", type=float, default=0.99)
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="bfloat16")
@@ -42,21 +55,22 @@ def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
         precision=options.precision,
         validate_every=options.epochs,
         seed=seed,
-        augmentation=Augmentation(crop=options.crop, scale=(0.6, 1.6)),
+        augmentation=Augmentation(crop=options.crop, scale=(0.6, 1.6), target_share=options.target_share),
     )
 
 
 def describe(options: argparse.Namespace) -> str:
     """The budget in words, for the head of a table."""
     if options.device == "cpu":
-        machine = f"{torch.get_num_threads()} threads on {platform.processor() or platform.machine()}"
+        machine = f"threads: {torch.get_num_threads()}, {processor()}"
     else:
         machine = torch.cuda.get_device_name(options.device)
     return (
         f"Width {options.width}, {options.epochs} epochs on `train` of {Path(options.root).name}, crops of "
-        f"{options.crop} px, batch {options.batch_size}, working size {options.working_size}, learning rate "
-        f"{options.lr:g}, pixel loss {options.pixel_weight:g}, averaged weights ({options.average:g}) of the last "
-        f"epoch, {options.precision}; measured on `val`, native resolution, standard protocol, threshold 0.5; {machine}"
+        f"{options.crop} px of which {options.target_share:.0%} hold a target, batch {options.batch_size}, working "
+        f"size {options.working_size}, learning rate {options.lr:g}, pixel loss {options.pixel_weight:g}, averaged "
+        f"weights ({options.average:g}) of the last epoch, {options.precision}; measured on `val`, native resolution, "
+        f"standard protocol, threshold 0.5; {machine}"
     )
 
 

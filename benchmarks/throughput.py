@@ -3,8 +3,9 @@
     python benchmarks/throughput.py --output runs/throughput
 
 1. A folder of frames, from files to table, against the bare network on the same frames, already read and scaled.
-2. Resident memory while many small frames go by.
-3. Seconds and peak memory of one frame of growing size, each in a process of its own; large ones are tiled.
+2. The same folder by several processes under torchrun, which share the cores.
+3. Resident memory while many small frames go by.
+4. Seconds and peak memory of one frame of growing size, each in a process of its own; large ones are tiled.
 
 Frames are synthetic. Writes throughput.md.
 """
@@ -12,7 +13,11 @@ Frames are synthetic. Writes throughput.md.
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,6 +86,45 @@ def folder_lines(checkpoint: str, count: int, side: int, batch: int, repeats: in
     ]
 
 
+def process_lines(
+    checkpoint: str, count: int, side: int, batch: int, repeats: int, numbers: Sequence[int]
+) -> list[str]:
+    """`serank detect` under torchrun; the time is the command's own, without starting Python."""
+    cores = os.cpu_count() or 1
+    rates: dict[int, list[float]] = {number: [] for number in numbers}
+    with TemporaryDirectory() as place:
+        write_frames(Path(place), count, side)
+        for _ in range(repeats):
+            for number, found in rates.items():
+                with TemporaryDirectory() as output:
+                    found.append(_detect_together(checkpoint, place, output, number, batch, max(1, cores // number)))
+    return [
+        f"`torchrun`, {count} frames of {side} x {side} px to a table, batch {batch}, {cores} cores shared by all "
+        f"processes, median and range of {repeats} runs in turn:",
+        "",
+        "| processes | threads each | frames a second |",
+        "|---|---|---|",
+        *(
+            f"| {number} | {max(1, cores // number)} | {statistics.median(found):.1f} "
+            f"({min(found):.1f} to {max(found):.1f}) |"
+            for number, found in rates.items()
+        ),
+    ]
+
+
+def _detect_together(checkpoint: str, place: str, output: str, processes: int, batch: int, threads: int) -> float:
+    """Frames a second as the command prints them."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command += ["-m", "serank", "detect", place, "--checkpoint", checkpoint, "--batch-size", str(batch)]
+    command += ["--no-pictures", "--output", output]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    rate = re.search(r"([\d.]+) frames/s", done.stdout)
+    if done.returncode or rate is None:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return float(rate[1])
+
+
 def memory_lines(checkpoint: str, count: int, side: int) -> list[str]:
     fast = SeRankDet.from_pretrained(checkpoint).optimize()
     done = 0
@@ -132,17 +176,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=100, help="in the folder")
     parser.add_argument("--side", type=int, default=512, help="of these")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="that share the folder")
     parser.add_argument("--many", type=int, default=10_000, help="frames over which memory is watched, >= 100")
     parser.add_argument("--small", type=int, default=64, help="side of these")
     parser.add_argument("--large", type=int, nargs="+", default=[1024, 2048, 4096], help="sides of single frames")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args(arguments)
     about = machine("cpu")
+    folder = (options.checkpoint, options.frames, options.side, options.batch, options.repeats)
     text = "\n".join(
         [
             f"{options.checkpoint} in float32; {about['processor']}, {about['threads']}, PyTorch {about['torch']}.",
             "",
-            *folder_lines(options.checkpoint, options.frames, options.side, options.batch, options.repeats),
+            *folder_lines(*folder),
+            "",
+            *process_lines(*folder, options.processes),
             "",
             *memory_lines(options.checkpoint, options.many, options.small),
             "",

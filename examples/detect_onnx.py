@@ -73,11 +73,15 @@ def resize(frame: Float, height: int, width: int) -> Float:
 
 
 def tiles(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Start and end of evenly spread tiles."""
-    count = max(1, -(-(length - overlap) // (tile - overlap)))
+    """Start and end of evenly spread tiles, no larger than so many need to be, up to a multiple of 16."""
+    if length <= tile:
+        yield 0, length
+        return
+    count = -(-(length - overlap) // (tile - overlap))
+    side = min(tile, -(-(-(-(length - overlap) // count) + overlap) // 16) * 16)
     for i in range(count):
-        start = round(i * (length - tile) / (count - 1)) if count > 1 else 0
-        yield start, min(start + tile, length)
+        start = round(i * (length - side) / (count - 1))
+        yield start, start + side
 
 
 def ramp(length: int, overlap: int) -> Float:

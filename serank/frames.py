@@ -39,6 +39,9 @@ MAX_PIXELS = 2**27
 ROBUST_PERCENTILES = (0.1, 99.9)
 HEADROOM = 1.0
 
+TILE_STEP = 16
+"""Networks with four poolings pad other sides to a multiple of this."""
+
 Array: TypeAlias = NDArray[Any]
 FrameLike: TypeAlias = "str | os.PathLike[str] | Image.Image | Array | torch.Tensor"
 
@@ -53,7 +56,7 @@ class FrameSpec:
         working_size: longest side in pixels to which frames are scaled; `None` leaves their size.
         scale_range: least and largest factor by which that scaling may change a frame. A frame that would need
             more is scaled by this much and, where it is then larger than a tile, cut into tiles.
-        tile: side of the tiles of large frames, in scaled pixels.
+        tile: largest side of the tiles of large frames, in scaled pixels.
         overlap: pixels that neighbouring tiles share; their outputs are blended linearly across it.
     """
 
@@ -346,11 +349,17 @@ def resize(frame: NDArray[np.float32], height: int, width: int) -> NDArray[np.fl
 
 
 def tiles(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Start and end of the tiles that cover `length` with at least `overlap` in common, evenly spread."""
+    """Start and end of as few tiles of at most `tile` as cover `length` with at least `overlap` in common.
+
+    They are evenly spread, and no larger than so many tiles need to be, up to a multiple of `TILE_STEP`: a length just
+    above one tile is cut into two of little more than half.
+    """
     if length <= tile:
         yield 0, length
         return
     count = -(-(length - overlap) // (tile - overlap))
+    needed = -(-(length - overlap) // count) + overlap
+    side = min(tile, -(-needed // TILE_STEP) * TILE_STEP)
     for i in range(count):
-        start = round(i * (length - tile) / (count - 1))
-        yield start, start + tile
+        start = round(i * (length - side) / (count - 1))
+        yield start, start + side

@@ -103,7 +103,7 @@ class SeRankDet(KeepsCopy, Detector, Pretrained):
         std: divides the result; like `mean`.
         working_size: longest side in pixels to which `detect` scales a frame; `None` leaves its size.
         scale_range: least and largest factor of that scaling.
-        tile: side of the tiles into which `detect` cuts larger frames, in scaled pixels.
+        tile: largest side of the tiles into which `detect` cuts larger frames, in scaled pixels.
         overlap: pixels that neighbouring tiles share.
         threshold: probability above which `detect` takes a pixel as target, unless it is told another.
 

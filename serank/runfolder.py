@@ -118,7 +118,7 @@ class RunFolder:
         for row in rows[self._written :]:
             for name, value in row.items():
                 if name != "epoch":
-                    group = "train" if name in ("loss", "gradient", "learning_rate", "seconds") else "val"
+                    group = "train" if name in ("loss", "gradient", "learning_rate", "seconds", "waiting") else "val"
                     self._events.add_scalar(f"{group}/{name}", value, int(row["epoch"]))
         self._written = len(rows)
         self._events.flush()

@@ -44,7 +44,8 @@ class History:
 
     Attributes:
         rows: one for each epoch: epoch, loss, gradient (mean norm before clipping, of the steps where it is finite),
-            learning_rate, seconds, and on validated epochs the metrics.
+            learning_rate, seconds of its steps, waiting (share of these in which the network waited for crops, lower
+            with `workers`), and on validated epochs the metrics.
         best: the row of the kept weights; empty before the first validation.
     """
 
@@ -236,7 +237,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch = 0
         self.step = 0  # of the current epoch
-        self.sums = {"loss": 0.0, "gradient": 0.0, "finite": 0.0, "seconds": 0.0}
+        self.sums = {"loss": 0.0, "gradient": 0.0, "finite": 0.0, "seconds": 0.0, "waiting": 0.0}
         self.skipped = 0  # steps in a row
         self.history = History()
         self.best_state = _kept(self.average)
@@ -264,12 +265,13 @@ class _Run:
             rate = self.recipe.rate(self.done, self.recipe.epochs * self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            parts = (next(crops) for _ in range(self.recipe.accumulate))
+            parts = [next(crops) for _ in range(self.recipe.accumulate)]
+            waited = time.perf_counter() - started
             loss, gradient = self._update(parts, rate)
             self._follow()
             self.step += 1
             finite = math.isfinite(gradient)
-            new = (loss, gradient if finite else 0.0, float(finite), time.perf_counter() - started)
+            new = (loss, gradient if finite else 0.0, float(finite), time.perf_counter() - started, waited)
             self.sums = {name: self.sums[name] + value for name, value in zip(self.sums, new, strict=True)}
             bar.set_description(f"epoch {self.epoch + 1} loss {loss:.3f}", refresh=False)
             bar.update()
@@ -288,13 +290,12 @@ class _Run:
             for first in firsts
         ]
 
-    def _update(self, parts: Iterator[Any], rate: float) -> tuple[float, float]:
+    def _update(self, parts: Sequence[Any], rate: float) -> tuple[float, float]:
         """One optimizer step; returns the loss of the whole batch and the norm of its gradient."""
         recipe = self.recipe
         self.optimizer.zero_grad(set_to_none=True)
         total, names = torch.zeros((), device=self.device), []
-        for i in range(recipe.accumulate):
-            frames, masks, part_names = next(parts)
+        for i, (frames, masks, part_names) in enumerate(parts):
             names += part_names
             # processes exchange gradients once, with the last part
             together = i == recipe.accumulate - 1 or not isinstance(self.outputs, nn.parallel.DistributedDataParallel)
@@ -358,6 +359,7 @@ class _Run:
             "gradient": self.sums["gradient"] / max(1.0, self.sums["finite"]),
             "learning_rate": rate,
             "seconds": self.sums["seconds"],
+            "waiting": self.sums["waiting"] / self.sums["seconds"],
         }
         self.step = 0
         self.sums = dict.fromkeys(self.sums, 0.0)
@@ -404,7 +406,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.best_state = state["best_state"]
-        self.epoch, self.step, self.sums = state["epoch"], state["step"], dict(state["sums"])
+        self.epoch, self.step, self.sums = state["epoch"], state["step"], self.sums | state["sums"]
         self.skipped = state["skipped"]
         self.history = History(state["rows"], state["best"])
 

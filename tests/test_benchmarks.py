@@ -19,6 +19,7 @@ from serank.train import fit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablations
+import busy
 import general
 import pretraining
 
@@ -69,6 +70,14 @@ def test_pretraining_driver(folder: Path, tmp_path: Path) -> None:
     pretraining.main([str(folder), "--output", str(tmp_path / "out"), *SMALL])
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in lines[4:]] == list(pretraining.VARIANTS)
+
+
+def test_busy_driver(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--widths", "2", "--workers", "0", "--crop", "32", "--working-size", "64", "--batch", "2"]
+    busy.main([str(folder), *sizes])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 |")]
+    assert [row[1] for row in rows] == ["in memory", "decoded anew"]
+    assert all(0 < float(row[4].rstrip("%")) < 100 for row in rows)
 
 
 def test_frames_with_a_target_are_taken_more_often(

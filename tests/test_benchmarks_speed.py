@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -160,10 +161,12 @@ def test_training_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 )
 def test_throughput(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--frames", "5", "--side", "48", "--batch", "2", "--many", "100", "--small", "32", "--large", "64", "96"]
+    sizes += ["--processes", "1"]
     throughput.main(["--output", str(tmp_path), "--repeats", "1", *sizes])
     text = (tmp_path / "throughput.md").read_text()
     assert text.strip() in capsys.readouterr().out
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows[1:4]] == ["| the network alone", "| files to table", "| with pictures"]
-    assert [row[0] for row in rows[5:9]] == ["| 1", "| 10", "| 50", "| 100"]
-    assert [row[0] for row in rows[10:]] == ["| 64 x 64", "| 96 x 96"]
+    assert rows[5][:2] == ["| 1", str(os.cpu_count())]
+    assert [row[0] for row in rows[7:11]] == ["| 1", "| 10", "| 50", "| 100"]
+    assert [row[0] for row in rows[12:]] == ["| 64 x 64", "| 96 x 96"]

@@ -24,6 +24,7 @@ from serank.errors import CheckpointError, FrameError
 from serank.frames import (
     FRAME_SUFFIXES,
     MAX_PIXELS,
+    TILE_STEP,
     FrameLike,
     FrameSpec,
     decode,
@@ -727,17 +728,21 @@ def test_tiles(data: st.DataObject) -> None:
         return
     assert found[0][0] == 0
     assert found[-1][1] == length
-    assert all(end - start == tile for start, end in found)
+    (side,) = {end - start for start, end in found}
+    assert side <= tile
     for (start, end), (next_start, _) in pairwise(found):
         assert next_start > start
         assert end - next_start >= overlap
-    # no tile more than needed
+    # no tile more than needed, and none larger
     assert tile + (len(found) - 2) * (tile - overlap) < length
+    smaller = (side - 1) // TILE_STEP * TILE_STEP
+    assert smaller <= overlap or smaller + (len(found) - 1) * (smaller - overlap) < length
 
 
 def test_tiles_known() -> None:
     assert list(tiles(100, 40, 10)) == [(0, 40), (30, 70), (60, 100)]
-    assert list(tiles(41, 40, 0)) == [(0, 40), (1, 41)]
+    assert list(tiles(41, 40, 0)) == [(0, 32), (9, 41)]
+    assert list(tiles(2048, 1024, 128)) == [(0, 768), (640, 1408), (1280, 2048)]
     assert list(tiles(3, 1, 0)) == [(0, 1), (1, 2), (2, 3)]
 
 

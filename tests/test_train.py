@@ -9,14 +9,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from serank import SeRankDet
-from serank.augment import Augmentation
+from serank import SeRankDet, train
+from serank.augment import Augmentation, RandomCrops
 from serank.cli import main
 from serank.datasets import Sample, write_folder
 from serank.errors import CheckpointError
@@ -32,6 +33,9 @@ TINY = Recipe(
     average=0.9,
     augmentation=Augmentation(crop=32, scale=(0.8, 1.25)),
 )
+
+CLOCKS = ("seconds", "waiting")
+"""What of a history's row depends on the machine."""
 
 
 def scenes(count: int = 6) -> list[Sample]:
@@ -105,8 +109,8 @@ def test_resume_equals_an_uninterrupted_run(tmp_path: Path, monkeypatch: pytest.
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     for row, other in zip(expected.rows, history.rows, strict=True):
-        assert {k: v for k, v in row.items() if k != "seconds"} == pytest.approx(
-            {k: v for k, v in other.items() if k != "seconds"}, nan_ok=True
+        assert {k: v for k, v in row.items() if k not in CLOCKS} == pytest.approx(
+            {k: v for k, v in other.items() if k not in CLOCKS}, nan_ok=True
         )
     assert history.best["epoch"] == expected.best["epoch"]
 
@@ -287,7 +291,30 @@ def test_a_stop_within_an_epoch_changes_nothing(
     history = fit(resumed, scenes(), resume=True, **options)
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in expected.state_dict().items())
     for row, other in zip(rows, history.rows, strict=True):
-        assert {k: v for k, v in row.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+        assert {k: v for k, v in row.items() if k not in CLOCKS} == {k: v for k, v in other.items() if k not in CLOCKS}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_share_of_waiting_for_crops(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    crop, update = RandomCrops.__getitem__, train._Run._update
+
+    def slow_crop(self: Any, key: tuple[int, int]) -> Any:
+        nonlocal now
+        now += 1
+        return crop(self, key)
+
+    def slow_update(self: Any, *arguments: Any) -> Any:
+        nonlocal now
+        now += 6
+        return update(self, *arguments)
+
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(RandomCrops, "__getitem__", slow_crop)
+    monkeypatch.setattr(train._Run, "_update", slow_update)
+    recipe = replace(TINY, epochs=2, batch_size=2, accumulate=accumulate)
+    history = fit(tiny(), scenes(), recipe=recipe, progress=False)
+    assert [(row["seconds"], row["waiting"]) for row in history.rows] == [(24, 0.25)] * 2  # three steps of 2 + 6
 
 
 def test_loader_workers_change_nothing() -> None:
