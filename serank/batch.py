@@ -120,37 +120,36 @@ def detect_files(
     result = BatchResult(folder / f"detections.{table}")
     names = Names(files)
 
-    def prepared() -> Iterator[tuple[int, SourceFrame, Any]]:
-        for number, item in enumerate(read_sources(files)):
-            if number % world_size() == rank():
-                yield number, *_readable(item)
+    def prepared() -> Iterator[tuple[SourceFrame, Any]]:
+        for item in read_sources(files, rank(), world_size()):
+            yield _readable(item)
 
-    def finished() -> Iterator[tuple[int, SourceFrame, Detections | None]]:
+    def finished() -> Iterator[tuple[SourceFrame, Detections | None]]:
         items = ahead(prepared(), AHEAD + batch_size - 1)
         while group := list(islice(items, batch_size)):
-            frames = [frame for _, _, frame in group if frame is not None]
+            frames = [frame for _, frame in group if frame is not None]
             found = iter(model.detect(frames, threshold, min_area=min_area, batch_size=batch_size))
-            for number, item, frame in group:
-                yield number, item, None if frame is None else next(found)
+            for item, frame in group:
+                yield item, None if frame is None else next(found)
 
-    def write(entry: tuple[int, SourceFrame, Detections | None]) -> tuple[int, Record]:
-        number, item, found = entry
+    def write(entry: tuple[SourceFrame, Detections | None]) -> tuple[tuple[int, int], Record]:
+        item, found = entry
         if found is None:
-            return number, {"frame": str(item.file), "reason": item.reason}
+            return item.order, {"frame": str(item.file), "reason": item.reason}
         record: Record = {"frame": str(item.file)} | ({} if item.index is None else {"index": item.index})
         if pictures:
             picture = folder / names(item)
             picture.parent.mkdir(exist_ok=True)
             found.save(picture)
             record["picture"] = picture.relative_to(folder).as_posix()
-        return number, record | found.to_dict()
+        return item.order, record | found.to_dict()
 
     part = folder / f".detections-{rank():05d}.jsonl"
     started = time.perf_counter()
     try:
         with part.open("w", encoding="utf-8") as lines, tqdm(disable=not progress, unit="frame") as bar:
-            for number, record in behind(write, finished(), threads=WRITERS, count=UNDER_WAY):
-                lines.write(json.dumps([number, record]) + "\n")
+            for order, record in behind(write, finished(), threads=WRITERS, count=UNDER_WAY):
+                lines.write(json.dumps([order, record]) + "\n")
                 _count(result, record)
                 bar.update()
                 if report:
@@ -230,11 +229,11 @@ def _merge(parts: list[Path], table: Path) -> None:
         part.unlink()
 
 
-def _lines(file: TextIO) -> Iterator[tuple[int, Record]]:
+def _lines(file: TextIO) -> Iterator[tuple[list[int], Record]]:
     for line in file:
         with suppress(json.JSONDecodeError):  # the last line of a process that was stopped
-            number, record = json.loads(line)
-            yield number, record
+            order, record = json.loads(line)
+            yield order, record
 
 
 def _write_json(records: Iterator[Record], file: TextIO) -> None:

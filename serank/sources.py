@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serank.errors import FrameError
@@ -13,6 +13,7 @@ from serank.frames import Array, decode_pages, frame_files
 __all__ = ["VIDEO_SUFFIXES", "SourceFrame", "find_sources", "read_sources"]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm", ".wmv"})
+PAGED_SUFFIXES = frozenset({".tif", ".tiff"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,8 @@ class SourceFrame:
     """As `serank.frames.decode` gives them."""
     reason: str = ""
     """What is wrong with the frame, or with the rest of the file."""
+    order: tuple[int, int] = (0, 0)
+    """Number of the file among those read, and of this frame in it."""
 
     @property
     def label(self) -> str:
@@ -54,31 +57,43 @@ def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return found
 
 
-def read_sources(files: Iterable[Path]) -> Iterator[SourceFrame]:
-    """The frames of each file in turn.
+def read_sources(files: Iterable[Path], rank: int = 0, processes: int = 1) -> Iterator[SourceFrame]:
+    """The frames of each file in turn, or one process's share of them.
 
     A file or frame that can't be read is one entry with its reason, and the other files follow.
 
     Args:
         files: images, TIFF files of several pages, and videos.
+        rank: of this process. It opens its share of the files that hold one frame; of TIFF files and videos every
+            process takes some frames.
+        processes: that share the frames; together they yield each of them once.
 
     Raises:
         ImportError: a video, and the extra that reads it isn't installed.
     """
-    for file in files:
-        index = 0
-        try:
-            if _is_video(file):
-                for pixels in _video(file):
-                    yield SourceFrame(file, index, pixels)
-                    index += 1
-                if index == 0:
-                    raise FrameError(f"{file}: a video without frames")
-            else:
-                for page, pixels in decode_pages(file):
-                    yield SourceFrame(file, page, pixels)
-        except (FrameError, FileNotFoundError) as error:
-            yield SourceFrame(file, None, None, str(error))
+    for number, file in enumerate(files):
+        shared = _is_video(file) or file.suffix.lower() in PAGED_SUFFIXES
+        if not shared and number % processes != rank:
+            continue
+        for position, frame in enumerate(_frames(file)):
+            if not shared or (number + position) % processes == rank:
+                yield replace(frame, order=(number, position))
+
+
+def _frames(file: Path) -> Iterator[SourceFrame]:
+    index = 0
+    try:
+        if _is_video(file):
+            for pixels in _video(file):
+                yield SourceFrame(file, index, pixels)
+                index += 1
+            if index == 0:
+                raise FrameError(f"{file}: a video without frames")
+        else:
+            for page, pixels in decode_pages(file):
+                yield SourceFrame(file, page, pixels)
+    except (FrameError, FileNotFoundError) as error:
+        yield SourceFrame(file, None, None, str(error))
 
 
 def _is_video(file: Path) -> bool:

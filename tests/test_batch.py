@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from serank import Detections, SeRankDet
+from serank import Detections, SeRankDet, sources
 from serank.batch import detect_files, rows
 from serank.errors import FrameError
 from serank.frames import decode_pages
@@ -127,6 +127,36 @@ def test_a_folder_stands_for_its_images_and_videos(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "folder.mp4").mkdir()
     assert [p.name for p in find_sources([tmp_path])] == ["a.MP4", "b.png"]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_each_frame_is_one_process_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    files = [tmp_path / name for name in ("0.png", "1.tif", "2.png", "3.png", "4.png", "gone.tif")]
+    for file, array in zip(files, noise(4), strict=False):
+        Image.fromarray(array).save(file)
+    pages(files[1], noise(4))
+    pages(tmp_path / "pages.tif", noise(2))
+    (tmp_path / "pages.tif").rename(files[3])  # is a TIFF in spite of its name
+    files[4].write_bytes(b"no image")
+    opened: list[str] = []
+
+    def decode(file: Path) -> Any:
+        opened.append(file.name)
+        return decode_pages(file)
+
+    monkeypatch.setattr(sources, "decode_pages", decode)
+    shares = [list(read_sources(files, rank, processes)) for rank in range(processes)]
+    found = sorted((f.order, f.file.name, f"{f.index} {f.pixels is None}") for share in shares for f in share)
+    expected = [["None False"], [f"{i} False" for i in range(4)], ["None False"], ["0 False", "1 False"]]
+    expected += [["None True"]] * 2
+    assert found == [
+        ((number, position), files[number].name, entry)
+        for number, entries in enumerate(expected)
+        for position, entry in enumerate(entries)
+    ]
+    # a file of one frame is opened by one process alone
+    assert sorted(opened) == sorted(f.name for f in files for _ in range(processes if f.suffix == ".tif" else 1))
+    assert processes > 2 or all(len(share) >= 10 // processes - 1 for share in shares)
 
 
 def test_frames_of_a_file_get_a_folder_and_numbers(model: SeRankDet, tmp_path: Path) -> None:
