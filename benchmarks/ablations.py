@@ -89,8 +89,8 @@ def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace)
         f"{describe(options)}, seeds {', '.join(map(str, options.seeds))}. Paper: width 64, 500 epochs at 512 px, "
         "SIRST's test split.",
         "",
-        "| | | parameters | IoU | nIoU | Pd | Fa, 1e-6 | paper IoU | paper nIoU | training, s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | | parameters | IoU | nIoU | Pd | Fa, 1e-6 | paper IoU | paper nIoU |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         rows = results[name]
@@ -102,7 +102,7 @@ def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace)
 
         paper = [f"{value / 100:.4f}" for value in PAPER[name]] if name in PAPER else ["-", "-"]
         cells = [ROWS[name].group, ROWS[name].label, f"{rows[0]['parameters'] / 1e6:.2f} M"]
-        cells += [show("iou", 4), show("niou", 4), show("pd", 4), show("fa", 1, 1e6), *paper, show("seconds", 0)]
+        cells += [show("iou", 4), show("niou", 4), show("pd", 4), show("fa", 1, 1e6), *paper]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

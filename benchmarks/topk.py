@@ -2,13 +2,15 @@
 
     python benchmarks/topk.py
 
-- `sorted`, `unsorted`: torch.topk. The network uses the latter and sorts the positions.
-- `blocks`: in two stages. The K blocks of highest maximum hold K values of the largest; torch.topk finds them there.
+- `sorted`, `unsorted`: torch.topk, of which the second leaves the order of the values open.
 - `kth value`: torch.kthvalue, then all above it by a mask.
 - `histogram`: the K-th value's bin in 1024 bins, then torch.topk among the candidates.
+- `serank`: what the network does, `serank.layers.ranking.rank`. On a CPU that is two stages: the K blocks of highest
+  maximum hold the K largest values, and torch.topk finds them there. It gives the positions in order.
 
-Each must give the set of values that torch.topk gives. Maps are those after a ReLU, half of them zero; which of equal
-values are taken is not laid down. The table's last column is the time of the whole network, to compare with.
+Each must give the set of values that torch.topk gives. Maps are channels_last, as in the inference copy, and bringing
+each channel together for the other ways counts. They are those after a ReLU, half of them zero; which of equal values
+are taken is not laid down. The table's last column is the time of the whole network, to compare with.
 """
 
 from __future__ import annotations
@@ -23,33 +25,23 @@ from measure import in_turn, machine
 from torch import Tensor
 
 from serank import SeRankDet, rank_size
+from serank.layers.ranking import rank
 
 LEVELS = 5
 BINS = 1024
 
 
-def by_sorted(points: Tensor, k: int) -> Tensor:
-    return points.topk(k, dim=2).indices
+def by_sorted(x: Tensor, k: int) -> Tensor:
+    return x.flatten(2).topk(k, dim=2).indices
 
 
-def by_unsorted(points: Tensor, k: int) -> Tensor:
-    return points.topk(k, dim=2, sorted=False).indices
+def by_unsorted(x: Tensor, k: int) -> Tensor:
+    return x.flatten(2).topk(k, dim=2, sorted=False).indices
 
 
-def by_blocks(points: Tensor, k: int, side: int = 64) -> Tensor:
-    count = points.shape[2]
-    if count % side or count // side <= k:
-        return by_unsorted(points, k)
-    blocks = points.view(*points.shape[:2], count // side, side)
-    best = blocks.amax(3).topk(k, dim=2, sorted=False).indices
-    within = blocks.gather(2, best[..., None].expand(-1, -1, -1, side)).flatten(2)
-    found = within.topk(k, dim=2, sorted=False).indices
-    positions: Tensor = best.gather(2, found // side) * side + found % side
-    return positions
-
-
-def by_kth_value(points: Tensor, k: int) -> Tensor:
+def by_kth_value(x: Tensor, k: int) -> Tensor:
     """Of several values equal to the K-th, the first are taken."""
+    points = x.flatten(2)
     count = points.shape[2]
     kth = points.kthvalue(count - k + 1, dim=2, keepdim=True).values
     above = points > kth
@@ -58,8 +50,9 @@ def by_kth_value(points: Tensor, k: int) -> Tensor:
     return chosen.nonzero()[:, 2].view(*points.shape[:2], k)
 
 
-def by_histogram(points: Tensor, k: int) -> Tensor:
+def by_histogram(x: Tensor, k: int) -> Tensor:
     """By rows, since each has a number of candidates of its own."""
+    points = x.flatten(2)
     found = []
     for row in points.flatten(0, 1):
         low, high = float(row.amin()), float(row.amax())
@@ -73,17 +66,22 @@ def by_histogram(points: Tensor, k: int) -> Tensor:
     return torch.stack(found).view(*points.shape[:2], k)
 
 
+def by_serank(x: Tensor, k: int) -> Tensor:
+    return rank(x, k)[1]
+
+
 WAYS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "sorted": by_sorted,
     "unsorted": by_unsorted,
-    "blocks": by_blocks,
     "kth value": by_kth_value,
     "histogram": by_histogram,
+    "serank": by_serank,
 }
 
 
-def is_exact(found: Tensor, points: Tensor, k: int) -> bool:
+def is_exact(found: Tensor, x: Tensor, k: int) -> bool:
     """Whether the positions differ from each other and hold the K largest values."""
+    points = x.flatten(2)
     distinct = bool((found.sort(2).values.diff(dim=2) > 0).all())
     values = points.gather(2, found).sort(2, descending=True).values
     return distinct and torch.equal(values, points.topk(k, dim=2).values)
@@ -108,11 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for level in range(1, LEVELS + 1):
                     channels, side = width * 2 ** (level - 1), size // 2 ** (level - 1)
                     k = min(rank_size(channels, level), side * side)
-                    points = torch.randn(1, channels, side * side, device=options.device).relu()
+                    x = torch.randn(1, channels, side, side, device=options.device).relu()
+                    x = x.to(memory_format=torch.channels_last)
                     for name, way in WAYS.items():
-                        if not is_exact(way(points, k), points, k):
+                        if not is_exact(way(x, k), x, k):
                             raise SystemExit(f"{name} is wrong for {channels} channels of {side} x {side}, K {k}")
-                    runs = [partial(way, points, k) for way in WAYS.values()]
+                    runs = [partial(way, x, k) for way in WAYS.values()]
                     times = [1000 * statistics.median(t) for t in in_turn(runs, options.repeats, options.device)]
                     cells = " | ".join(f"{t:.2f}" for t in times)
                     print(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import functional_call
 
+from serank.layers import ranking
 from serank.layers.attention import SeRankAttention, rank_size
 
 # (B, C, H, W) and K: odd sides, K of 1, K equal to and above H * W, one channel, one row or column, 1x1 maps
@@ -95,6 +96,48 @@ def test_rank_keeps_the_largest_in_spatial_order(shape: tuple[int, ...], k: int)
             positions = reference.ranked_positions(x[b, c].numpy(), k)
             assert index[b, c].tolist() == [row * shape[3] + column for row, column in positions]
             assert values[b, c].tolist() == [x[b, c, row, column].item() for row, column in positions]
+
+
+# frames with so many points for each one ranked that blocks are looked at first, of 8 and of 16 points
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "k"),
+    [((2, 3, 16, 8), 8), ((1, 2, 13, 11), 5), ((2, 5, 40, 37), 4), ((1, 8, 1, 300), 1), ((1, 1, 64, 9), 9)],
+)
+def test_ranking_by_blocks(shape: tuple[int, ...], k: int, dtype: torch.dtype, layout: torch.memory_format) -> None:
+    for x in (
+        distinct(*shape),
+        torch.randn(shape).relu(),
+        torch.randn(shape).sub(2).relu(),
+        torch.randint(0, 4, shape),
+        torch.zeros(shape),
+    ):
+        x = x.to(dtype=dtype, memory_format=layout)
+        points = x.flatten(2)
+        values, index = ranking.rank(x, k)
+        assert (index.diff(dim=2) > 0).all()
+        assert torch.equal(points.gather(2, index), values)
+        assert torch.equal(values.sort(2, descending=True).values, points.topk(k).values)
+        if dtype != torch.bfloat16:  # also of equal values those that torch.topk takes
+            assert torch.equal(index, points.topk(k, sorted=False).indices.sort(2).values)
+    assert ranking._sparse(x, k)
+
+
+def test_gradients_of_ranking_by_blocks() -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = distinct(2, 3, 16, 9).to(memory_format=layout).requires_grad_()
+        values, index = ranking.rank(x, 7)
+        weights = torch.randn_like(values)
+        (values * weights).sum().backward()  # type: ignore[no-untyped-call]
+        expected = torch.zeros(2, 3, 16 * 9, dtype=x.dtype).scatter(2, index, weights)
+        assert x.grad is not None
+        assert torch.equal(x.grad.flatten(2), expected)
+
+
+def test_few_points_and_other_devices_are_not_ranked_by_blocks() -> None:
+    assert not ranking._sparse(torch.empty(1, 1, 4, 4), 2)
+    assert not ranking._sparse(torch.empty(1, 1, 64, 64, device="meta"), 2)
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)

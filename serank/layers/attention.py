@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from serank.layers.ranking import rank
 from serank.layers.tracing import exporting, exporting_to_onnx
 
 __all__ = ["SeRankAttention", "rank_size"]
@@ -125,16 +126,7 @@ class SeRankAttention(nn.Module):
         Returns:
             Values `(B, C, min(K, H * W))` in x's dtype, and their flat positions, int64.
         """
-        points = x.flatten(2)
-        if exporting_to_onnx():
-            return _rank_with_constant_k(points, self.k)
-        k = min(self.k, points.shape[2])
-        if self.stable:
-            index = points.sort(dim=2, descending=True, stable=True).indices[..., :k]
-        else:
-            index = points.topk(k, dim=2, sorted=False).indices
-        index = index.sort(dim=2).values
-        return points.gather(2, index), index
+        return rank(x, self.k, stable=self.stable)
 
     def attention(self, x: Tensor) -> Tensor:
         """The softmax-normalised channel attention A, `(B, C, H, W) -> (B, C, C)` float32 (float64 for float64)."""
@@ -168,17 +160,6 @@ class SeRankAttention(nn.Module):
                 rows = x.permute(0, 2, 3, 1).flatten(1, 2)
                 return (rows @ mix.transpose(1, 2)).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
             return (mix @ x.flatten(2)).reshape(x.shape)
-
-
-def _rank_with_constant_k(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`SeRankAttention.rank` of `(B, C, H * W)` with a K that does not depend on the map's size, as ONNX graphs need.
-
-    Where there are fewer points, the positions past the last one stand for none; their values are minus infinity.
-    """
-    points = F.pad(points, (0, k - 1), value=-math.inf)
-    index = points.topk(k, dim=2, sorted=False).indices
-    index = index.topk(k, dim=2, largest=False).values  # a sort, which torch.onnx would write with a K of its own
-    return points.gather(2, index), index
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
