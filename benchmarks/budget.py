@@ -67,10 +67,10 @@ def describe(options: argparse.Namespace) -> str:
         machine = torch.cuda.get_device_name(options.device)
     return (
         f"Width {options.width}, {options.epochs} epochs on `train` of {Path(options.root).name}, crops of "
-        f"{options.crop} px of which {options.target_share:.0%} hold a target, batch {options.batch_size}, working "
-        f"size {options.working_size}, learning rate {options.lr:g}, pixel loss {options.pixel_weight:g}, averaged "
-        f"weights ({options.average:g}) of the last epoch, {options.precision}; measured on `val`, native resolution, "
-        f"standard protocol, threshold 0.5; {machine}"
+        f"{options.crop} px of which at least {options.target_share:.0%} hold a target, batch {options.batch_size}, "
+        f"working size {options.working_size}, learning rate {options.lr:g}, pixel loss {options.pixel_weight:g}, "
+        f"averaged weights ({options.average:g}) of the last epoch, {options.precision}; measured on `val`, native "
+        f"resolution, standard protocol, threshold 0.5; {machine}"
     )
 
 

@@ -1,10 +1,10 @@
-"""How busy the trainer is: the share of an epoch in which the network waits for crops.
+"""How busy the trainer is: the share of its steps' time in which it does not wait for crops.
 
     python benchmarks/busy.py path/to/sirst
 
 Trains for a few epochs as `serank train` does, with decoded frames kept in memory or decoded anew for every crop, and
-with or without loader workers, and prints what `fit` writes into its log. The first epoch is left out, since workers
-start in it.
+with or without loader workers, and prints what `fit` writes into its log. The first epoch, in which PyTorch warms up,
+is left out.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", help="folder of the data set")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--widths", nargs="+", type=int, default=[8, 16])
+    parser.add_argument("--widths", nargs="+", type=int, default=[8])
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--epochs", type=int, default=1, help="besides the first")
+    parser.add_argument("--epochs", type=int, default=3, help="besides the first")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--working-size", type=int, default=320)

@@ -47,7 +47,7 @@ class BatchResult:
         frames: finished frames.
         detections: what was found in them.
         failures: frames and files that could not be read.
-        seconds: time spent, reading and writing included.
+        seconds: time spent, reading and writing included, by all processes together.
         interrupted: whether Ctrl-C ended the run early.
     """
 
@@ -145,6 +145,7 @@ def detect_files(
         return item.order, record | found.to_dict()
 
     part = folder / f".detections-{rank():05d}.jsonl"
+    all_objects(None)  # processes start together, so that their time is that of the work
     started = time.perf_counter()
     try:
         with part.open("w", encoding="utf-8") as lines, tqdm(disable=not progress, unit="frame") as bar:
@@ -157,11 +158,11 @@ def detect_files(
     except KeyboardInterrupt:
         result.interrupted = True
     finally:
-        result.seconds = time.perf_counter() - started
         if world_size() == 1:
             _merge([part], result.table)
     if world_size() > 1:
         result = _together(result, part)
+    result.seconds = time.perf_counter() - started
     return result
 
 
@@ -213,7 +214,6 @@ def _together(mine: BatchResult, part: Path) -> BatchResult:
         frames=sum(r.frames for r in results),
         detections=sum(r.detections for r in results),
         failures=sum(r.failures for r in results),
-        seconds=max(r.seconds for r in results),
         interrupted=any(r.interrupted for r in results),
     )
 

@@ -182,6 +182,15 @@ def decode_pages(file: str | os.PathLike[str]) -> Iterator[tuple[int | None, Arr
             yield (page if pages > 1 else None), pixels
 
 
+def count_pages(file: str | os.PathLike[str]) -> int:
+    """Pages of a TIFF file, previews among them, without decoding any; 1 for other files and what can't be read."""
+    try:
+        with _reading(os.fspath(file)), Image.open(file, formats=FORMATS) as image:
+            return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
+    except (FrameError, FileNotFoundError):
+        return 1
+
+
 def _is_preview(image: Image.Image) -> bool:
     kind = getattr(image, "tag_v2", {}).get(254, 0)  # NewSubfileType, whose lowest bit says so
     return bool(kind & 1)

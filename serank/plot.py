@@ -27,6 +27,7 @@ Font: TypeAlias = "ImageFont.FreeTypeFont | ImageFont.ImageFont"
 BOX_COLOUR = (255, 80, 0)
 BOX = 255
 """Its place in the palette of a picture of detections; greys have those before it."""
+TEXT = 12
 PNG_LEVEL = 2
 """zlib's: files come out 5% larger than with its usual 6, in a sixth of the time (Pillow 13)."""
 MARGIN = 3
@@ -47,11 +48,11 @@ def overlay(detections: Detections) -> Image.Image:
     """
     height, width = detections.frame.shape
     factor = max(1, math.ceil(SMALLEST_SIDE / max(height, width)))
-    grey = Image.fromarray(np.rint(detections.frame * (BOX - 1)).astype(np.uint8))
+    grey = Image.fromarray(np.rint(np.clip(detections.frame, 0, 1) * (BOX - 1)).astype(np.uint8))
     picture = grey.resize((width * factor, height * factor), Image.Resampling.NEAREST)
     picture.putpalette([round(255 * i / (BOX - 1)) for i in range(BOX) for _ in range(3)] + list(BOX_COLOUR))
     draw = ImageDraw.Draw(picture)
-    draw.font = ImageFont.load_default(TEXT)
+    draw.font = ImageFont.load_default(TEXT)  # smaller ones are hard to read where a palette leaves no soft edges
     for (x0, y0, x1, y1), score in zip(detections.boxes.tolist(), detections.scores.tolist(), strict=True):
         left, top = (x0 - MARGIN) * factor, (y0 - MARGIN) * factor
         right, bottom = (x1 + MARGIN) * factor - 1, (y1 + MARGIN) * factor - 1
@@ -109,7 +110,6 @@ CROP_SIDE = 192
 """Crops of a contact sheet are enlarged by the largest whole factor that keeps them within this."""
 SHEET_COLUMNS = 3
 GAP = 10
-TEXT = 12
 LINE = 17
 MOST_MARKS = 300
 """A picture with more components to mark shows their outlines alone."""

@@ -51,7 +51,7 @@ def calibration_inputs(
         limit: most frames, evenly spread.
 
     Returns:
-        One `(1, C, H, W)` float32 for each, cut to the size of a tile.
+        One `(1, C, H, W)` float32 for each, cut to the largest size of a tile.
 
     Raises:
         FileNotFoundError: a folder or file that isn't there, or a folder without frames.

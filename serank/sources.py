@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serank.errors import FrameError
-from serank.frames import Array, decode_pages, frame_files
+from serank.frames import Array, count_pages, decode_pages, frame_files
 
 __all__ = ["VIDEO_SUFFIXES", "SourceFrame", "find_sources", "read_sources"]
 
@@ -64,15 +64,15 @@ def read_sources(files: Iterable[Path], rank: int = 0, processes: int = 1) -> It
 
     Args:
         files: images, TIFF files of several pages, and videos.
-        rank: of this process. It opens its share of the files that hold one frame; of TIFF files and videos every
-            process takes some frames.
+        rank: of this process. It decodes its share of the files that hold one frame; TIFF files of several pages and
+            videos are decoded by every process, which takes its share of their frames.
         processes: that share the frames; together they yield each of them once.
 
     Raises:
         ImportError: a video, and the extra that reads it isn't installed.
     """
     for number, file in enumerate(files):
-        shared = _is_video(file) or file.suffix.lower() in PAGED_SUFFIXES
+        shared = processes > 1 and (_is_video(file) or _is_paged(file))
         if not shared and number % processes != rank:
             continue
         for position, frame in enumerate(_frames(file)):
@@ -94,6 +94,11 @@ def _frames(file: Path) -> Iterator[SourceFrame]:
                 yield SourceFrame(file, page, pixels)
     except (FrameError, FileNotFoundError) as error:
         yield SourceFrame(file, None, None, str(error))
+
+
+def _is_paged(file: Path) -> bool:
+    # a TIFF file under another suffix is left to one process, so that others need not be opened by all
+    return file.suffix.lower() in PAGED_SUFFIXES and count_pages(file) > 1
 
 
 def _is_video(file: Path) -> bool:

@@ -44,8 +44,8 @@ class History:
 
     Attributes:
         rows: one for each epoch: epoch, loss, gradient (mean norm before clipping, of the steps where it is finite),
-            learning_rate, seconds of its steps, waiting (share of these in which the network waited for crops, lower
-            with `workers`), and on validated epochs the metrics.
+            learning_rate, seconds of its steps, waiting (share of these in which process 0 waited for crops, lower with
+            `workers`; on a GPU, whose work is queued, an upper bound), and on validated epochs the metrics.
         best: the row of the kept weights; empty before the first validation.
     """
 
@@ -259,23 +259,33 @@ class _Run:
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
         )
+        started = time.perf_counter()
         crops = iter(loader)
+        self.sums["waiting"] += time.perf_counter() - started  # workers start
         for _ in range(self.step, self.steps):
-            started = time.perf_counter()
             rate = self.recipe.rate(self.done, self.recipe.epochs * self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            parts = [next(crops) for _ in range(self.recipe.accumulate)]
-            waited = time.perf_counter() - started
-            loss, gradient = self._update(parts, rate)
+            loss, gradient = self._update(self._parts(crops), rate)
             self._follow()
             self.step += 1
             finite = math.isfinite(gradient)
-            new = (loss, gradient if finite else 0.0, float(finite), time.perf_counter() - started, waited)
-            self.sums = {name: self.sums[name] + value for name, value in zip(self.sums, new, strict=True)}
+            self.sums["loss"] += loss
+            self.sums["gradient"] += gradient if finite else 0.0
+            self.sums["finite"] += finite
+            self.sums["seconds"] += time.perf_counter() - started
             bar.set_description(f"epoch {self.epoch + 1} loss {loss:.3f}", refresh=False)
             bar.update()
             yield
+            started = time.perf_counter()
+
+    def _parts(self, crops: Iterator[Any]) -> Iterator[Any]:
+        """The parts of one step as they are needed, the wait for each counted."""
+        for _ in range(self.recipe.accumulate):
+            started = time.perf_counter()
+            part = next(crops)
+            self.sums["waiting"] += time.perf_counter() - started
+            yield part
 
     def _batches(self) -> list[list[list[tuple[int, int]]]]:
         """For each step of the epoch the parts of this process: lists of (epoch, index)."""
@@ -290,7 +300,7 @@ class _Run:
             for first in firsts
         ]
 
-    def _update(self, parts: Sequence[Any], rate: float) -> tuple[float, float]:
+    def _update(self, parts: Iterator[Any], rate: float) -> tuple[float, float]:
         """One optimizer step; returns the loss of the whole batch and the norm of its gradient."""
         recipe = self.recipe
         self.optimizer.zero_grad(set_to_none=True)

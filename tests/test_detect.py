@@ -157,6 +157,10 @@ def test_large_frames_are_tiled_and_blend_to_the_same() -> None:
     tiled = predict(model, [frame], FrameSpec(mean=0.4, tile=64, overlap=16))[0]
     assert set(model.shapes[1:]) == {(1, 1, 64, 64)}
     np.testing.assert_allclose(tiled, whole, atol=1e-6)
+    model.shapes.clear()
+    smaller = predict(model, [frame], FrameSpec(mean=0.4, tile=100, overlap=10))[0]
+    assert set(model.shapes) == {(1, 1, 80, 96)}  # 2 and 4 of them, rounded up to 16
+    np.testing.assert_allclose(smaller, whole, atol=1e-6)
 
 
 def test_strips_narrower_than_a_tile() -> None:

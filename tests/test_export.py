@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import shutil
 import struct
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from serank import LSFF, SeRankDet
 from serank.cli import main
 from serank.export import SUFFIXES, export, preprocessing
+from serank.frames import tiles
 from serank.layers import SeRankAttention
 from serank.quantize import FRAMES, calibration_inputs, quantise
 
@@ -247,6 +248,17 @@ def assert_same_detections(found: dict[str, Any], expected: dict[str, Any]) -> N
         assert one["area"] == other["area"]
         assert one["centroid"] == pytest.approx(other["centroid"], abs=0.011)
         assert one["score"] == pytest.approx(other["score"], abs=1e-3)
+
+
+def test_the_example_cuts_the_same_tiles() -> None:
+    specification = importlib.util.spec_from_file_location("detect_onnx", ROOT / "examples" / "detect_onnx.py")
+    assert specification is not None
+    assert specification.loader is not None
+    example = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(example)
+    for length in (*range(1, 120), 1025, 2048, 4096):
+        for tile, overlap in ((1, 0), (16, 15), (40, 10), (41, 0), (1024, 128)):
+            assert list(example.tiles(length, tile, overlap)) == list(tiles(length, tile, overlap))
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_tiles_rank_their_own_points() -> None:
 
 
 def test_where_tiles_overlap_the_larger_count_is_kept() -> None:
-    levels = ranked_points(small(tile=32, overlap=10), noise(40, 70))
+    levels = ranked_points(small(tile=48, overlap=10), noise(40, 70))  # tiles of 40 x 48
     assert [level.counts.shape for level in levels] == [(48 // 2**i, 80 // 2**i) for i in range(5)]
     for level in levels:
         assert 0 < level.counts.max() <= level.channels

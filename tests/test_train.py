@@ -297,21 +297,21 @@ def test_a_stop_within_an_epoch_changes_nothing(
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_share_of_waiting_for_crops(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    crop, update = RandomCrops.__getitem__, train._Run._update
+    crop, loss = RandomCrops.__getitem__, train._Run._loss
 
     def slow_crop(self: Any, key: tuple[int, int]) -> Any:
         nonlocal now
         now += 1
         return crop(self, key)
 
-    def slow_update(self: Any, *arguments: Any) -> Any:
+    def slow_loss(self: Any, *arguments: Any) -> Any:
         nonlocal now
-        now += 6
-        return update(self, *arguments)
+        now += 6 / accumulate
+        return loss(self, *arguments)
 
     monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(RandomCrops, "__getitem__", slow_crop)
-    monkeypatch.setattr(train._Run, "_update", slow_update)
+    monkeypatch.setattr(train._Run, "_loss", slow_loss)
     recipe = replace(TINY, epochs=2, batch_size=2, accumulate=accumulate)
     history = fit(tiny(), scenes(), recipe=recipe, progress=False)
     assert [(row["seconds"], row["waiting"]) for row in history.rows] == [(24, 0.25)] * 2  # three steps of 2 + 6
