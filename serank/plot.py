@@ -43,14 +43,14 @@ def overlay(detections: Detections) -> Image.Image:
         detections: what `SeRankDet.detect` found in one frame.
 
     Returns:
-        Palette image of 255 greys and the colour of the boxes, which takes a fraction of the time of an RGB one to
-        write; of the frame's size times a whole factor, 1 for frames of 480 pixels or more.
+        Palette image of the greys 0 to 254 (255 becomes 254) and the colour of the boxes, which takes a fraction of the
+        time of an RGB one to write; of the frame's size times a whole factor, 1 for frames of 480 pixels or more.
     """
     height, width = detections.frame.shape
     factor = max(1, math.ceil(SMALLEST_SIDE / max(height, width)))
-    grey = Image.fromarray(np.rint(np.clip(detections.frame, 0, 1) * (BOX - 1)).astype(np.uint8))
+    grey = Image.fromarray(np.clip(np.rint(255 * detections.frame), 0, BOX - 1).astype(np.uint8))
     picture = grey.resize((width * factor, height * factor), Image.Resampling.NEAREST)
-    picture.putpalette([round(255 * i / (BOX - 1)) for i in range(BOX) for _ in range(3)] + list(BOX_COLOUR))
+    picture.putpalette([i for i in range(BOX) for _ in range(3)] + list(BOX_COLOUR))
     draw = ImageDraw.Draw(picture)
     draw.font = ImageFont.load_default(TEXT)  # smaller ones are hard to read where a palette leaves no soft edges
     for (x0, y0, x1, y1), score in zip(detections.boxes.tolist(), detections.scores.tolist(), strict=True):

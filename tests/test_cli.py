@@ -237,7 +237,8 @@ def test_pictures_are_of_the_frame(checkpoint: str, frames: Path, tmp_path: Path
     detect(checkpoint, tmp_path / "out", str(frames / "a.png"), "--threshold", "1")
     with Image.open(tmp_path / "out" / "a_detections.png") as picture, Image.open(frames / "a.png") as frame:
         factor = picture.width // frame.width
-        np.testing.assert_array_equal(np.asarray(picture)[::factor, ::factor, 0], np.asarray(frame))
+        shown = np.asarray(picture.convert("RGB"))[::factor, ::factor]
+        np.testing.assert_array_equal(shown[..., 0], np.minimum(np.asarray(frame), 254))  # 255 is the boxes' place
 
 
 def test_no_detection_is_no_error(checkpoint: str, frames: Path, tmp_path: Path, capsys: Any) -> None:
