@@ -47,7 +47,7 @@ class BatchResult:
         frames: finished frames.
         detections: what was found in them.
         failures: frames and files that could not be read.
-        seconds: time spent, reading and writing included, by all processes together.
+        seconds: from the common start of all processes to the finished table.
         interrupted: whether Ctrl-C ended the run early.
     """
 

@@ -102,10 +102,11 @@ def test_save_draws_boxes_and_keeps_an_old_file_on_error(tmp_path: Path, suffix:
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert pixels.shape == (600, 500, 3)
-    coloured = (pixels.max(axis=2) - pixels.min(axis=2) > 30).nonzero()
+    lossy = suffix == ".jpg"
+    coloured = (pixels.max(axis=2) - pixels.min(axis=2) > 30 * lossy).nonzero()
     assert len(coloured[0]) > 10
     assert coloured[0].min() < 300 < coloured[0].max()
-    assert (pixels[300:304, 200:204] > 200).all()  # the target itself stays visible
+    assert (pixels[300:304, 200:204] >= (200 if lossy else 254)).all()  # the target itself stays visible
     with pytest.raises(ValueError, match="no known image suffix"):
         found.save(tmp_path / "picture.txt")
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -117,7 +118,7 @@ def test_saved_greys_are_those_of_the_frame(tmp_path: Path) -> None:
     with Image.open(tmp_path / "picture.png") as picture:
         grey = np.asarray(picture.convert("RGB"))
     assert (grey == grey[..., :1]).all()
-    np.testing.assert_allclose(grey[..., 0] / 255, frame, atol=1.01 / 255)
+    np.testing.assert_array_equal(grey[..., 0], np.minimum(np.rint(255 * frame), 254))
 
 
 def test_save_enlarges_small_frames(tmp_path: Path) -> None:
