@@ -5,6 +5,8 @@ Without `torchrun` there is one process and everything here does nothing.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,11 +50,16 @@ def started(device: str = "cpu") -> Iterator[str]:
     if kind.type == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
+    # DDP imports this module, whose functions keep as a default the group that exists at that time: not ours.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if kind.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield device
     finally:
         dist.destroy_process_group()
+        # Threads of gloo end with the last reference to the group, some in cycles of DDP's; one that is still at work
+        # when Python ends aborts the process.
+        gc.collect()
 
 
 def rank() -> int:
