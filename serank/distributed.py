@@ -50,15 +50,15 @@ def started(device: str = "cpu") -> Iterator[str]:
     if kind.type == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    # DDP imports this module, whose functions keep as a default the group that exists at that time: not ours.
+    # DDP imports this module, and the defaults of its functions hold the group that exists then until Python ends.
     importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if kind.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield device
     finally:
         dist.destroy_process_group()
-        # Threads of gloo end with the last reference to the group, some in cycles of DDP's; one that is still at work
-        # when Python ends aborts the process.
+        # Threads of gloo end with the last reference to the group, and DDP's are in cycles; a thread that is still at
+        # work when Python ends aborts the process.
         gc.collect()
 
 

@@ -15,7 +15,8 @@ import torch
 from serank.distributed import all_objects, from_main, is_main, rank, started, world_size
 
 SCRIPT = """
-import json, sys
+import json, sys, time
+from contextlib import suppress
 from pathlib import Path
 import torch
 from serank import SeRankDet
@@ -44,7 +45,14 @@ with started():
         found = {"rows": history.rows, "metrics": result.metrics, "names": [f.name for f in result.frames]}
         (folder / "found.json").write_text(json.dumps(found))
 if sys.platform == "linux":  # threads that outlive the group may abort the process when Python ends
-    left = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    for _ in range(50):  # a thread is listed for a moment after its end
+        left = []
+        for path in Path("/proc/self/task").glob("*/comm"):
+            with suppress(OSError):
+                left.append(path.read_text().strip())
+        if not any("gloo" in name for name in left):
+            break
+        time.sleep(0.1)
     assert not any("gloo" in name for name in left), left
 """
 
