@@ -36,6 +36,8 @@ class Recipe:
         average: decay of the exponential average of weights that is validated and kept; 0 keeps the raw weights.
         precision: `"float32"`, or autocast to `"bfloat16"` or `"float16"`, the latter with a gradient scaler.
         freeze_encoder: leave the encoder (its DDC blocks, attention and batch norm statistics) as it is.
+        freeze_statistics: leave all running statistics of batch norm as they are and normalise by them, so that
+            training sees what inference does, whatever the batch; for networks that are trained already.
         validate_every: epochs between validations.
         seed: of the crops and their order. Seed PyTorch before building the network to fix its first weights.
         augmentation: see `serank.augment.Augmentation`.
@@ -58,6 +60,7 @@ class Recipe:
     average: float = 0.998
     precision: Precision = "float32"
     freeze_encoder: bool = False
+    freeze_statistics: bool = False
     validate_every: int = 1
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -252,6 +252,10 @@ class _Run:
         self.model.train()
         if self.recipe.freeze_encoder:
             self.model.encoder.eval()
+        if self.recipe.freeze_statistics:
+            for part in self.model.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
         batches = self._batches()
         loader: DataLoader[Any] = DataLoader(
             self.crops,  # type: ignore[arg-type]

@@ -365,6 +365,22 @@ def test_a_frozen_encoder_stays() -> None:
     assert all(p.requires_grad for p in model.parameters())
 
 
+def test_frozen_statistics_stay_and_no_batch_is_seen() -> None:
+    # no crop is like another, so batch norm of a part is not that of the whole unless its statistics are frozen
+    recipe = replace(TINY, batch_size=4, freeze_statistics=True, average=0.0)
+    models = []
+    for accumulate in (1, 4):
+        models.append(tiny().double())
+        fit(models[-1], scenes(8), recipe=replace(recipe, accumulate=accumulate), progress=False)
+    start = tiny().state_dict()
+    statistics = [name for name in start if "running_" in name]
+    assert statistics
+    assert all(torch.equal(models[0].state_dict()[name], start[name].double()) for name in statistics)
+    for (name, value), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(value, other, atol=1e-7, rtol=1e-7)
+        assert not torch.equal(value, start[name].double()), name
+
+
 def test_without_deep_supervision_the_side_heads_stay() -> None:
     model, start = tiny(), tiny().state_dict()
     recipe = replace(TINY, deep_supervision=False, average=0.0)
@@ -567,6 +583,9 @@ def test_train_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "width must be >= 1; got 0" in capsys.readouterr().err
     assert main([*arguments, *more, "--width", "4"]) == 1
     assert "--width belongs to the checkpoint given by --init" in capsys.readouterr().err
-    assert main([*arguments, *more[:2], "--output", str(tmp_path / "larger"), "--working-size", "64"]) == 0
+    assert main([*arguments, "--output", str(tmp_path / "none"), "--freeze-statistics"]) == 1
+    assert "--freeze-statistics keeps the statistics of a trained network" in capsys.readouterr().err
+    larger_run = [*arguments, *more[:2], "--output", str(tmp_path / "larger"), "--working-size", "64"]
+    assert main([*larger_run, "--freeze-statistics"]) == 0
     larger = SeRankDet.from_pretrained(tmp_path / "larger" / "best")
     assert (larger.config["width"], larger.config["working_size"]) == (2, 64)

@@ -84,6 +84,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         help="least and largest factor of that scaling (default: the checkpoint's, or 0.5 2.5)",
     )
     group.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone")
+    group.add_argument(
+        "--freeze-statistics",
+        action="store_true",
+        help="keep batch norm's running statistics, for networks trained before",
+    )
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -221,6 +226,7 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
         **given,
         deep_supervision=not options.no_deep_supervision,
         freeze_encoder=options.freeze_encoder,
+        freeze_statistics=options.freeze_statistics,
         augmentation=augmentation,
     )
 
@@ -240,6 +246,8 @@ def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any)
         if options.width is not None:
             raise ValueError("--width belongs to the checkpoint given by --init; leave it out")
         return SeRankDet.from_pretrained(options.init).reconfigured(**changes)
+    if options.freeze_statistics:
+        raise ValueError("--freeze-statistics keeps the statistics of a trained network; name one with --init")
     mean, std = grey_statistics(train_set)
     width = options.width if options.width is not None else (chosen.width if chosen else 8)
     size = chosen.working_size if chosen else 320
