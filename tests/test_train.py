@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from serank import SeRankDet, train
+from serank import SeRankDet, trainingrun
 from serank.augment import Augmentation, RandomCrops
 from serank.cli import main
 from serank.datasets import Sample, write_folder
@@ -297,7 +297,7 @@ def test_a_stop_within_an_epoch_changes_nothing(
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_share_of_waiting_for_crops(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    crop, loss = RandomCrops.__getitem__, train._Run._loss
+    crop, loss = RandomCrops.__getitem__, trainingrun.TrainingRun._loss
 
     def slow_crop(self: Any, key: tuple[int, int]) -> Any:
         nonlocal now
@@ -309,9 +309,9 @@ def test_the_share_of_waiting_for_crops(accumulate: int, monkeypatch: pytest.Mon
         now += 6 / accumulate
         return loss(self, *arguments)
 
-    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(trainingrun, "time", SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(RandomCrops, "__getitem__", slow_crop)
-    monkeypatch.setattr(train._Run, "_loss", slow_loss)
+    monkeypatch.setattr(trainingrun.TrainingRun, "_loss", slow_loss)
     recipe = replace(TINY, epochs=2, batch_size=2, accumulate=accumulate)
     history = fit(tiny(), scenes(), recipe=recipe, progress=False)
     assert [(row["seconds"], row["waiting"]) for row in history.rows] == [(24, 0.25)] * 2  # three steps of 2 + 6
