@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from serank import SeRankDet
+from serank.augment import Augmentation
 from serank.datasets import Sample, write_folder
 from serank.synthetic import SyntheticScenes
-from serank.train import fit
+from serank.train import Recipe, fit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablations
 import busy
 import general
 import pretraining
+import sirst
 
 SMALL = ["--epochs", "1", "--width", "2", "--crop", "32", "--working-size", "64", "--batch-size", "2"]
 
@@ -105,3 +109,41 @@ def test_frames_with_a_target_are_taken_more_often(
     taken = [sample.name for sample in given[0]]
     assert taken == [*names, *names, names[0], names[0]]
     assert SeRankDet.from_pretrained(tmp_path / "out" / "best").frame_spec.working_size == 64
+
+
+def test_each_stage_goes_on_from_the_one_before(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(epochs=1, batch_size=2, augmentation=Augmentation(crop=32))
+    still = replace(recipe, learning_rate=1e-30, average=0.0, freeze_statistics=True)  # what came in goes out
+    stages = (sirst.Stage("first", 64, recipe), sirst.Stage("second", 96, still, large=3, hard=2))
+    monkeypatch.setattr(sirst, "STAGES", stages)
+    monkeypatch.setattr(sirst, "wrong_pixels", lambda model, samples: [0, sirst.HARD, sirst.HARD + 1, 500])
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:30, 20:30] = 255
+    names = (folder / "train.txt").read_text().splitlines()
+    Image.fromarray(mask).save(folder / "masks" / f"{names[1]}.png")
+    taken: list[list[str]] = []
+
+    def keep(model: SeRankDet, train_set: Sequence[Sample], *arguments: Any, **options: Any) -> Any:
+        taken.append([sample.name for sample in train_set])
+        return fit(model, train_set, *arguments, **options)
+
+    monkeypatch.setattr(sirst, "fit", keep)
+    sirst.main([str(folder), "--output", str(tmp_path / "out")])
+    assert taken == [names, [*names, names[1], names[1], names[2], names[3]]]
+    first, second = (SeRankDet.from_pretrained(tmp_path / "out" / stage.name / "best") for stage in stages)
+    assert (first.frame_spec.working_size, second.frame_spec.working_size) == (64, 96)
+    for (name, value), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, other, rtol=0, atol=1e-12, msg=name)
+    written = (tmp_path / "out" / "second" / "last.pt").stat().st_mtime_ns
+    sirst.main([str(folder), "--output", str(tmp_path / "out")])  # nothing is trained twice
+    assert (tmp_path / "out" / "second" / "last.pt").stat().st_mtime_ns == written
+
+
+def test_wrong_pixels_are_those_of_both_kinds() -> None:
+    scenes = list(SyntheticScenes(2, 48, 64, targets=(1, 2), size=(3, 8), scr=(8, 30), seed=1))
+    model = SeRankDet(width=2)
+    assert model.head.bias is not None
+    targets = [int(scene.mask.sum()) for scene in scenes]
+    for bias, wrong in ((-1e4, targets), (1e4, [48 * 64 - n for n in targets])):
+        torch.nn.init.constant_(model.head.bias, bias)
+        assert sirst.wrong_pixels(model, scenes) == wrong

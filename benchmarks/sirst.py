@@ -1,0 +1,123 @@
+"""Trains the bundled checkpoint `sirst`, stage by stage, from random weights on SIRST's own training frames.
+
+    python benchmarks/sirst.py path/to/sirst --output runs/sirst
+
+Each stage starts from the best weights of the one before, on `val`, and leaves a checkpoint, `runs/sirst/STAGE/best`.
+Stages that `--output` has already are not trained again, and a stopped one goes on with the same command. The bundled
+checkpoint is a mean of the last two, by `serank average`; its card has the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from repeats import Chosen
+
+from serank import SeRankDet
+from serank.augment import Augmentation
+from serank.components import component_table, label_components
+from serank.datasets import FolderDataset, JoinedSamples, Sample, grey_statistics
+from serank.detect import predict
+from serank.train import Recipe, fit
+
+LARGE = 80
+"""Pixels above which a target counts as large. Few frames hold one, and their pixels weigh most in IoU."""
+HARD = 25
+"""Wrong pixels above which a frame counts as hard: most wrong pixels lie in a few frames, as blobs or lost rims."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of the chain.
+
+    Attributes:
+        name: of its folder.
+        working_size: longest side to which frames are scaled, in px.
+        recipe: see `serank.train.Recipe`.
+        large: how often an epoch takes frames with a large target.
+        hard: how often it takes frames that the network is wrong on as the stage begins.
+    """
+
+    name: str
+    working_size: int
+    recipe: Recipe
+    large: int = 1
+    hard: int = 1
+
+
+COMMON = Recipe(batch_size=4, average=0.99, precision="bfloat16")
+CROPS = Augmentation(crop=160, scale=(0.6, 1.6), target_share=0.9)
+FINE_CROPS = replace(CROPS, crop=240, target_share=0.5, paste=0.3)
+FINE = replace(
+    COMMON,
+    learning_rate=6e-4,
+    clip=2.0,
+    loss="soft_iou_area",
+    pixel_weight=50.0,
+    deep_supervision=False,
+    freeze_statistics=True,
+)
+STAGES = (
+    # from scratch in small frames, as the full network of benchmarks/ablations.py with seed 1
+    Stage(
+        "small", 320, replace(COMMON, epochs=20, learning_rate=1.5e-3, validate_every=20, seed=1, augmentation=CROPS)
+    ),
+    Stage(
+        "larger",
+        480,
+        replace(COMMON, epochs=40, clip=2.0, validate_every=5, seed=11, augmentation=replace(CROPS, crop=224)),
+    ),
+    Stage(
+        "fine",
+        520,
+        replace(FINE, epochs=40, validate_every=4, augmentation=replace(FINE_CROPS, target_share=0.7)),
+        large=2,
+    ),
+    Stage("finer", 520, replace(FINE, epochs=80, validate_every=8, seed=31, augmentation=FINE_CROPS), large=2),
+    Stage(
+        "hard",
+        520,
+        replace(FINE, learning_rate=4e-4, epochs=50, validate_every=5, seed=51, augmentation=FINE_CROPS),
+        hard=4,
+    ),
+)
+
+
+def largest_target(sample: Sample) -> int:
+    """Pixels of the largest target, 0 without one."""
+    labels, count = label_components(sample.mask)
+    return int(component_table(labels, count).areas.max(initial=0))
+
+
+def wrong_pixels(model: SeRankDet, samples: Sequence[Sample]) -> list[int]:
+    """Of each frame, how many pixels `model` takes for the wrong thing at threshold 0.5."""
+    network = model.optimize(torch.bfloat16)
+    found = (predict(network, [sample.frame], model.frame_spec)[0] > 0.5 for sample in samples)
+    return [int((mask != sample.mask).sum()) for mask, sample in zip(found, samples, strict=True)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", help="folder of SIRST, with train.txt and val.txt")
+    parser.add_argument("--output", required=True, help="folder for one folder for each stage")
+    options = parser.parse_args(arguments)
+    train_set, val_set = (FolderDataset(options.root, split, cache=True) for split in ("train", "val"))
+    large = [i for i, sample in enumerate(train_set) if largest_target(sample) > LARGE]
+    mean, std = grey_statistics(train_set)
+    torch.manual_seed(STAGES[0].recipe.seed)
+    model = SeRankDet(width=8, mean=mean, std=std)
+    for stage in STAGES:
+        model = model.reconfigured(working_size=stage.working_size)
+        hard = [i for i, n in enumerate(wrong_pixels(model, train_set)) if n > HARD] if stage.hard > 1 else []
+        more = large * (stage.large - 1) + hard * (stage.hard - 1)
+        samples = JoinedSamples([train_set, Chosen(train_set, more)])
+        output = Path(options.output) / stage.name
+        fit(model, samples, val_set, recipe=stage.recipe, output=output, resume=True)
+
+
+if __name__ == "__main__":
+    main()
