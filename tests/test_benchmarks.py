@@ -108,6 +108,11 @@ def test_frames_with_a_target_are_taken_more_often(
     general.main([*command, *sizes, "--repeat", "3"])
     taken = [sample.name for sample in given[0]]
     assert taken == [*names, *names, names[0], names[0]]
+    monkeypatch.setattr(general, "false_alarms", lambda model, samples: [2, 3])
+    command[command.index("--output") + 1] = str(tmp_path / "hard")
+    general.main([*command, *sizes, "--repeat", "1", "--hard", "3"])
+    taken = [sample.name for sample in given[1]]
+    assert taken == [*names, *names, *names[2:4], *names[2:4]]
     assert SeRankDet.from_pretrained(tmp_path / "out" / "best").frame_spec.working_size == 64
 
 
@@ -147,3 +152,12 @@ def test_wrong_pixels_are_those_of_both_kinds() -> None:
     for bias, wrong in ((-1e4, targets), (1e4, [48 * 64 - n for n in targets])):
         torch.nn.init.constant_(model.head.bias, bias)
         assert sirst.wrong_pixels(model, scenes) == wrong
+
+
+def test_false_alarms_are_those_in_frames_without_a_target() -> None:
+    scenes = [*SyntheticScenes(2, 48, 64, targets=(1, 1), seed=1), *SyntheticScenes(2, 48, 64, targets=(0, 0), seed=2)]
+    model = SeRankDet(width=2)
+    assert model.head.bias is not None
+    for bias, indices in ((-1e4, []), (1e4, [2, 3])):
+        torch.nn.init.constant_(model.head.bias, bias)
+        assert general.false_alarms(model, scenes) == indices

@@ -51,7 +51,7 @@ def test_planted_targets_are_found(model: SeRankDet, file: str) -> None:
 
 @pytest.mark.parametrize("part", [0.69, 0.914])
 @pytest.mark.parametrize("file", [f for f, entry in PLANTED.items() if max(entry["width"], entry["height"]) >= 640])
-def test_tiling_loses_no_detection(model: SeRankDet, name: str, file: str, part: float) -> None:
+def test_tiling_loses_no_detection(model: SeRankDet, file: str, part: float) -> None:
     # tiles smaller than the usual ones, so that each of these frames, scaled as always, needs several
     spec = model.frame_spec
     assert spec.working_size
@@ -65,8 +65,8 @@ def test_tiling_loses_no_detection(model: SeRankDet, name: str, file: str, part:
     finally:
         model.frame_spec = spec
     assert len(whole) >= 2
-    if name != "sirst":  # which knows next to no frames without a target, and raises false alarms in tiles without one
-        assert len(tiled) == len(whole)
+    # attention ranks within a tile: one without a target may raise a false alarm that the whole frame does not
+    assert len(tiled) <= len(whole) + 2
     for x, y in whole.centroids:
         assert distance(tiled, x, y) < 1
 
