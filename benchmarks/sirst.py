@@ -2,9 +2,9 @@
 
     python benchmarks/sirst.py path/to/sirst --output runs/sirst
 
-Each stage starts from the best weights of the one before, on `val`, and leaves a checkpoint, `runs/sirst/STAGE/best`.
-Stages that `--output` has already are not trained again, and a stopped one goes on with the same command. The bundled
-checkpoint is a mean of the last two, by `serank average`; its card has the command.
+Each stage starts from the best weights, on `val`, of the one before or of those it names, and leaves a checkpoint,
+`runs/sirst/STAGE/best`. Stages that `--output` has already are not trained again, and a stopped one goes on with the
+same command. The bundled checkpoint is a mean of some, by `serank average`; its card has the command.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from repeats import Chosen
+from scipy import ndimage
 
 from serank import SeRankDet
 from serank.augment import Augmentation
+from serank.averaging import average
 from serank.components import component_table, label_components
 from serank.datasets import FolderDataset, JoinedSamples, Sample, grey_statistics
 from serank.detect import predict
@@ -40,6 +43,8 @@ class Stage:
         recipe: see `serank.train.Recipe`.
         large: how often an epoch takes frames with a large target.
         hard: how often it takes frames that the network is wrong on as the stage begins.
+        close: how often it takes frames with two targets at most 3 px apart.
+        start: stages from the mean of whose best weights it starts; none for those of the stage before.
     """
 
     name: str
@@ -47,6 +52,8 @@ class Stage:
     recipe: Recipe
     large: int = 1
     hard: int = 1
+    close: int = 1
+    start: tuple[str, ...] = ()
 
 
 COMMON = Recipe(batch_size=4, average=0.99, precision="bfloat16")
@@ -60,6 +67,11 @@ FINE = replace(
     pixel_weight=50.0,
     deep_supervision=False,
     freeze_statistics=True,
+)
+APART = replace(
+    FINE,
+    learning_rate=4e-4,
+    augmentation=replace(FINE_CROPS, paste=0.5, paste_close=0.4),
 )
 STAGES = (
     # from scratch in small frames, as the full network of benchmarks/ablations.py with seed 1
@@ -84,6 +96,16 @@ STAGES = (
         replace(FINE, learning_rate=4e-4, epochs=50, validate_every=5, seed=51, augmentation=FINE_CROPS),
         hard=4,
     ),
+    # neighbours that nearly touch, which the stages before mark as one
+    Stage(
+        "apart",
+        520,
+        replace(APART, epochs=20, validate_every=5, seed=92, gap_weight=20.0),
+        hard=4,
+        close=2,
+        start=("finer", "hard", "hard"),
+    ),
+    Stage("farther", 520, replace(APART, epochs=14, validate_every=7, seed=93, gap_weight=150.0), hard=4, close=2),
 )
 
 
@@ -91,6 +113,15 @@ def largest_target(sample: Sample) -> int:
     """Pixels of the largest target, 0 without one."""
     labels, count = label_components(sample.mask)
     return int(component_table(labels, count).areas.max(initial=0))
+
+
+def has_close_targets(sample: Sample) -> bool:
+    """Whether two targets lie at most 3 px apart, in the larger of rows and columns."""
+    labels, count = label_components(sample.mask)
+    square = np.ones((7, 7), np.bool_)
+    return any(
+        (ndimage.binary_dilation(labels == i, square) & (labels > 0) & (labels != i)).any() for i in range(1, count)
+    )
 
 
 def wrong_pixels(model: SeRankDet, samples: Sequence[Sample]) -> list[int]:
@@ -110,10 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     mean, std = grey_statistics(train_set)
     torch.manual_seed(STAGES[0].recipe.seed)
     model = SeRankDet(width=8, mean=mean, std=std)
+    close = [i for i, sample in enumerate(train_set) if has_close_targets(sample)]
     for stage in STAGES:
+        if stage.start:
+            model = average([SeRankDet.from_pretrained(Path(options.output) / name / "best") for name in stage.start])
         model = model.reconfigured(working_size=stage.working_size)
         hard = [i for i, n in enumerate(wrong_pixels(model, train_set)) if n > HARD] if stage.hard > 1 else []
-        more = large * (stage.large - 1) + hard * (stage.hard - 1)
+        more = large * (stage.large - 1) + close * (stage.close - 1) + hard * (stage.hard - 1)
         samples = JoinedSamples([train_set, Chosen(train_set, more)])
         output = Path(options.output) / stage.name
         fit(model, samples, val_set, recipe=stage.recipe, output=output, resume=True)

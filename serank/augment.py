@@ -33,6 +33,7 @@ class Augmentation:
         blur: share of crops blurred by a Gaussian of up to 1 px.
         contrast: largest relative change of gain and, times 0.5, of offset.
         paste: share of crops that get a target of another frame, see `serank.paste`.
+        paste_close: share of these targets that are put close to one that is there already.
     """
 
     crop: int = 256
@@ -41,6 +42,7 @@ class Augmentation:
     blur: float = 0.3
     contrast: float = 0.2
     paste: float = 0.0
+    paste_close: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -48,7 +50,7 @@ class Augmentation:
             raise ValueError(f"crop must be >= 16 px; got {self.crop}")
         if not 0 < low <= high < math.inf:
             raise ValueError(f"scale must be a range (low, high) with 0 < low <= high; got {self.scale}")
-        for name in ("target_share", "blur", "contrast", "paste"):
+        for name in ("target_share", "blur", "contrast", "paste", "paste_close"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
 
@@ -82,7 +84,8 @@ class RandomCrops:
         frame, mask = random_crop(sample, self.augmentation, self.spec, rng)
         if rng.random() < self.augmentation.paste:
             donor = self.samples[int(rng.integers(len(self.samples)))]
-            paste_target(frame, mask, *random_crop(donor, self._around_targets, self.spec, rng), rng)
+            pasted = random_crop(donor, self._around_targets, self.spec, rng)
+            paste_target(frame, mask, *pasted, rng, close=self.augmentation.paste_close)
         return torch.from_numpy(frame)[None], torch.from_numpy(mask)[None], sample.name
 
 

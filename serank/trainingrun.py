@@ -188,7 +188,13 @@ class TrainingRun:
         with torch.autocast(self.device.type, kind, enabled=self.recipe.precision != "float32"):
             outputs = self.forward(x)
         masks = masks.to(self.device, non_blocking=True)
-        return deep_supervision_loss(outputs, masks, loss=self.recipe.loss, pixel_weight=self.recipe.pixel_weight)
+        return deep_supervision_loss(
+            outputs,
+            masks,
+            loss=self.recipe.loss,
+            pixel_weight=self.recipe.pixel_weight,
+            gap_weight=self.recipe.gap_weight,
+        )
 
     def _over_processes(self, value: Tensor) -> float:
         if world_size() > 1:

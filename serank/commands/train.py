@@ -28,6 +28,7 @@ RECIPE = (
     "clip",
     "loss",
     "pixel_weight",
+    "gap_weight",
     "average",
     "precision",
     "validate_every",
@@ -112,6 +113,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     option("--clip", "largest norm of the gradient, 0 for any", type=float)
     option("--loss", "of one map", choices=sorted(LOSSES))
     option("--pixel-weight", "weight of the auxiliary pixel loss", type=float)
+    option("--gap-weight", "by how much more that loss weighs the gaps between neighbouring targets", type=float)
     option("--average", "decay of the averaged weights, 0 for none", type=float)
     option("--precision", "of the network", choices=("float32", "bfloat16", "float16"))
     option("--validate-every", "epochs between validations", type=int, metavar="N")
@@ -137,6 +139,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="P",
         help=f"share of crops that get a target of another frame (default: {crops.paste})",
+    )
+    group.add_argument(
+        "--paste-close",
+        type=float,
+        metavar="P",
+        help=f"share of these targets put close to one that is there already (default: {crops.paste_close})",
     )
 
 
@@ -218,7 +226,7 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
 
     recipe = chosen.recipe if chosen else Recipe()
     given = {name: value for name in (*RECIPE, "seed") if (value := getattr(options, name)) is not None}
-    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste")}
+    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste", "paste_close")}
     crops["scale"] = tuple(options.scale) if options.scale else None
     augmentation = replace(recipe.augmentation, **{k: v for k, v in crops.items() if v is not None})
     return replace(
