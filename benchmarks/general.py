@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scale-range", type=float, nargs=2, default=(0.65, 2.0), metavar=("LOW", "HIGH"))
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--paste-close", type=float, default=0.0, help="share of pasted targets put close to another")
     parser.add_argument("--validate-every", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -71,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         freeze_statistics=True,
         validate_every=options.validate_every,
         seed=options.seed,
-        augmentation=Augmentation(crop=options.crop, scale=(0.6, 1.5), target_share=0.5, paste=0.5),
+        augmentation=Augmentation(
+            crop=options.crop, scale=(0.6, 1.5), target_share=0.5, paste=0.5, paste_close=options.paste_close
+        ),
     )
     fit(model, train_set, val_set, recipe=recipe, output=options.output, resume=True, progress=True)
 

@@ -144,6 +144,45 @@ def test_each_stage_goes_on_from_the_one_before(folder: Path, tmp_path: Path, mo
     assert (tmp_path / "out" / "second" / "last.pt").stat().st_mtime_ns == written
 
 
+def test_a_stage_may_start_from_the_mean_of_several(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(epochs=1, batch_size=2, augmentation=Augmentation(crop=32))
+    still = replace(recipe, learning_rate=1e-30, average=0.0, freeze_statistics=True)
+    stages = (
+        sirst.Stage("first", 64, recipe),
+        sirst.Stage("second", 64, replace(recipe, seed=1)),
+        sirst.Stage("third", 64, still, close=3, start=("first", "second", "second")),
+    )
+    monkeypatch.setattr(sirst, "STAGES", stages)
+    names = (folder / "train.txt").read_text().splitlines()
+    monkeypatch.setattr(sirst, "has_close_targets", lambda sample: sample.name == names[2])
+    taken: list[list[str]] = []
+
+    def keep(model: SeRankDet, train_set: Sequence[Sample], *arguments: Any, **options: Any) -> Any:
+        taken.append([sample.name for sample in train_set])
+        return fit(model, train_set, *arguments, **options)
+
+    monkeypatch.setattr(sirst, "fit", keep)
+    sirst.main([str(folder), "--output", str(tmp_path / "out")])
+    assert taken == [names, names, [*names, names[2], names[2]]]
+    states = [SeRankDet.from_pretrained(tmp_path / "out" / stage.name / "best").state_dict() for stage in stages]
+    assert any(not torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
+    for name, value in states[2].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (states[0][name] + 2 * states[1][name]) / 3, msg=name)
+
+
+@pytest.mark.parametrize(("free", "close"), [(2, True), (3, False)])
+def test_close_targets_are_those_at_most_three_pixels_apart(free: int, close: bool) -> None:
+    mask = np.zeros((32, 32), np.bool_)
+    mask[8:12, 8:12] = True
+    sample = Sample(frame=np.zeros((32, 32), np.float32), mask=mask, name="one")
+    assert not sirst.has_close_targets(sample)
+    mask[12:16, 12 + free : 16 + free] = True
+    assert sirst.has_close_targets(sample) is close
+
+
 def test_wrong_pixels_are_those_of_both_kinds() -> None:
     scenes = list(SyntheticScenes(2, 48, 64, targets=(1, 2), size=(3, 8), scr=(8, 30), seed=1))
     model = SeRankDet(width=2)
