@@ -135,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", help="folder of SIRST, with train.txt and val.txt")
     parser.add_argument("--output", required=True, help="folder for one folder for each stage")
+    parser.add_argument("--until", choices=[stage.name for stage in STAGES], help="stage after which to end")
     options = parser.parse_args(arguments)
     train_set, val_set = (FolderDataset(options.root, split, cache=True) for split in ("train", "val"))
     large = [i for i, sample in enumerate(train_set) if largest_target(sample) > LARGE]
@@ -151,6 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         samples = JoinedSamples([train_set, Chosen(train_set, more)])
         output = Path(options.output) / stage.name
         fit(model, samples, val_set, recipe=stage.recipe, output=output, resume=True)
+        if stage.name == options.until:
+            break
 
 
 if __name__ == "__main__":

@@ -57,17 +57,12 @@ def paste_target(
     near = ndimage.binary_dilation(donor_mask[top : top + height, left : left + width] > 0.5, EIGHT, iterations=2)
     if near.all():
         return False
-    if close and mask.any() and rng.random() < close:
-        corner = _close_corner(mask, own, rng)
-        if corner is None:
-            return False
-        y, x = corner
-        place = (slice(y, y + height), slice(x, x + width))
-    else:
-        y, x = (int(rng.integers(0, side - part + 1)) for side, part in zip(frame.shape, patch.shape, strict=True))
-        place = (slice(y, y + height), slice(x, x + width))
-        if mask[place].any():
-            return False
+    beside = close > 0 and bool(mask.any()) and rng.random() < close
+    corner = (_close_corner if beside else _free_corner)(mask, own, rng)
+    if corner is None:
+        return False
+    y, x = corner
+    place = (slice(y, y + height), slice(x, x + width))
     distance = ndimage.distance_transform_edt(~own)
     weight = np.clip(1 - distance / MARGIN, 0, 1)
     gain = np.exp(rng.uniform(*np.log(GAIN)))
@@ -75,6 +70,12 @@ def paste_target(
     frame[place] = np.clip(added, 0, 1)
     mask[place][own] = 1
     return True
+
+
+def _free_corner(mask: Float, own: NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int] | None:
+    """A random place for the window of `own`; None if that one holds a target."""
+    y, x = (int(rng.integers(0, side - part + 1)) for side, part in zip(mask.shape, own.shape, strict=True))
+    return None if mask[y : y + own.shape[0], x : x + own.shape[1]].any() else (y, x)
 
 
 def _close_corner(mask: Float, own: NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,18 @@ def test_busy_driver(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(0 < float(row[4].rstrip("%")) < 100 for row in rows)
 
 
+def recorded(monkeypatch: pytest.MonkeyPatch, driver: ModuleType) -> list[list[str]]:
+    """Names of the training frames of each `fit` that `driver` will call."""
+    taken: list[list[str]] = []
+
+    def keep(model: SeRankDet, train_set: Sequence[Sample], *arguments: Any, **options: Any) -> Any:
+        taken.append([sample.name for sample in train_set])
+        return fit(model, train_set, *arguments, **options)
+
+    monkeypatch.setattr(driver, "fit", keep)
+    return taken
+
+
 def test_frames_with_a_target_are_taken_more_often(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,23 +109,15 @@ def test_frames_with_a_target_are_taken_more_often(
     for name in ("train", "val"):
         (tmp_path / "more" / f"{name}.txt").write_text((folder / f"{name}.txt").read_text())
     SeRankDet(width=2).save_pretrained(tmp_path / "init")
-    given: list[Sequence[Sample]] = []
-
-    def keep(model: SeRankDet, train_set: Sequence[Sample], *arguments: Any, **options: Any) -> Any:
-        given.append(train_set)
-        return fit(model, train_set, *arguments, **options)
-
-    monkeypatch.setattr(general, "fit", keep)
+    given = recorded(monkeypatch, general)
     command = [str(folder), str(tmp_path / "more"), "--init", str(tmp_path / "init"), "--output", str(tmp_path / "out")]
     sizes = ["--working-size", "64", "--crop", "32", "--batch-size", "2", "--epochs", "1", "--validate-every", "1"]
     general.main([*command, *sizes, "--repeat", "3"])
-    taken = [sample.name for sample in given[0]]
-    assert taken == [*names, *names, names[0], names[0]]
+    assert given[0] == [*names, *names, names[0], names[0]]
     monkeypatch.setattr(general, "false_alarms", lambda model, samples: [2, 3])
     command[command.index("--output") + 1] = str(tmp_path / "hard")
     general.main([*command, *sizes, "--repeat", "1", "--hard", "3"])
-    taken = [sample.name for sample in given[1]]
-    assert taken == [*names, *names, *names[2:4], *names[2:4]]
+    assert given[1] == [*names, *names, *names[2:4], *names[2:4]]
     assert SeRankDet.from_pretrained(tmp_path / "out" / "best").frame_spec.working_size == 64
 
 
@@ -126,13 +131,7 @@ def test_each_stage_goes_on_from_the_one_before(folder: Path, tmp_path: Path, mo
     mask[20:30, 20:30] = 255
     names = (folder / "train.txt").read_text().splitlines()
     Image.fromarray(mask).save(folder / "masks" / f"{names[1]}.png")
-    taken: list[list[str]] = []
-
-    def keep(model: SeRankDet, train_set: Sequence[Sample], *arguments: Any, **options: Any) -> Any:
-        taken.append([sample.name for sample in train_set])
-        return fit(model, train_set, *arguments, **options)
-
-    monkeypatch.setattr(sirst, "fit", keep)
+    taken = recorded(monkeypatch, sirst)
     sirst.main([str(folder), "--output", str(tmp_path / "out")])
     assert taken == [names, [*names, names[1], names[1], names[2], names[3]]]
     first, second = (SeRankDet.from_pretrained(tmp_path / "out" / stage.name / "best") for stage in stages)
@@ -157,13 +156,10 @@ def test_a_stage_may_start_from_the_mean_of_several(
     monkeypatch.setattr(sirst, "STAGES", stages)
     names = (folder / "train.txt").read_text().splitlines()
     monkeypatch.setattr(sirst, "has_close_targets", lambda sample: sample.name == names[2])
-    taken: list[list[str]] = []
-
-    def keep(model: SeRankDet, train_set: Sequence[Sample], *arguments: Any, **options: Any) -> Any:
-        taken.append([sample.name for sample in train_set])
-        return fit(model, train_set, *arguments, **options)
-
-    monkeypatch.setattr(sirst, "fit", keep)
+    taken = recorded(monkeypatch, sirst)
+    sirst.main([str(folder), "--output", str(tmp_path / "part"), "--until", "first"])
+    assert taken == [names]
+    taken.clear()
     sirst.main([str(folder), "--output", str(tmp_path / "out")])
     assert taken == [names, names, [*names, names[2], names[2]]]
     states = [SeRankDet.from_pretrained(tmp_path / "out" / stage.name / "best").state_dict() for stage in stages]
