@@ -4,7 +4,8 @@
 
 Each stage starts from the best weights, on `val`, of the one before or of those it names, and leaves a checkpoint,
 `runs/sirst/STAGE/best`. Stages that `--output` has already are not trained again, and a stopped one goes on with the
-same command. The bundled checkpoint is a mean of some, by `serank average`; its card has the command.
+same command. The bundled checkpoint is put together from some, by `serank average` and `serank graft`; its card has the
+commands.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Stage:
         hard: how often it takes frames that the network is wrong on as the stage begins.
         close: how often it takes frames with two targets at most 3 px apart.
         start: stages from the mean of whose best weights it starts; none for those of the stage before.
+        teacher: stages the mean of whose best weights is the teacher; none for no teacher.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Stage:
     hard: int = 1
     close: int = 1
     start: tuple[str, ...] = ()
+    teacher: tuple[str, ...] = ()
 
 
 COMMON = Recipe(batch_size=4, average=0.99, precision="bfloat16")
@@ -73,6 +76,7 @@ APART = replace(
     learning_rate=4e-4,
     augmentation=replace(FINE_CROPS, paste=0.5, paste_close=0.4),
 )
+MEAN = ("finer", "hard", "hard")
 STAGES = (
     # from scratch in small frames, as the full network of benchmarks/ablations.py with seed 1
     Stage(
@@ -96,16 +100,24 @@ STAGES = (
         replace(FINE, learning_rate=4e-4, epochs=50, validate_every=5, seed=51, augmentation=FINE_CROPS),
         hard=4,
     ),
-    # neighbours that nearly touch, which the stages before mark as one
+    # neighbours that nearly touch, which the stages before mark as one; at last without forgetting the rest
     Stage(
         "apart",
         520,
         replace(APART, epochs=20, validate_every=5, seed=92, gap_weight=20.0),
         hard=4,
         close=2,
-        start=("finer", "hard", "hard"),
+        start=MEAN,
     ),
     Stage("farther", 520, replace(APART, epochs=14, validate_every=7, seed=93, gap_weight=150.0), hard=4, close=2),
+    Stage(
+        "taught",
+        520,
+        replace(APART, epochs=14, validate_every=7, seed=101, gap_weight=150.0, distil_weight=50.0),
+        hard=4,
+        close=2,
+        teacher=MEAN,
+    ),
 )
 
 
@@ -143,15 +155,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(STAGES[0].recipe.seed)
     model = SeRankDet(width=8, mean=mean, std=std)
     close = [i for i, sample in enumerate(train_set) if has_close_targets(sample)]
+
+    def mean_of(names: Sequence[str]) -> SeRankDet:
+        return average([SeRankDet.from_pretrained(Path(options.output) / name / "best") for name in names])
+
     for stage in STAGES:
         if stage.start:
-            model = average([SeRankDet.from_pretrained(Path(options.output) / name / "best") for name in stage.start])
+            model = mean_of(stage.start)
         model = model.reconfigured(working_size=stage.working_size)
         hard = [i for i, n in enumerate(wrong_pixels(model, train_set)) if n > HARD] if stage.hard > 1 else []
         more = large * (stage.large - 1) + close * (stage.close - 1) + hard * (stage.hard - 1)
         samples = JoinedSamples([train_set, Chosen(train_set, more)])
         output = Path(options.output) / stage.name
-        fit(model, samples, val_set, recipe=stage.recipe, output=output, resume=True)
+        teacher = mean_of(stage.teacher) if stage.teacher else None
+        fit(model, samples, val_set, recipe=stage.recipe, teacher=teacher, output=output, resume=True)
         if stage.name == options.until:
             break
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from serank import __version__
-from serank.commands import average, checkpoints, convert, describe, detect, evaluate, export, publish, train
+from serank.commands import average, checkpoints, convert, describe, detect, evaluate, export, graft, publish, train
 
 __all__ = ["main"]
 
@@ -44,6 +44,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"serank {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (detect, describe, train, average, evaluate, checkpoints, publish, convert, export):
+    for module in (detect, describe, train, average, graft, evaluate, checkpoints, publish, convert, export):
         module.add(commands)
     return parser

@@ -32,6 +32,7 @@ def fit(
     val_set: Sequence[Sample] | None = None,
     *,
     recipe: Recipe | None = None,
+    teacher: SeRankDet | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: bool = False,
     device: str | torch.device = "cpu",
@@ -60,6 +61,8 @@ def fit(
         val_set: measured at each frame's own size under the standard protocol; the weights with the best mean of IoU
             and nIoU are kept. `None` keeps the last.
         recipe: see `Recipe`.
+        teacher: a trained network whose probabilities are learnt beside the masks, with `recipe.distil_weight`: a wide
+            one, for a narrow `model`, or one whose ways `model` should keep. Left as it is.
         output: folder for `log.csv`, `curves.png` (with matplotlib installed), `last.pt` (to resume from) and
             `best/` (the kept checkpoint, which `SeRankDet.from_pretrained` loads). `None` writes nothing.
         resume: go on from `output/last.pt` if there is one.
@@ -77,7 +80,8 @@ def fit(
 
     Raises:
         ValueError: a data set that can't be trained on (a report of what is wrong with it), fewer training frames
-            than a batch, a batch that processes and parts don't divide, a `device` that isn't there, `compile` in
+            than a batch, a batch that processes and parts don't divide, a teacher without its weight or the other way
+            round, a `device` that isn't there, `compile` in
             several processes or with `checkpointing`, `resume` or `tensorboard` without `output`, `tensorboard`
             without its package, an `output` that holds a run when not resuming, or one with another recipe,
             network or data.
@@ -103,6 +107,11 @@ def fit(
         raise ValueError("compile decides by itself what to keep for the backward pass; leave checkpointing out")
     if workers < 0 or (save_every is not None and save_every < 1):
         raise ValueError(f"workers must be >= 0 and save_every >= 1; got {workers} and {save_every}")
+    if (teacher is None) != (not recipe.distil_weight):
+        raise ValueError(
+            f"teacher and recipe.distil_weight belong together; got {'no' if teacher is None else 'a'} teacher and "
+            f"distil_weight={recipe.distil_weight}"
+        )
     if output is None and (resume or tensorboard):
         raise ValueError("resume and tensorboard need output, the folder of the run")
     folder = None if output is None else RunFolder(output, resume=resume, tensorboard=tensorboard)
@@ -115,7 +124,7 @@ def fit(
             LOGGER.info("%s: %s", name, summary)
     with _trainable(model, recipe, checkpointing):
         digests = {name: summary.digest for name, summary in summaries.items()}
-        run = TrainingRun(model, train_set, recipe, target, digests, workers=workers, compile=compile)
+        run = TrainingRun(model, train_set, recipe, target, digests, workers=workers, compile=compile, teacher=teacher)
         if folder is not None and (state := folder.load()) is not None:
             run.restore(state)
             folder.log(run.history.rows)  # a run that was stopped after saving may have left its last row out

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from serank.augment import RandomCrops
 from serank.datasets import Sample
+from serank.distillation import Teacher, distillation_loss
 from serank.distributed import all_objects, rank, same_weights, world_size
 from serank.layers.norm import synchronise
 from serank.losses import deep_supervision_loss
@@ -70,10 +71,12 @@ class TrainingRun:
         *,
         workers: int,
         compile: bool,
+        teacher: SeRankDet | None = None,
     ) -> None:
         self.recipe = recipe
         self.device = device
-        self.digests = digests
+        self.teacher = None if teacher is None else Teacher(teacher, device)
+        self.digests = digests | ({} if self.teacher is None else {"teacher": self.teacher.digest})
         self.workers = workers
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         same_weights(self.model)
@@ -183,18 +186,23 @@ class TrainingRun:
 
     def _loss(self, frames: Tensor, masks: Tensor) -> Tensor:
         frames = frames.to(self.device, self.model.head.weight.dtype, non_blocking=True)
+        masks = masks.to(self.device, non_blocking=True)
         x = self.model.frame_spec.normalise(frames, self.model.in_channels).to(memory_format=torch.channels_last)
         kind = torch.float16 if self.recipe.precision == "float16" else torch.bfloat16
         with torch.autocast(self.device.type, kind, enabled=self.recipe.precision != "float32"):
             outputs = self.forward(x)
-        masks = masks.to(self.device, non_blocking=True)
-        return deep_supervision_loss(
+            taught = None if self.teacher is None else self.teacher(frames)
+        loss = deep_supervision_loss(
             outputs,
             masks,
             loss=self.recipe.loss,
             pixel_weight=self.recipe.pixel_weight,
             gap_weight=self.recipe.gap_weight,
         )
+        if taught is not None:
+            between = masks if self.recipe.gap_weight else None
+            loss = loss + self.recipe.distil_weight * distillation_loss(outputs, taught, between)
+        return loss
 
     def _over_processes(self, value: Tensor) -> float:
         if world_size() > 1:

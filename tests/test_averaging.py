@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from serank import SeRankDet
-from serank.averaging import average
+from serank.averaging import average, graft
 from serank.cli import main
 
 
@@ -65,3 +65,39 @@ def test_the_command(models: list[SeRankDet], tmp_path: Path, capsys: pytest.Cap
     assert main(["average", folders[0], str(tmp_path / "other"), "--output", str(tmp_path / "none")]) == 1
     assert "differs from the first" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_a_graft_takes_the_named_parts_alone(models: list[SeRankDet]) -> None:
+    model, donor = models[0], models[1]
+    own, given = ({k: v.clone() for k, v in m.state_dict().items()} for m in (model, donor))
+    result = graft(model, donor, ["encoder.0", "decoder.1", "head"])
+    assert not result.training
+    assert result.config == model.config
+    for name, value in result.state_dict().items():
+        taken = name.startswith(("encoder.0.", "decoder.1.", "head."))
+        assert torch.equal(value, (given if taken else own)[name]), name
+    assert all(torch.equal(v, own[k]) for k, v in model.state_dict().items())
+    assert not torch.equal(own["head.weight"], given["head.weight"])
+
+
+def test_parts_that_are_none(models: list[SeRankDet]) -> None:
+    with pytest.raises(ValueError, match=r"must name modules, .*; unknown are decoder.9, head.weight"):
+        graft(models[0], models[1], ["head.weight", "head", "decoder.9"])
+    with pytest.raises(ValueError, match="none is given"):
+        graft(models[0], models[1], [])
+    with pytest.raises(ValueError, match=r"differs from the first in \['width'\]"):
+        graft(models[0], SeRankDet(width=3), ["head"])
+
+
+def test_the_command_for_grafts(models: list[SeRankDet], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, model in enumerate(models[:2]):
+        model.save_pretrained(tmp_path / str(number))
+    command = ["graft", str(tmp_path / "0"), str(tmp_path / "1"), "--output", str(tmp_path / "new"), "--parts"]
+    assert main([*command, "tail"]) == 1
+    assert "unknown are tail" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert main([*command, "encoder.2", "--threshold", "0.65"]) == 0
+    assert "with encoder.2 of" in capsys.readouterr().out
+    again, expected = SeRankDet.from_pretrained(tmp_path / "new"), graft(models[0], models[1], ["encoder.2"])
+    assert all(torch.equal(v, expected.state_dict()[k]) for k, v in again.state_dict().items())
+    assert again.config == models[0].config | {"threshold": 0.65}

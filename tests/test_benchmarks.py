@@ -169,6 +169,28 @@ def test_a_stage_may_start_from_the_mean_of_several(
             torch.testing.assert_close(value, (states[0][name] + 2 * states[1][name]) / 3, msg=name)
 
 
+def test_a_stage_may_learn_from_a_mean(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe(epochs=1, batch_size=2, augmentation=Augmentation(crop=32))
+    taught = sirst.Stage("third", 64, replace(recipe, distil_weight=1.0), teacher=("first", "second"))
+    stages = (sirst.Stage("first", 64, recipe), sirst.Stage("second", 64, replace(recipe, seed=1)), taught)
+    monkeypatch.setattr(sirst, "STAGES", stages)
+    teachers: list[SeRankDet | None] = []
+
+    def keep(*arguments: Any, teacher: SeRankDet | None, **options: Any) -> Any:
+        teachers.append(teacher)
+        return fit(*arguments, teacher=teacher, **options)
+
+    monkeypatch.setattr(sirst, "fit", keep)
+    sirst.main([str(folder), "--output", str(tmp_path)])
+    first, second = (SeRankDet.from_pretrained(tmp_path / stage.name / "best").state_dict() for stage in stages[:2])
+    assert teachers[:2] == [None, None]
+    assert teachers[2] is not None
+    assert not torch.equal(first["head.weight"], second["head.weight"])
+    for name, value in teachers[2].state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (first[name] + second[name]) / 2, msg=name)
+
+
 @pytest.mark.parametrize(("free", "close"), [(2, True), (3, False)])
 def test_close_targets_are_those_at_most_three_pixels_apart(free: int, close: bool) -> None:
     mask = np.zeros((32, 32), np.bool_)

@@ -29,6 +29,7 @@ RECIPE = (
     "loss",
     "pixel_weight",
     "gap_weight",
+    "distil_weight",
     "average",
     "precision",
     "validate_every",
@@ -114,6 +115,8 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     option("--loss", "of one map", choices=sorted(LOSSES))
     option("--pixel-weight", "weight of the auxiliary pixel loss", type=float)
     option("--gap-weight", "by how much more that loss weighs the gaps between neighbouring targets", type=float)
+    group.add_argument("--teacher", metavar="NAME", help="checkpoint whose probabilities are learnt beside the masks")
+    option("--distil-weight", "weight of the loss against the teacher's probabilities", type=float)
     option("--average", "decay of the averaged weights, 0 for none", type=float)
     option("--precision", "of the network", choices=("float32", "bfloat16", "float16"))
     option("--validate-every", "epochs between validations", type=int, metavar="N")
@@ -160,6 +163,7 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
 
     from serank.datasets import JoinedSamples
     from serank.distributed import from_main, is_main
+    from serank.network import SeRankDet
     from serank.recipe import preset
     from serank.train import fit
 
@@ -188,6 +192,7 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
         train_set,
         val_set,
         recipe=recipe,
+        teacher=SeRankDet.from_pretrained(options.teacher) if options.teacher else None,
         output=options.output,
         resume=options.resume,
         device=device,
