@@ -211,7 +211,7 @@ def test_detections_without_torch(
     found = without_torch(file, *frames)
     assert [Path(entry["frame"]) for entry in found] == frames
     assert sum(len(entry["detections"]) for entry in found) >= 10
-    for entry, expected in zip(found, sirst.detect(list(frames)), strict=True):
+    for entry, expected in zip(found, first_of_equals(sirst).detect(list(frames)), strict=True):
         assert_same_detections(entry, expected.to_dict())
 
 
@@ -242,13 +242,12 @@ def assert_same_detections(found: dict[str, Any], expected: dict[str, Any]) -> N
     for key in ("height", "width", "threshold"):
         assert found[key] == expected[key]
     ours, theirs = found["detections"], expected["detections"]
-    for one, other in zip(ours, theirs, strict=True):  # in the same order too
+    # in the same order too, which follows scores that differ by 1e-6 in the sample frames
+    assert [d["box"] for d in ours] == [d["box"] for d in theirs]
+    for one, other in zip(ours, theirs, strict=True):
         # a pixel within rounding of the threshold may lie on either side of it
-        assert one["box"] == pytest.approx(other["box"], abs=1)
         assert one["area"] == pytest.approx(other["area"], abs=1)
-        x0, y0, x1, y1 = other["box"]
-        moved = 0.01 if one["area"] == other["area"] else max(x1 - x0, y1 - y0) / other["area"]
-        assert one["centroid"] == pytest.approx(other["centroid"], abs=moved + 0.001)
+        assert one["centroid"] == pytest.approx(other["centroid"], abs=0.011)
         assert one["score"] == pytest.approx(other["score"], abs=1e-3)
 
 
@@ -267,7 +266,8 @@ def test_the_example_cuts_the_same_tiles() -> None:
 def test_large_frames_are_tiled_without_torch_too(
     sirst: SeRankDet, tmp_path: Path, without_torch: Callable[..., Any]
 ) -> None:
-    model = sirst.reconfigured(tile=256, overlap=64)
+    # in tiles without a target many values are equal
+    model = first_of_equals(sirst.reconfigured(tile=256, overlap=64))
     model.export(tmp_path / "tiled.onnx")
     large = FRAME_FILES[0]
     assert max(model.frame_spec.working_shape(1024, 1280)) > 2 * 256
