@@ -68,5 +68,5 @@ def _digest(model: SeRankDet) -> str:
     digest = hashlib.sha256(repr(sorted(model.config.items())).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # bfloat16 too
     return digest.hexdigest()[:16]

@@ -92,6 +92,14 @@ def test_digests_tell_weights_and_preparation_apart() -> None:
     assert len(set(digests)) == 3
 
 
+def test_a_teacher_in_bfloat16() -> None:
+    teacher = Teacher(network().to(torch.bfloat16), torch.device("cpu"))
+    assert len(teacher.digest) == 16
+    given = teacher(torch.rand(1, 1, 32, 32))
+    assert given.dtype == torch.float32
+    assert given.isfinite().all()
+
+
 def test_the_loss_in_training_is_the_sum_of_both() -> None:
     # a rate of nearly nothing leaves the network as it was, so that the losses of an epoch are of one network
     teacher, still = network(1, width=3, mean=0.4), replace(TINY, learning_rate=1e-30, freeze_statistics=True)
