@@ -34,11 +34,11 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, frames: Tensor) -> Tensor:
-        """Probabilities, `(B, 1, H, W)`, float32 or better, for frames `(B, 1, H, W)` in [0, 1] on the same device."""
+        """Probabilities, `(B, 1, H, W)`, float32, for frames `(B, 1, H, W)` in [0, 1] on the same device."""
         frames = frames.to(self.model.head.weight.dtype)
         x = self.model.frame_spec.normalise(frames, self.model.in_channels).to(memory_format=torch.channels_last)
         logits: Tensor = self.model(x)
-        return (logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits).sigmoid()
+        return logits.float().sigmoid()
 
 
 def distillation_loss(outputs: Sequence[Tensor], probabilities: Tensor, target: Tensor | None = None) -> Tensor:
