@@ -256,16 +256,27 @@ def test_a_folder_that_is_no_report_is_refused_before_anything_is_measured(
     assert "holds 'notes.txt', which no report has" in capsys.readouterr().err
 
 
-def test_working_size_of_the_command(root: Path, checkpoint: str, capsys: Any) -> None:
-    lines = []
-    for extra in ([], ["--working-size", "32"], ["--working-size", "0"]):
-        assert main(["evaluate", str(root), "--checkpoint", checkpoint, *extra]) == 0
-        lines.append(capsys.readouterr().out.splitlines()[0])
+def test_how_the_command_prepares_frames(root: Path, checkpoint: str, capsys: Any) -> None:
     model = SeRankDet.from_pretrained(checkpoint)
     dataset = FolderDataset(root)
-    for size, line in ((32, lines[1]), (None, lines[2])):
-        metrics = evaluate(model.reconfigured(working_size=size), dataset, curves=False).metrics
-        assert f"IoU {metrics['iou']:.4f}" in line
+    # among the probabilities that these random weights give
+    threshold = float(np.median(model.detect(dataset[0].frame).probability))
+    ways: dict[str, dict[str, Any]] = {
+        "": {},
+        "--working-size 32": {"working_size": 32},
+        "--working-size 0": {"working_size": None},
+        "--working-size 96 --scale-range 0.5 1.5": {"working_size": 96, "scale_range": (0.5, 1.5)},
+        "--tile 32 --overlap 8": {"tile": 32, "overlap": 8},
+    }
+    lines = set()
+    for given, changes in ways.items():
+        command = ["evaluate", str(root), "--checkpoint", checkpoint, "--threshold", str(threshold), *given.split()]
+        assert main(command) == 0
+        lines.add(line := capsys.readouterr().out.splitlines()[0])
+        metrics = evaluate(model.reconfigured(**changes), dataset, threshold=threshold, curves=False).metrics
+        assert f"IoU {metrics['iou']:.4f}  nIoU {metrics['niou']:.4f}" in line
+        assert f"Fa {metrics['fa'] * 1e6:.2f}e-6" in line
+    assert len(lines) == 4  # the checkpoint leaves the frames' size, so the first and the third are the same
 
 
 @pytest.mark.parametrize(
@@ -281,6 +292,8 @@ def test_working_size_of_the_command(root: Path, checkpoint: str, capsys: Any) -
         (["ROOT", "--budget", "1", "--threshold", "0.5"], "--threshold and a budget exclude each other"),
         (["ROOT", "--budget", "-1"], "false_alarms must be >= 0"),
         (["--predictions", "p", "--targets", "t", "--working-size", "64"], "--working-size is for a checkpoint"),
+        (["--predictions", "p", "--targets", "t", "--tile", "64", "--overlap", "8"], "--tile, --overlap is for"),
+        (["ROOT", "--tile", "64", "--overlap", "64"], "overlap must be >= 0 and below tile=64; got 64"),
     ],
 )
 def test_options_that_do_not_go_together(

@@ -591,6 +591,8 @@ def test_train_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main([*arguments, "--output", str(tmp_path / "none"), "--freeze-statistics"]) == 1
     assert "--freeze-statistics keeps the statistics of a trained network" in capsys.readouterr().err
     larger_run = [*arguments, *more[:2], "--output", str(tmp_path / "larger"), "--working-size", "64"]
+    larger_run += ["--scale-range", "0.75", "3", "--tile", "40", "--overlap", "8"]
     assert main([*larger_run, "--freeze-statistics"]) == 0
     larger = SeRankDet.from_pretrained(tmp_path / "larger" / "best")
     assert (larger.config["width"], larger.config["working_size"]) == (2, 64)
+    assert (larger.config["scale_range"], larger.config["tile"], larger.config["overlap"]) == ([0.75, 3], 40, 8)

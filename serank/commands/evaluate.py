@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serank.commands.options import add_model, new_command, print_metrics
+from serank.commands.options import add_model, add_preparation, new_command, preparation, print_metrics
 
 if TYPE_CHECKING:
     from serank.commands.options import Commands
@@ -56,12 +56,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="native, or side of the square to which frames and masks are resized, such as 512 or 256",
     )
-    parser.add_argument(
-        "--working-size",
-        type=int,
-        metavar="PX",
-        help="longest side to which frames are scaled, 0 leaves their size (default: the checkpoint's)",
-    )
+    add_preparation(parser, "the checkpoint's", "the checkpoint's")
     budgets = parser.add_mutually_exclusive_group()
     budgets.add_argument(
         "--budget",
@@ -115,8 +110,9 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("--save needs --budget or --budget-frame, by which a threshold is chosen")
     if budget and options.threshold is not None:
         raise ValueError("--threshold and a budget exclude each other: the budget chooses the threshold")
-    if options.working_size is not None and options.predictions is not None:
-        raise ValueError("--working-size is for a checkpoint; --predictions has none")
+    if options.predictions is not None and (given := preparation(options)):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{names} is for a checkpoint; --predictions has none")
     if options.output:
         from serank.report import check_report_folder
 
@@ -139,8 +135,8 @@ def _measure(options: argparse.Namespace, device: str) -> None:
             file=sys.stderr,
         )
     model = SeRankDet.from_pretrained(options.checkpoint, device=device)
-    if options.working_size is not None:
-        model = model.reconfigured(working_size=options.working_size or None)
+    if given := preparation(options):
+        model = model.reconfigured(**given)
     if options.budget is not None or options.budget_frame is not None:
         _choose(options, model, dataset)
     result = evaluate(

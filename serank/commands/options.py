@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["add_model", "new_command", "print_metrics"]
+__all__ = ["add_model", "add_preparation", "new_command", "preparation", "print_metrics"]
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -34,6 +34,40 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", default="sirst", metavar="NAME", help="bundled name, folder or Hub repository id"
     )
     parser.add_argument("--device", default="cpu", help="where to run, such as cpu or cuda")
+
+
+def add_preparation(parser: argparse.ArgumentParser | argparse._ArgumentGroup, working_size: str, scale: str) -> None:
+    """Options of how frames are prepared, in place of the checkpoint's; the strings name the first two's defaults."""
+    parser.add_argument(
+        "--working-size",
+        type=int,
+        metavar="PX",
+        help=f"longest side to which frames are scaled, 0 leaves their size (default: {working_size})",
+    )
+    parser.add_argument(
+        "--scale-range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help=f"least and largest factor of that scaling (default: {scale})",
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="PX",
+        help="largest side of the tiles into which larger frames, once scaled, are cut (default: the network's)",
+    )
+    parser.add_argument("--overlap", type=int, metavar="PX", help="that tiles have in common (default: the network's)")
+
+
+def preparation(options: argparse.Namespace) -> dict[str, Any]:
+    """What of `add_preparation` was given, as arguments of `SeRankDet`."""
+    given: dict[str, Any] = {}
+    if options.working_size is not None:
+        given["working_size"] = options.working_size or None
+    if options.scale_range is not None:
+        given["scale_range"] = list(options.scale_range)
+    return given | {name: value for name in ("tile", "overlap") if (value := getattr(options, name)) is not None}
 
 
 def print_metrics(result: dict[str, float]) -> None:

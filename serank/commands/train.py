@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serank.commands.options import new_command, print_metrics
+from serank.commands.options import add_preparation, new_command, preparation, print_metrics
 
 if TYPE_CHECKING:
     from serank.commands.options import Commands
@@ -72,19 +72,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--init", metavar="NAME", help="checkpoint to start from (default: random weights)")
     group.add_argument("--width", type=int, help="channels of the finest level (default: 8)")
     group.add_argument("--in-channels", type=int, metavar="C", help="channels of the input (default: 1)")
-    group.add_argument(
-        "--working-size",
-        type=int,
-        metavar="PX",
-        help="longest side to which frames are scaled; 0 leaves their size (default: the checkpoint's, or 320)",
-    )
-    group.add_argument(
-        "--scale-range",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="least and largest factor of that scaling (default: the checkpoint's, or 0.5 2.5)",
-    )
+    add_preparation(group, "the checkpoint's, or 320", "the checkpoint's, or 0.5 2.5")
     group.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone")
     group.add_argument(
         "--freeze-statistics",
@@ -248,13 +236,9 @@ def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any)
     from serank.datasets import grey_statistics
     from serank.network import SeRankDet
 
-    changes: dict[str, Any] = {}
+    changes = preparation(options)
     if options.in_channels is not None:
         changes["in_channels"] = options.in_channels
-    if options.working_size is not None:
-        changes["working_size"] = options.working_size or None
-    if options.scale_range is not None:
-        changes["scale_range"] = list(options.scale_range)
     if options.init:
         if options.width is not None:
             raise ValueError("--width belongs to the checkpoint given by --init; leave it out")
