@@ -228,13 +228,14 @@ def test_command_chooses_and_saves_a_threshold(
     assert evaluate(again, scenes()).metrics["false_components"] == 0
 
 
-@pytest.mark.parametrize("source", ["model", "predictions"])
+@pytest.mark.parametrize("source", ["model", "resized", "predictions"])
 def test_command_writes_a_report(source: str, root: Path, checkpoint: str, tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("matplotlib")
     for sample in scenes():
         write(tmp_path / "maps", sample.name, np.roll(sample.mask, 9, 1).astype(np.uint8) * 255)
     arguments = {
-        "model": [str(root), "--checkpoint", checkpoint, "--resolution", "64"],
+        "model": [str(root), "--checkpoint", checkpoint, "--working-size", "48", "--tile", "32", "--overlap", "8"],
+        "resized": [str(root), "--checkpoint", checkpoint, "--resolution", "64"],
         "predictions": ["--predictions", str(tmp_path / "maps"), "--targets", str(root)],
     }[source]
     assert main(["evaluate", *arguments, "--split", "some", "--output", str(tmp_path / "out"), "--no-overlays"]) == 0
@@ -243,6 +244,8 @@ def test_command_writes_a_report(source: str, root: Path, checkpoint: str, tmp_p
     assert page.is_file()
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["about"]["split"] == "some"
+    prepared = "scaled to 48 px by 0.5 to 2.5, in tiles of up to 32 px that share 8 px"
+    assert report["about"].get("frames") == (prepared if source == "model" else None)
     assert len(report["frames"]) == 3
 
 
@@ -293,6 +296,7 @@ def test_how_the_command_prepares_frames(root: Path, checkpoint: str, capsys: An
         (["ROOT", "--budget", "-1"], "false_alarms must be >= 0"),
         (["--predictions", "p", "--targets", "t", "--working-size", "64"], "--working-size is for a checkpoint"),
         (["--predictions", "p", "--targets", "t", "--tile", "64", "--overlap", "8"], "--tile, --overlap is for"),
+        (["ROOT", "--scale-range", "0.5", "1", "--resolution", "64"], "--scale-range is for --resolution native"),
         (["ROOT", "--tile", "64", "--overlap", "64"], "overlap must be >= 0 and below tile=64; got 64"),
     ],
 )

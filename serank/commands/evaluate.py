@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from serank.commands.options import Commands
     from serank.datasets import FolderDataset
     from serank.evaluation import Evaluation, Resolution
+    from serank.frames import FrameSpec
     from serank.network import SeRankDet
     from serank.report import FrameView
     from serank.threshold import ThresholdChoice
@@ -110,9 +111,12 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("--save needs --budget or --budget-frame, by which a threshold is chosen")
     if budget and options.threshold is not None:
         raise ValueError("--threshold and a budget exclude each other: the budget chooses the threshold")
-    if options.predictions is not None and (given := preparation(options)):
+    if given := preparation(options):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ValueError(f"{names} is for a checkpoint; --predictions has none")
+        if options.predictions is not None:
+            raise ValueError(f"{names} is for a checkpoint; --predictions has none")
+        if options.resolution != "native":
+            raise ValueError(f"{names} is for --resolution native: at another one, that is the frames' size, untiled")
     if options.output:
         from serank.report import check_report_folder
 
@@ -159,7 +163,16 @@ def _measure(options: argparse.Namespace, device: str) -> None:
         return FrameView(sample.frame, probability, sample.mask)
 
     about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
+    if options.resolution == "native":
+        about["frames"] = _preparation(model.frame_spec)
     _finish(options, result, about, look, model)
+
+
+def _preparation(spec: FrameSpec) -> str:
+    """How frames were scaled and cut, in words."""
+    low, high = spec.scale_range
+    size = f"scaled to {spec.working_size} px by {low:g} to {high:g}" if spec.working_size else "as large as they are"
+    return f"{size}, in tiles of up to {spec.tile} px that share {spec.overlap} px"
 
 
 def _oddities(result: Evaluation) -> list[str]:

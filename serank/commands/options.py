@@ -62,12 +62,9 @@ def add_preparation(parser: argparse.ArgumentParser | argparse._ArgumentGroup, w
 
 def preparation(options: argparse.Namespace) -> dict[str, Any]:
     """What of `add_preparation` was given, as arguments of `SeRankDet`."""
-    given: dict[str, Any] = {}
-    if options.working_size is not None:
-        given["working_size"] = options.working_size or None
-    if options.scale_range is not None:
-        given["scale_range"] = list(options.scale_range)
-    return given | {name: value for name in ("tile", "overlap") if (value := getattr(options, name)) is not None}
+    names = ("working_size", "scale_range", "tile", "overlap")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return given | ({"working_size": None} if options.working_size == 0 else {})
 
 
 def print_metrics(result: dict[str, float]) -> None:
