@@ -15,8 +15,8 @@ from serank.network import SeRankDet
 
 __all__ = ["average", "graft"]
 
-FREE = ("mean", "std", "working_size", "scale_range", "tile", "overlap", "threshold")
-"""Arguments in which the networks may differ: they prepare frames, and the first network's are taken."""
+FREE = ("working_size", "scale_range", "tile", "overlap", "threshold")
+"""Arguments in which the networks may differ: they size frames and cut the output; the first network's are taken."""
 
 
 def average(models: Sequence[SeRankDet]) -> SeRankDet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from serank.recipe import Recipe
 __all__ = ["training_card"]
 
 
-def training_card(config: Mapping[str, Any], recipe: Recipe, row: Mapping[str, float]) -> str:
+def training_card(
+    config: Mapping[str, Any], recipe: Recipe, row: Mapping[str, float], origin: Sequence[str] = ()
+) -> str:
     """The card of a checkpoint that `serank.train.fit` made.
 
     Its metadata has the figures; licence and data sets, which training doesn't know, are for the user to add.
@@ -26,6 +28,7 @@ def training_card(config: Mapping[str, Any], recipe: Recipe, row: Mapping[str, f
         config: the network's arguments.
         recipe: of the training.
         row: of the history, for the epoch whose weights are kept; without metrics if nothing was validated.
+        origin: what the training was started with and on which frames, one entry each.
     """
     figures = {key: round(row[key], 8) for key in FIGURES if math.isfinite(row.get(key, math.nan))}
     metadata = front_matter("SeRankDet", [Result(UNKNOWN, "val", figures)] if figures else [])
@@ -45,6 +48,8 @@ def training_card(config: Mapping[str, Any], recipe: Recipe, row: Mapping[str, f
         "## Training\n",
         f"serank {__version__}, PyTorch {torch.__version__}; {'averaged ' if recipe.average else ''}weights after "
         f"epoch {row['epoch']:.0f} of {recipe.epochs}.\n",
+        *(f"- {entry}" for entry in origin),
+        *([""] if origin else []),
         "```json",
         json.dumps({"network": dict(config), "recipe": recipe.to_dict()}, indent=1),
         "```",

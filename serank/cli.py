@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 something failed (said on standard error), 2 wrong usage, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
+    options.line = shlex.join(["serank", *(sys.argv[1:] if arguments is None else arguments)])  # for model cards
     show = warnings.formatwarning
     # a warning is for the user here, who has no use for the line of code that gave it
     warnings.formatwarning = lambda message, *_, **__: f"serank {options.command}: warning: {message}\n"

@@ -185,8 +185,9 @@ class PredictionFolder:
                 continue
             evaluator.update(name, pair.probability, pair.mask, pair.frame)
         if wrong:
+            listed = "\n  ".join([*wrong, *self.problems])  # all that is wrong, to be mended in one go
             raise ValueError(
-                f"{len(wrong)} of {len(self.names)} predictions have another size than their masks: {_shown(wrong)}. "
+                f"{len(wrong)} of {len(self.names)} predictions have another size than their masks:\n  {listed}\n"
                 "Write them at the frames' own size, or pass resize=True (--resize) to resize them bilinearly"
             )
         self._check_depth()

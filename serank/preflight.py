@@ -30,7 +30,7 @@ class SetSummary:
         targets: 8-connected components of all masks.
         areas: smallest, median and largest target in pixels; zeros without targets.
         sides: shortest and longest side of any frame in pixels.
-        digest: of the frames' names and sizes in their order, which tells two sets apart.
+        digest: of the frames' names, sizes, pixels and masks in their order, which tells two sets apart.
     """
 
     frames: int
@@ -75,6 +75,8 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
             continue
         height, width = sample.frame.shape
         digest.update(f"{sample.name}:{height}x{width}\n".encode(errors="surrogateescape"))
+        digest.update(np.ascontiguousarray(sample.frame, np.float32).data)
+        digest.update(np.packbits(sample.mask).data)
         if sample.mask.shape != sample.frame.shape:
             problems.append(f"{sample.name}: mask is {sample.mask.shape}, its frame {sample.frame.shape}")
             continue

@@ -123,10 +123,10 @@ class RunFolder:
         self._written = len(rows)
         self._events.flush()
 
-    def keep(self, model: SeRankDet, recipe: Recipe, row: Mapping[str, float]) -> None:
+    def keep(self, model: SeRankDet, recipe: Recipe, row: Mapping[str, float], origin: Sequence[str] = ()) -> None:
         """Writes the checkpoint `best/`, with a card that says how it was made."""
         if is_main():
-            model.save_pretrained(self.path / BEST, card=training_card(model.config, recipe, row))
+            model.save_pretrained(self.path / BEST, card=training_card(model.config, recipe, row, origin))
 
     def finish(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Writes the history once more and draws `curves.png`, if matplotlib is there."""

@@ -42,6 +42,7 @@ def fit(
     save_every: int | None = None,
     tensorboard: bool = False,
     progress: bool = True,
+    origin: str | None = None,
 ) -> History:
     """Trains `model` in place and leaves it with the best averaged weights.
 
@@ -74,6 +75,8 @@ def fit(
         save_every: steps between checkpoints within an epoch, besides the one at its end.
         tensorboard: write `output/tensorboard` too; needs the extra `serank[tensorboard]`.
         progress: show a bar on standard error.
+        origin: for the card of `best/`, what the run was started with, such as the command; the card says by itself
+            what the sets hold, but not where they or the network's weights come from.
 
     Returns:
         Losses and metrics by epoch.
@@ -122,6 +125,7 @@ def fit(
     if is_main():
         for name, summary in summaries.items():
             LOGGER.info("%s: %s", name, summary)
+    told = ([] if origin is None else [origin]) + [f"{name}: {summary}" for name, summary in summaries.items()]
     with _trainable(model, recipe, checkpointing):
         digests = {name: summary.digest for name, summary in summaries.items()}
         run = TrainingRun(model, train_set, recipe, target, digests, workers=workers, compile=compile, teacher=teacher)
@@ -146,11 +150,11 @@ def fit(
                     folder.save(run.state())
                     folder.log(run.history.rows)
                     if kept:
-                        folder.keep(run.average, recipe, row)
+                        folder.keep(run.average, recipe, row, told)
     model.load_state_dict(run.best_state)
     model.eval()
     if folder is not None:  # once more: a run that was stopped while saving may have an older one there
-        folder.keep(model, recipe, run.history.best)
+        folder.keep(model, recipe, run.history.best, told)
         folder.finish(run.history.rows)
     return run.history
 

@@ -24,7 +24,7 @@ from serank.losses import deep_supervision_loss
 from serank.network import SeRankDet
 from serank.recipe import Recipe
 
-__all__ = ["History", "TrainingRun"]
+__all__ = ["History", "TrainingRun", "selection_score"]
 
 MOST_SKIPPED = 50
 """Steps in a row that float16's scaler may skip because the gradient overflows. It halves its scale each time, from
@@ -250,7 +250,7 @@ class TrainingRun:
         """Adds an epoch's row; keeps the averaged weights if they are the best so far, and says whether."""
         self.history.rows.append(row)
         best = self.history.best
-        kept = ("iou" in row and (not best or _score(row) > _score(best))) or (last and not validated)
+        kept = ("iou" in row and (not best or selection_score(row) > selection_score(best))) or (last and not validated)
         if kept:
             self.history.best = row
             self.best_state = _kept(self.average)
@@ -302,5 +302,6 @@ def _kept(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def _score(row: dict[str, float]) -> float:
+def selection_score(row: dict[str, float]) -> float:
+    """By what epochs are compared, the mean of IoU and nIoU; from a validation's figures."""
     return (row["iou"] + row["niou"]) / 2

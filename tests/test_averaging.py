@@ -51,16 +51,22 @@ def test_what_has_no_mean(models: list[SeRankDet]) -> None:
         average([models[0], SeRankDet(width=3)])
     with pytest.raises(ValueError, match=r"network 3 differs from the first in \['theta'\]"):
         average([*models[:2], SeRankDet(width=2, theta=0.5)])
+    # weights learnt on frames that were normalised otherwise
+    with pytest.raises(ValueError, match=r"network 2 differs from the first in \['mean'\]"):
+        average([models[0], models[0].reconfigured(mean=0.1)])
 
 
 def test_the_command(models: list[SeRankDet], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, model in enumerate(models):
         model.save_pretrained(tmp_path / str(number))
     folders = [str(tmp_path / str(number)) for number in range(3)]
-    assert main(["average", *folders, "--output", str(tmp_path / "mean")]) == 0
+    settings = ["--working-size", "640", "--scale-range", "0.75", "3", "--tile", "256", "--overlap", "32"]
+    assert main(["average", *folders, *settings, "--output", str(tmp_path / "mean")]) == 0
     assert "the mean of 3" in capsys.readouterr().out
     again, expected = SeRankDet.from_pretrained(tmp_path / "mean"), average(models)
     assert all(torch.equal(v, expected.state_dict()[k]) for k, v in again.state_dict().items())
+    prepared = {"working_size": 640, "scale_range": [0.75, 3.0], "tile": 256, "overlap": 32}
+    assert again.config == expected.config | prepared
     SeRankDet(width=3).save_pretrained(tmp_path / "other")
     assert main(["average", folders[0], str(tmp_path / "other"), "--output", str(tmp_path / "none")]) == 1
     assert "differs from the first" in capsys.readouterr().err
@@ -96,8 +102,8 @@ def test_the_command_for_grafts(models: list[SeRankDet], tmp_path: Path, capsys:
     assert main([*command, "tail"]) == 1
     assert "unknown are tail" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
-    assert main([*command, "encoder.2", "--threshold", "0.65"]) == 0
+    assert main([*command, "encoder.2", "--threshold", "0.65", "--tile", "256"]) == 0
     assert "with encoder.2 of" in capsys.readouterr().out
     again, expected = SeRankDet.from_pretrained(tmp_path / "new"), graft(models[0], models[1], ["encoder.2"])
     assert all(torch.equal(v, expected.state_dict()[k]) for k, v in again.state_dict().items())
-    assert again.config == models[0].config | {"threshold": 0.65}
+    assert again.config == models[0].config | {"threshold": 0.65, "tile": 256}

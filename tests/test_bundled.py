@@ -98,6 +98,23 @@ def test_both_are_here_and_fit_in_a_wheel() -> None:
     assert sum(file.stat().st_size for folder in bundled().values() for file in folder.iterdir()) < 30e6
 
 
+def test_the_figures_are_good_enough() -> None:
+    # those of the cards, which the slow test below measures
+    sirst, general = ({r.data_set: r.figures for r in published()[name].results} for name in NAMES)
+    alone = sirst["SIRST"]
+    assert min(alone["iou"], alone["niou"]) >= 0.78
+    assert alone["pd"] >= 0.98
+    assert alone["fa"] <= 12e-6
+    assert general["SIRST-V2"]["pd"] >= 0.9
+    assert general["SIRST-V2"]["fa"] <= 10e-6
+    for key in ("iou", "niou", "pd"):
+        assert general["SIRST"][key] >= alone[key] - 0.02
+    card = (bundled()["general"] / "README.md").read_text(encoding="utf-8")
+    empty = re.search(r"On SIRST-V2 (0\.\d+) false components come up in a frame without targets", card)
+    assert empty
+    assert float(empty[1]) <= 0.1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data", "row"),

@@ -203,13 +203,28 @@ def test_missing_counts_as_empty_and_extra_is_listed(masks: Path, tmp_path: Path
     assert [Path(p.split(":")[0]).name for p in extra] == ["notes.txt", "stranger.png", "sub"]
 
 
+def test_all_that_is_wrong_is_listed_at_once(tmp_path: Path) -> None:
+    scenes = [f"f{i}" for i in range(9)]
+    for name in scenes:
+        picture(tmp_path / "masks", name, np.zeros((8, 8), np.uint8))
+    for name in [*scenes[:7], "stranger"]:
+        picture(tmp_path / "maps", name, np.zeros((9, 8), np.uint8))
+    with pytest.raises(ValueError, match="7 of 9 predictions have another size") as caught:
+        score_predictions(tmp_path / "maps", tmp_path / "masks")
+    lines = str(caught.value).splitlines()
+    assert [name for name in scenes[:7] if not any(f"{name}.png: map is 9x8" in line for line in lines)] == []
+    for name in ("f7: no prediction", "f8: no prediction", "stranger"):
+        assert sum(name in line for line in lines) == 1
+    assert "resize=True" in lines[-1]
+
+
 def test_a_wrong_size_is_an_error_unless_resized(masks: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", as_png, ".png")
     odd = SCENES[1]
     double = np.kron(odd.mask, np.ones((2, 2))).astype(np.uint8) * 255
     picture(folder, odd.name, double)
     with pytest.raises(
-        ValueError, match=r"1 of 4 predictions have another size.*is 80x96, expected 40x48.*resize=True"
+        ValueError, match=r"(?s)1 of 4 predictions have another size.*is 80x96, expected 40x48.*resize=True"
     ):
         score_predictions(folder, masks)
     result = score_predictions(folder, masks, resize=True)

@@ -50,8 +50,11 @@ def test_empty_set() -> None:
 
 def test_digest_tells_sets_apart() -> None:
     a, b = sample("a", 3), sample("b", 3)
-    digests = {inspect_samples(s, "set").digest for s in ([a, b], [b, a], [a], [a, b, b], [a, sample("b", 3, side=21)])}
-    assert len(digests) == 5
+    moved = Sample(b.name, b.frame, np.roll(b.mask, 2, 0))
+    brighter = Sample(b.name, b.frame + np.float32(1e-3), b.mask)
+    sets = ([a, b], [b, a], [a], [a, b, b], [a, sample("b", 3, side=21)], [a, moved], [a, brighter])
+    assert len({inspect_samples(s, "set").digest for s in sets}) == len(sets)
+    assert inspect_samples([a, b], "set").digest == inspect_samples([a, sample("b", 3)], "set").digest
 
 
 def test_no_target_at_all() -> None:

@@ -555,6 +555,22 @@ def test_train_command_under_torchrun(tmp_path: Path) -> None:
     assert SeRankDet.from_pretrained(tmp_path / "run" / "best").config["width"] == 2
 
 
+@pytest.mark.parametrize("better", [True, False])
+def test_the_command_says_if_training_made_it_worse(
+    better: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(scenes(4), tmp_path / "data")
+    names = [s.name for s in scenes(4)]
+    (tmp_path / "data" / "train.txt").write_text("\n".join(names[:2]))
+    (tmp_path / "data" / "val.txt").write_text("\n".join(names[2:]))
+    SeRankDet(width=2).save_pretrained(tmp_path / "start")
+    before = evaluate(SeRankDet.from_pretrained(tmp_path / "start"), scenes(4)[2:]).metrics
+    row = before | {"epoch": 1.0, "iou": before["iou"] + (0.01 if better else -0.01)}
+    monkeypatch.setattr("serank.train.fit", lambda *_, **__: trainingrun.History([row], row))
+    assert main(["train", str(tmp_path / "data"), "--init", str(tmp_path / "start"), "--output", str(tmp_path)]) == 0
+    assert ("start was better on val before training" in capsys.readouterr().err) is not better
+
+
 def test_train_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
@@ -577,6 +593,9 @@ def test_train_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     model = SeRankDet.from_pretrained(tmp_path / "run" / "best")
     assert model.config["width"] == 2
     assert model.config["working_size"] == 48
+    card = (tmp_path / "run" / "best" / "README.md").read_text(encoding="utf-8")
+    assert f"- `serank train {tmp_path / 'data'} --output " in card
+    assert "- train_set: 3 frames of 40 to 48 px" in card
     assert model.config["mean"] == pytest.approx(np.mean([s.frame.mean() for s in scenes(4)[:3]]), abs=0.01)
     # going on with a finished run changes nothing, and starting from its checkpoint works
     assert main([*arguments, *sizes, "--resume"]) == 0

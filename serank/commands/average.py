@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from serank.commands.options import new_command
+from serank.commands.options import add_preparation, new_command, preparation
 
 if TYPE_CHECKING:
     from serank.commands.options import Commands
@@ -23,6 +23,7 @@ def add(commands: Commands) -> None:
         "it: of others it is useless. Frames are prepared as the first one says.",
     )
     parser.add_argument("checkpoints", nargs="+", metavar="NAME", help="bundled name, folder or Hub repository id")
+    add_preparation(parser, "the first one's", "the first one's")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the new checkpoint")
     parser.add_argument("--half", action="store_true", help="store weights in float16, half the size")
     parser.set_defaults(run=_average)
@@ -33,6 +34,6 @@ def _average(options: argparse.Namespace) -> int:
     from serank.network import SeRankDet
 
     model = average([SeRankDet.from_pretrained(name) for name in options.checkpoints])
-    model.save_pretrained(options.output, half=options.half)
+    model.reconfigured(**preparation(options)).save_pretrained(options.output, half=options.half)
     print(f"checkpoint {options.output}, the mean of {len(options.checkpoints)}")
     return 0

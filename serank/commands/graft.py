@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from serank.commands.options import new_command
+from serank.commands.options import add_preparation, new_command, preparation
 
 if TYPE_CHECKING:
     from serank.commands.options import Commands
@@ -27,6 +27,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--parts", nargs="+", required=True, metavar="PART", help="modules to take, such as encoder.0 decoder.0 head"
     )
+    add_preparation(parser, "as it was", "as it was")
     parser.add_argument(
         "--threshold", type=float, help="probability above which a pixel is target (default: as it was)"
     )
@@ -41,8 +42,7 @@ def _graft(options: argparse.Namespace) -> int:
 
     model, donor = (SeRankDet.from_pretrained(name) for name in (options.checkpoint, options.donor))
     result = graft(model, donor, options.parts)
-    if options.threshold is not None:
-        result = result.reconfigured(threshold=options.threshold)
-    result.save_pretrained(options.output, half=options.half)
+    changes = preparation(options) | ({} if options.threshold is None else {"threshold": options.threshold})
+    result.reconfigured(**changes).save_pretrained(options.output, half=options.half)
     print(f"checkpoint {options.output}, with {', '.join(options.parts)} of {options.donor}")
     return 0

@@ -154,6 +154,7 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
     from serank.network import SeRankDet
     from serank.recipe import preset
     from serank.train import fit
+    from serank.trainingrun import selection_score
 
     if options.init and options.preset:
         raise ValueError("--preset brings its own network and --init another; leave one of them out")
@@ -168,6 +169,7 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
     begun = from_main((Path(options.output) / "last.pt").exists())
     if options.resume and is_main() and not begun:
         print(f"serank train: no run in {options.output} yet, starting one", file=sys.stderr)
+    before: dict[str, float] = {}
     if options.init and val_set is not None and not begun:
         from serank.evaluate import evaluate
 
@@ -190,11 +192,18 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
         save_every=options.save_every,
         tensorboard=options.tensorboard,
         progress=sys.stderr.isatty(),
+        origin=f"`{options.line}`",
     )
     if is_main():
         if "iou" in history.best:
             print(f"best of {len(history.rows)} epochs: epoch {history.best['epoch']:.0f}")
             print_metrics(history.best)
+            if before and selection_score(before) > selection_score(history.best):
+                print(
+                    f"serank train: {options.init} was better on {options.val_split} before training, by the mean of "
+                    "IoU and nIoU; try fewer epochs, a smaller --lr, --freeze-statistics, or more frames",
+                    file=sys.stderr,
+                )
         print(f"checkpoint {Path(options.output) / 'best'}")
     return 0
 
