@@ -76,7 +76,7 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
         height, width = sample.frame.shape
         digest.update(f"{sample.name}:{height}x{width}\n".encode(errors="surrogateescape"))
         digest.update(np.ascontiguousarray(sample.frame, np.float32).data)
-        digest.update(np.packbits(sample.mask).data)
+        digest.update(np.packbits(np.asarray(sample.mask, np.bool_)).data)
         if sample.mask.shape != sample.frame.shape:
             problems.append(f"{sample.name}: mask is {sample.mask.shape}, its frame {sample.frame.shape}")
             continue
