@@ -29,7 +29,7 @@ def average(models: Sequence[SeRankDet]) -> SeRankDet:
         A network in eval mode, on the first one's device, that prepares frames as the first one does.
 
     Raises:
-        ValueError: no network, or two of different graphs; names what differs.
+        ValueError: no network, or two of different graphs, `mean` or `std`; names what differs.
     """
     if not models:
         raise ValueError("models must hold at least one network")
@@ -55,7 +55,7 @@ def graft(model: SeRankDet, donor: SeRankDet, parts: Sequence[str]) -> SeRankDet
         A network in eval mode, on the device of `model`, that prepares frames as `model` does.
 
     Raises:
-        ValueError: no part, one that is no module, or networks of different graphs.
+        ValueError: no part, one that is no module, or networks of different graphs, `mean` or `std`.
     """
     _check_graphs((model, donor))
     known = {name for name, _ in model.named_modules() if name}

@@ -116,7 +116,10 @@ def _check(options: argparse.Namespace) -> None:
         if options.predictions is not None:
             raise ValueError(f"{names} is for a checkpoint; --predictions has none")
         if options.resolution != "native":
-            raise ValueError(f"{names} is for --resolution native: at another one, that is the frames' size, untiled")
+            raise ValueError(
+                f"{names} is for --resolution native: at {options.resolution} frames have that size and are not tiled; "
+                "leave one of them out"
+            )
     if options.output:
         from serank.report import check_report_folder
 
@@ -164,11 +167,11 @@ def _measure(options: argparse.Namespace, device: str) -> None:
 
     about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
     if options.resolution == "native":
-        about["frames"] = _preparation(model.frame_spec)
+        about["frames"] = _in_words(model.frame_spec)
     _finish(options, result, about, look, model)
 
 
-def _preparation(spec: FrameSpec) -> str:
+def _in_words(spec: FrameSpec) -> str:
     """How frames were scaled and cut, in words."""
     low, high = spec.scale_range
     size = f"scaled to {spec.working_size} px by {low:g} to {high:g}" if spec.working_size else "as large as they are"
