@@ -21,8 +21,8 @@ from budget import add_budget, describe, keep, recipe_of, stored
 
 from serank import SeRankDet
 from serank.datasets import FolderDataset, grey_statistics
-from serank.files import replacing
 from serank.train import fit
+from serank.utils.files import replacing
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from measure import processor
 
-from serank.augment import Augmentation
-from serank.files import replacing
-from serank.train import Recipe
+from serank.train import Augmentation, Recipe
+from serank.utils.files import replacing
 
 RESULT = "result.json"
 NAMES = (

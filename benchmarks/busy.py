@@ -17,9 +17,8 @@ import torch
 from measure import DTYPES, machine
 
 from serank import SeRankDet
-from serank.augment import Augmentation
 from serank.datasets import FolderDataset, grey_statistics
-from serank.train import Recipe, fit
+from serank.train import Augmentation, Recipe, fit
 
 
 def measure(width: int, cached: bool, workers: int, options: argparse.Namespace) -> tuple[float, float]:

@@ -16,10 +16,9 @@ import torch
 from repeats import Chosen
 
 from serank import SeRankDet
-from serank.augment import Augmentation
 from serank.datasets import FolderDataset, JoinedSamples, Sample
-from serank.detect import predict
-from serank.train import Recipe, fit
+from serank.inference.detector import predict
+from serank.train import Augmentation, Recipe, fit
 
 
 def false_alarms(model: SeRankDet, samples: Sequence[Sample]) -> list[int]:

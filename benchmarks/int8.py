@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from serank import SeRankDet
 from serank.datasets import FolderDataset
-from serank.evaluate import evaluate
-from serank.files import replacing
-from serank.quantize import calibration_inputs
+from serank.evaluation import evaluate
+from serank.inference.quantize import calibration_inputs
+from serank.utils.files import replacing
 
 
 class OnnxNetwork(nn.Module):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from serank import SeRankDet
-from serank.released import released_name
+from serank.checkpoints.released import released_name
 
 __all__ = ["PlainSeRankDet", "plain_form"]
 

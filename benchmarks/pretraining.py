@@ -23,8 +23,8 @@ from budget import add_budget, describe, keep, recipe_of, stored
 
 from serank import SeRankDet
 from serank.datasets import FolderDataset, JoinedSamples, Sample, grey_statistics, pretraining_scenes
-from serank.files import replacing
 from serank.train import fit
+from serank.utils.files import replacing
 
 VARIANTS = ("scratch", "longer", "pretrained", "mixed")
 

@@ -21,12 +21,11 @@ from repeats import Chosen
 from scipy import ndimage
 
 from serank import SeRankDet
-from serank.augment import Augmentation
-from serank.averaging import average
-from serank.components import component_table, label_components
 from serank.datasets import FolderDataset, JoinedSamples, Sample, grey_statistics
-from serank.detect import predict
-from serank.train import Recipe, fit
+from serank.inference.detector import predict
+from serank.metrics.components import component_table, label_components
+from serank.train import Augmentation, Recipe, fit
+from serank.train.averaging import average
 
 LARGE = 80
 """Pixels above which a target counts as large. Few frames hold one, and their pixels weigh most in IoU."""

@@ -42,7 +42,7 @@ from plain import plain_form
 from torch import Tensor, nn
 
 from serank import SeRankDet
-from serank.files import replacing
+from serank.utils.files import replacing
 
 REFERENCES = ("released", "own", "autocast")
 TOLERANCE = 1e-4

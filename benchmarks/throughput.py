@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serank import SeRankDet
-from serank.batch import Record, detect_files
-from serank.files import replacing
-from serank.frames import resize
+from serank.frames.reading import resize
+from serank.inference.batch import Record, detect_files
 from serank.synthetic import SyntheticScenes
+from serank.utils.files import replacing
 
 
 def write_frames(folder: Path, count: int, side: int) -> list[NDArray[np.float32]]:

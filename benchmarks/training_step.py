@@ -21,8 +21,8 @@ import torch
 from measure import DTYPES, apart, frames, in_turn, machine, memory_of, reference_network, serank_network
 from torch import Tensor, nn
 
-from serank.files import replacing
 from serank.losses import deep_supervision_loss
+from serank.utils.files import replacing
 
 REFERENCE = "reference"
 TOLERANCE = 1e-4

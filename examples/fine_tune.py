@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serank import SeRankDet
-from serank.augment import Augmentation
 from serank.datasets import FolderDataset, write_folder
-from serank.evaluate import evaluate
+from serank.evaluation import evaluate
 from serank.synthetic import SyntheticScenes
-from serank.train import Recipe, fit
+from serank.train import Augmentation, Recipe, fit
 
 
 def make_frames(folder: Path) -> None:

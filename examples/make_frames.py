@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serank.components import component_table, label_components
-from serank.files import replacing
+from serank.metrics.components import component_table, label_components
 from serank.synthetic import Scene, make_scene
+from serank.utils.files import replacing
 
 __all__ = ["FRAMES", "SampleFrame", "main", "pixels", "scene", "truth", "write"]
 

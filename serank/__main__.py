@@ -2,7 +2,7 @@
 
 import sys
 
-from serank.cli import main
+from serank.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

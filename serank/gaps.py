@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from serank.components import label_components
+from serank.metrics.components import label_components
 
 __all__ = ["gaps"]
 

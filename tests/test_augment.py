@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from serank.augment import Augmentation, RandomCrops, random_crop
 from serank.datasets import Sample
-from serank.frames import FrameSpec
+from serank.frames.reading import FrameSpec
+from serank.train import Augmentation
+from serank.train.augment import RandomCrops, random_crop
 
 PLAIN: dict[str, Any] = {"scale": (1.0, 1.0), "blur": 0.0, "contrast": 0.0}
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from serank import SeRankDet
-from serank.averaging import average, graft
-from serank.cli import main
+from serank.cli.entry import main
+from serank.train.averaging import average, graft
 
 
 @pytest.fixture

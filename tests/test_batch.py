@@ -15,11 +15,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from serank import Detections, SeRankDet, sources
-from serank.batch import detect_files, rows
+from serank import Detections, SeRankDet
 from serank.errors import FrameError
-from serank.frames import count_pages, decode_pages
-from serank.sources import find_sources, read_sources
+from serank.frames import sources
+from serank.frames.reading import count_pages, decode_pages
+from serank.frames.sources import find_sources, read_sources
+from serank.inference.batch import detect_files, rows
 
 Array = NDArray[Any]
 

@@ -16,10 +16,9 @@ import torch
 from PIL import Image
 
 from serank import SeRankDet
-from serank.augment import Augmentation
 from serank.datasets import Sample, write_folder
 from serank.synthetic import SyntheticScenes
-from serank.train import Recipe, fit
+from serank.train import Augmentation, Recipe, fit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablations

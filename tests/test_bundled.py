@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from serank import Detections, SeRankDet
-from serank.checkpoints import bundled
+from serank.checkpoints.pretrained import bundled
+from serank.checkpoints.registry import published
 from serank.datasets import FolderDataset
-from serank.evaluate import evaluate
-from serank.published import published
+from serank.evaluation import evaluate
 
 FRAMES = Path(__file__).parents[1] / "examples" / "frames"
 PLANTED = {entry["file"]: entry for entry in json.loads((FRAMES / "targets.json").read_text())["frames"]}

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from serank import Detections, SeRankDet
-from serank.batch import detect_files
-from serank.cli import main
+from serank.cli.entry import main
 from serank.datasets import write_folder
-from serank.detect import Detector
+from serank.inference.batch import detect_files
+from serank.inference.detector import Detector
 from serank.synthetic import SyntheticScenes
 
 

@@ -29,7 +29,7 @@ from serank.datasets import (
     warn_overlap,
 )
 from serank.errors import FrameError
-from serank.frames import decode
+from serank.frames.reading import decode
 
 SHAPE = (12, 16)
 Mask = NDArray[np.bool_]

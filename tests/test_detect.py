@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from serank import Detections, SeRankDet
-from serank.detect import find_detections, predict
 from serank.errors import FrameError
-from serank.frames import FrameSpec
+from serank.frames.reading import FrameSpec
+from serank.inference.detector import find_detections, predict
 
 Float = NDArray[np.float32]
 

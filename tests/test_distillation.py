@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from serank import SeRankDet
-from serank.augment import Augmentation
-from serank.cli import main
+from serank.cli.entry import main
 from serank.datasets import Sample, write_folder
-from serank.distillation import Teacher, distillation_loss
 from serank.gaps import gaps
 from serank.synthetic import SyntheticScenes
-from serank.train import Recipe, fit
+from serank.train import Augmentation, Recipe, fit
+from serank.train.distillation import Teacher, distillation_loss
 
 TINY = Recipe(
     epochs=1,

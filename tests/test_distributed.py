@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from serank.distributed import all_objects, from_main, is_main, rank, started, world_size
+from serank.utils.distributed import all_objects, from_main, is_main, rank, started, world_size
 
 SCRIPT = """
 import json, sys, time
@@ -20,9 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 import torch
 from serank import SeRankDet
-from serank.augment import Augmentation
-from serank.distributed import all_objects, is_main, rank, started
-from serank.evaluate import evaluate
+from serank.train import Augmentation
+from serank.utils.distributed import all_objects, is_main, rank, started
+from serank.evaluation import evaluate
 from serank.synthetic import SyntheticScenes
 from serank.train import Recipe, fit
 

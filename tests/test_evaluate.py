@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serank import SeRankDet
-from serank.cli import main
+from serank.cli.entry import main
 from serank.datasets import FolderDataset, Sample
-from serank.evaluate import evaluate, predict_sample
-from serank.evaluation import Evaluator, resize_mask
-from serank.frames import resize
+from serank.evaluation import Evaluator, evaluate
+from serank.evaluation.evaluator import resize_mask
+from serank.evaluation.runner import predict_sample
+from serank.frames.reading import resize
 from serank.metrics import DetectionMetrics
 from serank.synthetic import SyntheticScenes
 
@@ -114,8 +115,8 @@ import torch
 import torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
 from test_evaluate import bright, scenes
-from serank.evaluate import evaluate
-from serank.threshold import choose_threshold
+from serank.evaluation import evaluate
+from serank.evaluation import choose_threshold
 
 torch.set_num_threads(1)
 rank, folder = int(sys.argv[2]), Path(sys.argv[3])
@@ -134,7 +135,7 @@ dist.destroy_process_group()
 
 
 def test_two_processes_measure_as_one(tmp_path: Path) -> None:
-    from serank.threshold import choose_threshold
+    from serank.evaluation import choose_threshold
 
     command = [sys.executable, "-W", "error::UserWarning:serank", "-c", SCRIPT, str(Path(__file__).parent)]
     started = [
@@ -254,7 +255,7 @@ def test_a_folder_that_is_no_report_is_refused_before_anything_is_measured(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    monkeypatch.setattr("serank.evaluate.predict", None)  # anything measured would fail on this
+    monkeypatch.setattr("serank.evaluation.runner.predict", None)  # anything measured would fail on this
     assert main(["evaluate", str(root), "--checkpoint", checkpoint, "--output", str(tmp_path / "mine")]) == 1
     assert "holds 'notes.txt', which no report has" in capsys.readouterr().err
 

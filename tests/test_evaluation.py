@@ -16,18 +16,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from serank.components import component_table, label_components
-from serank.evaluation import (
-    AREA_BINS,
-    DEFAULT_THRESHOLDS,
-    SCR_BINS,
-    Evaluation,
-    Evaluator,
-    check_resolution,
-    resize_mask,
-)
-from serank.histogram import BINS, ScoreHistogram
-from serank.metrics import CURVE_THRESHOLDS, DetectionMetrics, Protocol, components, pd_fa_curve, roc
+from serank.evaluation import AREA_BINS, DEFAULT_THRESHOLDS, SCR_BINS, Evaluation, Evaluator
+from serank.evaluation.evaluator import check_resolution, resize_mask
+from serank.metrics import CURVE_THRESHOLDS, DetectionMetrics, Protocol, pd_fa_curve, roc
+from serank.metrics.components import component_table, label_components
+from serank.metrics.functional import components
+from serank.metrics.roc_auc import BINS, ScoreHistogram
 from serank.synthetic import BACKGROUNDS, make_scene
 
 Array = NDArray[Any]

@@ -21,11 +21,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from serank import LSFF, SeRankDet
-from serank.cli import main
-from serank.export import SUFFIXES, export, preprocessing
-from serank.frames import tiles
+from serank.cli.entry import main
+from serank.frames.reading import tiles
+from serank.inference.onnx_export import SUFFIXES, export, preprocessing
+from serank.inference.quantize import FRAMES, calibration_inputs, quantise
 from serank.layers import SeRankAttention
-from serank.quantize import FRAMES, calibration_inputs, quantise
 
 onnx = pytest.importorskip("onnx", reason="needs the extra serank[export]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra serank[export]")
@@ -365,7 +365,7 @@ def test_int8_that_fails_leaves_nothing(
     path = Path(shutil.copy(file, tmp_path / "a.onnx"))
     inputs = calibration_inputs(sirst, [FRAME_FILES[0]])
     if failure == "agreement":
-        monkeypatch.setattr("serank.quantize.LEAST_AGREEMENT", 1.0)
+        monkeypatch.setattr("serank.inference.quantize.LEAST_AGREEMENT", 1.0)
         with pytest.raises(RuntimeError, match=r"the probabilities agree by 0\.\d+, below 1\.0"):
             quantise(path, inputs)
     else:

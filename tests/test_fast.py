@@ -17,10 +17,10 @@ from test_inference import Doubled, random_network
 from torch import Tensor, nn
 
 from serank import SeRankDet
-from serank.detect import Detector, predict
-from serank.evaluate import evaluate
-from serank.fast import fast, fingerprint
-from serank.inference import InferenceNetwork
+from serank.evaluation import evaluate
+from serank.inference.detector import Detector, predict
+from serank.inference.fast import fast, fingerprint
+from serank.inference.fused_network import InferenceNetwork
 from serank.synthetic import SyntheticScenes
 
 FRAME = np.random.default_rng(0).random((32, 48), np.float32)

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from serank import figures
-from serank.ranked import RankedLevel
-from serank.results import Curves, Group
+from serank.evaluation import Curves, Group
+from serank.evaluation.report import figures
+from serank.evaluation.report.top_k import RankedLevel
 
 Float = NDArray[np.float32]
 Rows = list[dict[str, float]]
@@ -202,7 +202,7 @@ def test_pyplot_is_not_used() -> None:
     import subprocess
 
     script = (
-        "import sys; from serank import figures; from serank.results import Group\n"
+        "import sys; from serank.evaluation.report import figures; from serank.evaluation import Group\n"
         "assert 'matplotlib' not in sys.modules\n"
         "figures.groups([Group('a', 0, 1, 1, 1)], 'x')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"

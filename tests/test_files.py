@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serank.files import replacing
+from serank.utils.files import replacing
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permission bits")
 

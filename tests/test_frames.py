@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serank.errors import CheckpointError, FrameError
-from serank.frames import (
+from serank.frames.reading import (
     FRAME_SUFFIXES,
     MAX_PIXELS,
     TILE_STEP,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from serank.gaps import gaps
 from serank.losses import bce_loss, deep_supervision_loss
-from serank.recipe import Recipe
+from serank.train import Recipe
 
 
 def two_squares(free: int, top: int = 8) -> Tensor:

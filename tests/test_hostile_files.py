@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import serank
 from serank import SeRankDet
-from serank.config import MAX_CONFIG
+from serank.checkpoints.config_file import MAX_CONFIG
 from serank.errors import CheckpointError
 
 ALLOWED = 2**29

@@ -18,7 +18,7 @@ from hub_server import Hub, Repository, lone_client, use  # noqa: F401 - a fixtu
 from huggingface_hub import constants
 
 from serank import SeRankDet
-from serank.config import read_config
+from serank.checkpoints.config_file import read_config
 from serank.errors import CheckpointError
 
 NAME = "owner/net"
@@ -93,7 +93,7 @@ def test_files_of_two_commits_never_mix(hub: Hub, tmp_path: Path, monkeypatch: p
         return read_config(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("serank.checkpoints.read_config", move)
+        patch.setattr("serank.checkpoints.pretrained.read_config", move)
         model = SeRankDet.from_pretrained(NAME)
     assert same(model, tmp_path / "pushed")
     assert same(SeRankDet.from_pretrained(NAME), tmp_path / "newer")
@@ -351,7 +351,7 @@ def test_a_config_is_checked_before_weights_are_downloaded(hub: Hub) -> None:
 
 
 def test_published_names_on_the_hub_are_pinned(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from serank.published import OTHERS, Published
+    from serank.checkpoints.registry import OTHERS, Published
 
     repository = hub.repositories[NAME]
     row = Published("irstd1k", ("IRSTD-1k",), repo_id=NAME, revision=repository.branches["main"], width=1)

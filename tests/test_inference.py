@@ -19,10 +19,11 @@ from test_network import VARIANTS
 from test_released_graph import released as released  # a fixture
 from torch import Tensor, nn
 
-from serank import SeRankDet, folding
-from serank.evaluate import evaluate
-from serank.folding import FusedConv, foldable
-from serank.inference import FusedDDC, FusedStep, InferenceNetwork
+from serank import SeRankDet
+from serank.evaluation import evaluate
+from serank.inference import fused_conv as folding
+from serank.inference.fused_conv import FusedConv, foldable
+from serank.inference.fused_network import FusedDDC, FusedStep, InferenceNetwork
 from serank.layers.ddc import BRANCHES
 from serank.synthetic import SyntheticScenes
 

@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from serank import SeRankDet
-from serank.augment import Augmentation
 from serank.synthetic import SyntheticScenes
-from serank.train import Recipe, fit
+from serank.train import Augmentation, Recipe, fit
 
 RECIPE = Recipe(epochs=3, batch_size=2, average=0.9, augmentation=Augmentation(crop=32, scale=(0.8, 1.25)))
 

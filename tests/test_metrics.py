@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import serank.metrics
+import serank.metrics.functional
 from serank.metrics import (
     CURVE_THRESHOLDS,
     DetectionMetrics,
@@ -621,6 +621,6 @@ def test_compute_keys_and_types() -> None:
 
 
 def test_docstring_example() -> None:
-    result = doctest.testmod(serank.metrics)
+    result = doctest.testmod(serank.metrics.functional)
     assert result.attempted > 0
     assert result.failed == 0

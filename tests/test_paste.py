@@ -9,10 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from serank.augment import Augmentation, RandomCrops
 from serank.datasets import Sample
-from serank.frames import FrameSpec
-from serank.paste import paste_target
+from serank.frames.reading import FrameSpec
+from serank.train import Augmentation
+from serank.train.augment import RandomCrops
+from serank.train.paste import paste_target
 
 Float = NDArray[np.float32]
 

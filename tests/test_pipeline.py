@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serank.pipeline import ahead, behind
+from serank.utils.prefetch import ahead, behind
 
 
 def test_order_is_kept() -> None:

@@ -15,10 +15,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from serank.errors import FrameError
-from serank.evaluation import Evaluation, Evaluator
-from serank.maps import read_values
+from serank.evaluation import Evaluation, Evaluator, PredictionFolder, score_predictions
+from serank.evaluation.map_files import read_values
 from serank.metrics import DetectionMetrics
-from serank.predictions import PredictionFolder, score_predictions
 from serank.synthetic import SyntheticScenes
 
 Array = NDArray[Any]

@@ -12,8 +12,8 @@ from PIL import Image
 from serank import SeRankDet
 from serank.datasets import FolderDataset, JoinedSamples, NoisySIRST, Sample
 from serank.errors import FrameError
-from serank.preflight import inspect_samples
 from serank.train import Recipe, fit
+from serank.train.preflight import inspect_samples
 
 
 def sample(name: str, *areas: int, side: int = 20) -> Sample:

@@ -14,12 +14,12 @@ from huggingface_hub import HfApi, constants
 from safetensors.torch import load_file, save_file
 
 from serank import SeRankDet
-from serank.card import training_card
-from serank.cli import main
+from serank.checkpoints.card import read_metadata
+from serank.cli.entry import main
+from serank.cli.publish_checks import problems
 from serank.errors import CheckpointError
-from serank.metadata import read_metadata
-from serank.publishing import problems
-from serank.recipe import Recipe
+from serank.train import Recipe
+from serank.train.card import training_card
 
 # the client's own use of its HTTP library
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -289,7 +289,7 @@ def test_the_card_of_a_training_without_validation(model: SeRankDet) -> None:
 
 
 def test_the_bundled_checkpoint_passes_the_checks() -> None:
-    from serank.checkpoints import bundled
+    from serank.checkpoints.pretrained import bundled
 
     for folder in bundled().values():
         assert problems(folder, NAME, "main") == []

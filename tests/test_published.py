@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from serank import SeRankDet
-from serank.checkpoints import bundled
-from serank.cli import main
+from serank.checkpoints.pretrained import bundled
+from serank.checkpoints.registry import published
+from serank.cli.entry import main
 from serank.errors import CheckpointError
-from serank.published import published
-from serank.recipe import PRESETS
+from serank.train import PRESETS
 
 
 def test_every_data_set_of_the_paper_has_a_row() -> None:

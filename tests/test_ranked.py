@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from serank import SeRankAttention, SeRankDet
-from serank.ranked import RankedLevel, ranked_points
+from serank.evaluation.report.top_k import RankedLevel, ranked_points
 
 Float = NDArray[np.float32]
 

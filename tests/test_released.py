@@ -23,9 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from serank import SeRankDet
-from serank.cli import main
+from serank.checkpoints.released import IMAGENET_MEAN, IMAGENET_STD, read_released, released_name
+from serank.cli.entry import main
 from serank.errors import CheckpointError
-from serank.released import IMAGENET_MEAN, IMAGENET_STD, read_released, released_name
 
 GRAPH: dict[str, Any] = {"merge_kernel": 3, "table_size": 512, "fusion": "gated", "bias": True}
 WEIGHT = "Conv1.cdc_layer.0.conv.weight"
@@ -460,7 +460,7 @@ def test_archives_that_unpack_to_too_much_are_not_read(file: Path, monkeypatch: 
         for name in source.namelist():
             target.writestr(name, source.read(name))
     assert packed.stat().st_size < 10**5
-    monkeypatch.setattr("serank.released.MAX_BYTES", 10**6)
+    monkeypatch.setattr("serank.checkpoints.released.MAX_BYTES", 10**6)
     with pytest.raises(CheckpointError, match="GB, and a checkpoint of the released code has at most"):
         SeRankDet.from_released(packed)
 

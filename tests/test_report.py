@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import serank
-from serank import SeRankDet, figures, plot
-from serank.components import component_table, label_components
-from serank.detect import predict
-from serank.evaluation import Evaluator
-from serank.gallery import _verdict, file_names, worst_false_alarms, worst_misses
+from serank import SeRankDet
+from serank.evaluation import Evaluation, Evaluator, write_report
+from serank.evaluation.report import figures
+from serank.evaluation.report.pictures import _verdict, file_names, worst_false_alarms, worst_misses
+from serank.evaluation.report.writer import FrameView
+from serank.inference import drawing as plot
+from serank.inference.detector import predict
 from serank.metrics import Protocol
-from serank.report import FrameView, write_report
-from serank.results import Evaluation
+from serank.metrics.components import component_table, label_components
 
 Float = NDArray[np.float32]
 Views = dict[str, FrameView]

@@ -11,9 +11,9 @@ from hub_server import Hub, lone_client, use  # noqa: F401 - a fixture for every
 from test_released import network, state_of
 
 from serank import SeRankDet
-from serank.checkpoints import CONFIG, WEIGHTS
-from serank.cli import main
-from serank.metadata import FIGURES, Result, front_matter, read_metadata
+from serank.checkpoints.card import FIGURES, Result, front_matter, read_metadata
+from serank.checkpoints.pretrained import CONFIG, WEIGHTS
+from serank.cli.entry import main
 
 # the client's own use of its HTTP library
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

@@ -12,11 +12,11 @@ import torch
 
 from serank import SeRankDet
 from serank.datasets import Sample
-from serank.evaluate import evaluate, predict_sample
+from serank.evaluation import Curves, choose_threshold, evaluate
+from serank.evaluation.runner import predict_sample
+from serank.evaluation.threshold import CANDIDATES, pick_threshold, set_threshold
 from serank.metrics import DetectionMetrics
-from serank.results import Curves
 from serank.synthetic import SyntheticScenes
-from serank.threshold import CANDIDATES, choose_threshold, pick_threshold, set_threshold
 
 
 def curve(

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from serank import SeRankDet, trainingrun
-from serank.augment import Augmentation, RandomCrops
-from serank.cli import main
+from serank import SeRankDet
+from serank.cli.entry import main
 from serank.datasets import Sample, write_folder
 from serank.errors import CheckpointError
-from serank.evaluate import evaluate
-from serank.recipe import PRESETS, preset
+from serank.evaluation import evaluate
 from serank.synthetic import SyntheticScenes
-from serank.train import Recipe, fit
+from serank.train import PRESETS, Augmentation, Recipe, fit, preset
+from serank.train import run as trainingrun
+from serank.train.augment import RandomCrops
 
 TINY = Recipe(
     epochs=3,
@@ -566,7 +566,7 @@ def test_the_command_says_if_training_made_it_worse(
     SeRankDet(width=2).save_pretrained(tmp_path / "start")
     before = evaluate(SeRankDet.from_pretrained(tmp_path / "start"), scenes(4)[2:]).metrics
     row = before | {"epoch": 1.0, "iou": before["iou"] + (0.01 if better else -0.01)}
-    monkeypatch.setattr("serank.train.fit", lambda *_, **__: trainingrun.History([row], row))
+    monkeypatch.setattr("serank.train.trainer.fit", lambda *_, **__: trainingrun.History([row], row))
     assert main(["train", str(tmp_path / "data"), "--init", str(tmp_path / "start"), "--output", str(tmp_path)]) == 0
     assert ("start was better on val before training" in capsys.readouterr().err) is not better
 

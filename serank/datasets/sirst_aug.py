@@ -27,8 +27,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serank.components import component_table, label_components
 from serank.datasets.sample import Sample
+from serank.metrics.components import component_table, label_components
 
 __all__ = ["SIRSTAug", "sirst_aug"]
 

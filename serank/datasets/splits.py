@@ -24,7 +24,7 @@ from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from serank.frames import FRAME_SUFFIXES
+from serank.frames.reading import FRAME_SUFFIXES
 
 __all__ = ["available_splits", "identify_split", "sirst_test_names", "split_names", "warn_sirst_test_names"]
 

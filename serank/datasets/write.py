@@ -13,7 +13,7 @@ from PIL import Image
 
 from serank.datasets.sample import Sample
 from serank.datasets.splits import bare_name
-from serank.files import share
+from serank.utils.files import share
 
 __all__ = ["write_folder"]
 

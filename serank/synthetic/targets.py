@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from serank.clutter import STD_FLOOR, WINDOW
+from serank.metrics.signal_to_clutter import STD_FLOOR, WINDOW
 
 __all__ = ["MASK_FRACTION", "Target", "footprint", "plant"]
 

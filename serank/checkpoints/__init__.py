@@ -1,0 +1,1 @@
+"""Finding, loading, saving and publishing checkpoints."""

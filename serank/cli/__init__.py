@@ -1,0 +1,5 @@
+"""The `serank` command."""
+
+from serank.cli.entry import main
+
+__all__ = ["main"]

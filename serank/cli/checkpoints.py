@@ -1,0 +1,48 @@
+"""`serank checkpoints`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from serank.checkpoints.card import FIGURES
+from serank.cli.options import new_command
+
+if TYPE_CHECKING:
+    from serank.checkpoints.registry import Published
+    from serank.cli.options import Commands
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Adds the command to the parser."""
+    parser = new_command(commands, "checkpoints", "list the checkpoints that can be loaded by name")
+    parser.set_defaults(run=_checkpoints)
+
+
+def _checkpoints(_: argparse.Namespace) -> int:
+    from serank.checkpoints.registry import published
+
+    head = ("name", "weights", "width", "data", "measured on", "IoU", "nIoU", "Pd", "Fa, 1e-6", "licence")
+    rows = [head, *(line for row in published().values() for line in _lines(row))]
+    widths = [max(len(line[i]) for line in rows) for i in range(len(head))]
+    for line in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print(
+        "\nWeights of `none` aren't published: train them (serank train --preset NAME) or convert the authors' (serank "
+        "convert).\nBesides these: any folder that save_pretrained wrote, and any Hub repository id (owner/name)."
+    )
+    return 0
+
+
+def _lines(row: Published) -> list[tuple[str, ...]]:
+    """The cells of a checkpoint: a line for each split on which it was measured, at least one."""
+    about: tuple[str, ...] = (row.name, row.source, str(row.width or ""), ", ".join(row.data_sets))
+    lines = []
+    for result in row.results:
+        iou, niou, pd, fa = (result.figures[key] for key in FIGURES)
+        on = f"{result.data_set} {result.split}".strip()
+        lines.append((*about, on, f"{iou:.4f}", f"{niou:.4f}", f"{pd:.4f}", f"{fa * 1e6:.1f}", row.licence or ""))
+        about = ("",) * len(about)
+    return lines or [(*about, *[""] * (1 + len(FIGURES)), row.licence or "")]

@@ -1,0 +1,284 @@
+"""`serank evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serank.cli.options import add_model, add_preparation, new_command, preparation, print_metrics
+
+if TYPE_CHECKING:
+    from serank.cli.options import Commands
+    from serank.datasets import FolderDataset
+    from serank.evaluation.evaluator import Evaluation, Resolution
+    from serank.evaluation.report.writer import FrameView
+    from serank.evaluation.threshold import ThresholdChoice
+    from serank.frames.reading import FrameSpec
+    from serank.models.network import SeRankDet
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Adds the command to the parser."""
+    parser = new_command(
+        commands,
+        "evaluate",
+        "measure a checkpoint on a data set, or score the predictions of any method",
+        "Give ROOT to run a checkpoint, or --predictions and --targets to score maps or masks that some program wrote. "
+        "Missing, extra and resized predictions are listed on standard error.",
+    )
+    parser.add_argument("root", nargs="?", metavar="ROOT", help="folder of the data set, with images/ and masks/")
+    parser.add_argument("--split", metavar="NAME", help="list or sub-folder, such as val (default: every frame)")
+    parser.add_argument(
+        "--predictions", metavar="DIR", help="folder of maps or masks: PNG, BMP, TIFF, NPY or MAT, named as the frames"
+    )
+    parser.add_argument("--targets", metavar="DIR", help="data set or folder of masks to score --predictions against")
+    parser.add_argument("--resize", action="store_true", help="resize predictions of a wrong size, and list them")
+    add_model(parser)
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="probability in [0, 1] (default: the checkpoint's; 0.5 for --predictions)",
+    )
+    parser.add_argument("--max-distance", type=float, default=3.0, metavar="PX", help="from target to detection, below")
+    parser.add_argument(
+        "--protocol", choices=("standard", "released"), default="standard", help="how to count, see the documentation"
+    )
+    parser.add_argument(
+        "--resolution",
+        type=_resolution,
+        default="native",
+        metavar="N",
+        help="native, or side of the square to which frames and masks are resized, such as 512 or 256",
+    )
+    add_preparation(parser, "the checkpoint's", "the checkpoint's")
+    budgets = parser.add_mutually_exclusive_group()
+    budgets.add_argument(
+        "--budget",
+        type=float,
+        metavar="FA",
+        help="choose the threshold with the most detections at not more than FA false pixels per pixel",
+    )
+    budgets.add_argument(
+        "--budget-frame", type=float, metavar="N", help="the same with at most N false components per frame"
+    )
+    parser.add_argument("--save", metavar="DIR", help="save the checkpoint with the threshold that was chosen")
+    parser.add_argument("--output", metavar="DIR", help="write a report there: page, JSON, CSV and pictures")
+    parser.add_argument("--no-overlays", action="store_true", help="leave the picture of every frame out of the report")
+    parser.set_defaults(run=_evaluate)
+
+
+def _resolution(text: str) -> Resolution:
+    from serank.evaluation.evaluator import check_resolution
+
+    try:
+        return check_resolution(int(text) if text.isdigit() else text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from serank.utils.distributed import is_main, started
+
+    _check(options)
+    # under torchrun every process measures its share, and the first one prints and writes
+    with started(options.device) as device:
+        if options.predictions is None:
+            _measure(options, device)
+        elif is_main():
+            _score(options)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses options that don't go together, before anything is run."""
+    budget = options.budget is not None or options.budget_frame is not None
+    if (options.root is None) == (options.predictions is None):
+        raise ValueError("give either ROOT, to run a checkpoint, or --predictions with --targets")
+    if (options.predictions is None) != (options.targets is None):
+        raise ValueError("--predictions and --targets belong together")
+    if options.predictions is not None and (budget or options.save):
+        raise ValueError("--budget, --budget-frame and --save need a checkpoint; --predictions has none")
+    if options.resize and options.predictions is None:
+        raise ValueError("--resize is for --predictions")
+    if options.save and not budget:
+        raise ValueError("--save needs --budget or --budget-frame, by which a threshold is chosen")
+    if budget and options.threshold is not None:
+        raise ValueError("--threshold and a budget exclude each other: the budget chooses the threshold")
+    if given := preparation(options):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        if options.predictions is not None:
+            raise ValueError(f"{names} is for a checkpoint; --predictions has none")
+        if options.resolution != "native":
+            raise ValueError(
+                f"{names} is for --resolution native: at {options.resolution} frames have that size and are not tiled; "
+                "leave one of them out"
+            )
+    if options.output:
+        from serank.evaluation.report.writer import check_report_folder
+
+        check_report_folder(options.output)
+
+
+def _measure(options: argparse.Namespace, device: str) -> None:
+    """Runs a checkpoint."""
+    from serank.datasets import FolderDataset
+    from serank.datasets.layouts import find_lists
+    from serank.evaluation.runner import evaluate, predict_sample
+    from serank.models.network import SeRankDet
+    from serank.utils.distributed import is_main
+
+    dataset = FolderDataset(options.root, options.split)
+    if options.split is None and (lists := find_lists(Path(options.root))) and is_main():
+        print(
+            f"serank evaluate: all {len(dataset)} frames, training frames among them if there are any; "
+            f"--split takes one of {', '.join(lists)}",
+            file=sys.stderr,
+        )
+    model = SeRankDet.from_pretrained(options.checkpoint, device=device)
+    if given := preparation(options):
+        model = model.reconfigured(**given)
+    if options.budget is not None or options.budget_frame is not None:
+        _choose(options, model, dataset)
+    result = evaluate(
+        model,
+        dataset,
+        threshold=options.threshold,
+        max_distance=options.max_distance,
+        protocol=options.protocol,
+        resolution=options.resolution,
+        progress=sys.stderr.isatty(),
+    )
+    if not is_main():
+        return
+    places = {name: i for i, name in enumerate(dataset.names)}
+
+    def look(name: str) -> FrameView:
+        from serank.evaluation.report.writer import FrameView
+
+        sample, probability = predict_sample(model, dataset[places[name]], options.resolution)
+        return FrameView(sample.frame, probability, sample.mask)
+
+    about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
+    if options.resolution == "native":
+        about["frames"] = _in_words(model.frame_spec)
+    _finish(options, result, about, look, model)
+
+
+def _in_words(spec: FrameSpec) -> str:
+    """How frames were scaled and cut, in words."""
+    low, high = spec.scale_range
+    size = f"scaled to {spec.working_size} px by {low:g} to {high:g}" if spec.working_size else "as large as they are"
+    return f"{size}, in tiles of up to {spec.tile} px that share {spec.overlap} px"
+
+
+def _oddities(result: Evaluation) -> list[str]:
+    """What makes the figures of a set questionable."""
+    found = []
+    if not result.targets:
+        found.append("no mask holds a target: Pd is undefined; targets must be bright (1 or 255) on black")
+    inverted = [f.name for f in result.frames if f.target_pixels > f.height * f.width / 2]
+    if inverted:
+        found.append(f"more than half of the mask is target in {len(inverted)} frames, {inverted[0]} first; inverted?")
+    return found
+
+
+def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> None:
+    """Gives the model the threshold of the budget and saves it."""
+    from serank.evaluation.threshold import choose_threshold, set_threshold
+    from serank.utils.distributed import is_main
+
+    per_pixel = options.budget is not None
+    choice = choose_threshold(
+        model,
+        dataset,
+        false_alarms=options.budget if per_pixel else options.budget_frame,
+        per="pixel" if per_pixel else "frame",
+        max_distance=options.max_distance,
+        protocol=options.protocol,
+        resolution=options.resolution,
+        progress=sys.stderr.isatty(),
+    )
+    set_threshold(model, choice.threshold)
+    if is_main():
+        print(f"threshold {choice.threshold:.7g} chosen")
+        if options.save:
+            model.save_pretrained(options.save, card=_card(options, choice))
+            print(f"checkpoint {options.save}")
+
+
+def _card(options: argparse.Namespace, choice: ThresholdChoice) -> str:
+    """The checkpoint's own card, and how its threshold was chosen."""
+    from serank.checkpoints.pretrained import read_card, short_card
+
+    budget = (
+        f"{options.budget:g} false pixels per pixel"
+        if options.budget is not None
+        else f"{options.budget_frame:g} false components a frame"
+    )
+    split = f", {options.split}" if options.split else ""
+    return (
+        f"{(read_card(options.checkpoint) or short_card()).rstrip()}\n\n## Threshold of this copy\n\n"
+        f"{choice.threshold:.7g}, chosen on {Path(options.root).name}{split} for at most {budget}: Pd {choice.pd:.4f}, "
+        f"Fa {choice.fa * 1e6:.2f}e-6, {choice.false_components:.3f} false components a frame there "
+        f"({options.protocol} protocol, resolution {options.resolution}). Figures above are at other thresholds.\n"
+    )
+
+
+def _score(options: argparse.Namespace) -> None:
+    """Scores what another program wrote."""
+    from serank.evaluation.predictions import PredictionFolder
+
+    folder = PredictionFolder(
+        options.predictions,
+        options.targets,
+        split=options.split,
+        resolution=options.resolution,
+        resize=options.resize,
+    )
+    result = folder.score(
+        threshold=0.5 if options.threshold is None else options.threshold,
+        max_distance=options.max_distance,
+        protocol=options.protocol,
+        progress=sys.stderr.isatty(),
+    )
+
+    def look(name: str) -> FrameView:
+        from serank.evaluation.report.writer import FrameView
+
+        pair = folder.load(name)
+        return FrameView(pair.frame, pair.probability, pair.mask)
+
+    _finish(options, result, {"predictions": options.predictions, "data": options.targets}, look)
+
+
+def _finish(
+    options: argparse.Namespace,
+    result: Evaluation,
+    about: dict[str, str],
+    look: Callable[[str], FrameView],
+    model: SeRankDet | None = None,
+) -> None:
+    """Prints the figures and the problems, and writes the report."""
+    if options.split:
+        about = about | {"split": options.split}
+    result = replace(result, about=about)
+    print_metrics(result.metrics)
+    more = [] if result.curves is None else [f"AUC {result.curves.auc:.4f}"]
+    if empty := result.metrics["empty_frames"]:
+        number = result.metrics["empty_false_components"]
+        more.append(f"false components {number:.3f} a target-free frame ({empty:.0f} of them)")
+    print("  ".join(more))
+    for problem in [*_oddities(result), *result.problems]:
+        print(f"serank evaluate: {problem}", file=sys.stderr)
+    if options.output:
+        from serank.evaluation.report.writer import write_report
+
+        page = write_report(result, options.output, look=look, model=model, overlays=not options.no_overlays)
+        print(f"report {page}")

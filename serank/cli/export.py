@@ -1,0 +1,54 @@
+"""`serank export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serank.cli.options import add_model, new_command
+
+if TYPE_CHECKING:
+    from serank.cli.options import Commands
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Adds the command to the parser."""
+    parser = new_command(
+        commands,
+        "export",
+        "write a checkpoint for another runtime: ONNX, or a program of torch.export",
+        "The file takes frames of any size, holds in its metadata how they are prepared, and is compared with the "
+        "checkpoint before it is kept. ONNX needs the extra serank[export].",
+    )
+    add_model(parser)
+    parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="of the file")
+    parser.add_argument("--output", required=True, metavar="FILE", help="file to write, NAME.onnx or NAME.pt2")
+    parser.add_argument("--opset", type=int, metavar="N", help="of the ONNX file (default: what PyTorch recommends)")
+    parser.add_argument("--int8", action="store_true", help="compute most convolutions in 8-bit integers, on CPUs")
+    parser.add_argument(
+        "--calibrate", metavar="DIR", help="folder of frames that --int8 takes ranges from, such as training frames"
+    )
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from serank.models.network import SeRankDet
+
+    model = SeRankDet.from_pretrained(options.checkpoint, device=options.device)
+    # of a folder its own name: where it lies on this machine is nobody's business
+    name = Path(options.checkpoint).resolve().name if Path(options.checkpoint).is_dir() else options.checkpoint
+    model.export(
+        options.output,
+        format=options.format,
+        opset=options.opset,
+        int8=options.int8,
+        calibrate=options.calibrate,
+        name=name,
+    )
+    size = Path(options.output).stat().st_size / 1e6
+    result = "near the checkpoint's probabilities" if options.int8 else "gives the checkpoint's logits"
+    print(f"{options.output}: {size:.1f} MB, {result}")
+    return 0

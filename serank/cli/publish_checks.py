@@ -1,0 +1,126 @@
+"""Checks of a checkpoint folder before it is pushed to the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from serank.checkpoints.card import FIGURES, LIBRARY, TASK, UNKNOWN, Result, read_metadata
+from serank.checkpoints.config_file import VERSION, known_arguments
+from serank.checkpoints.hub import check_repo_id, check_revision
+from serank.checkpoints.pretrained import CARD, CONFIG, WEIGHTS
+from serank.errors import CheckpointError
+from serank.inference.detector import predict
+
+if TYPE_CHECKING:
+    from serank.models.network import SeRankDet
+
+__all__ = ["FILES", "problems"]
+
+FILES = (CONFIG, WEIGHTS, CARD)
+MAX_CARD = 2**20
+
+
+def problems(root: Path, repo_id: str, revision: str) -> list[str]:
+    """What keeps a checkpoint from being published, each with the fix; empty if nothing does.
+
+    It must load, run on a frame, have a config that names every argument and the version, and a card with the Hub's
+    metadata and figures.
+
+    Args:
+        root: folder that holds `FILES`.
+        repo_id: `owner/name`, checked for its form alone; nothing is asked of the Hub.
+        revision: branch, likewise.
+    """
+    found = [*_refusal(check_repo_id, repo_id), *_refusal(check_revision, revision)]
+    return found + (_folder_problems(root) if root.is_dir() else [f"{root}: no such folder"])
+
+
+def _refusal(check: Callable[[str], None], value: str) -> list[str]:
+    try:
+        check(value)
+    except CheckpointError as error:
+        return [str(error)]
+    return []
+
+
+def _folder_problems(root: Path) -> list[str]:
+    found = []
+    for file in FILES:
+        if (root / file).is_symlink():  # what it points to may not be meant for others
+            found.append(f"{file}: is a link; put the file itself there")
+        elif not (root / file).is_file():
+            found.append(f"{file}: missing; save_pretrained writes it")
+    if found:
+        return found
+    return _model_problems(root) + _card_problems(root / CARD)
+
+
+def _model_problems(root: Path) -> list[str]:
+    from serank.models.network import SeRankDet
+
+    try:
+        model = SeRankDet.from_pretrained(root)
+    except CheckpointError as error:
+        return [str(error)]
+    found = []
+    missing = {VERSION, *known_arguments(SeRankDet)} - set(json.loads((root / CONFIG).read_text(encoding="utf-8")))
+    if missing:
+        found.append(
+            f"{CONFIG}: lacks {', '.join(sorted(missing))}; load the folder and save it again with save_pretrained"
+        )
+    return found + _run(model)
+
+
+def _run(model: SeRankDet) -> list[str]:
+    """Runs the network on a frame with one target."""
+    frame = np.zeros((96, 128), np.float32)
+    frame[40:43, 60:63] = 1.0
+    (probability,) = predict(model, [frame], model.frame_spec, channels=model.in_channels)
+    if np.isfinite(probability).all():
+        return []
+    bad = int(np.count_nonzero(~np.isfinite(probability)))
+    return [f"{WEIGHTS}: {bad} of {probability.size} pixels come out as NaN; train it anew"]
+
+
+def _card_problems(file: Path) -> list[str]:
+    if file.stat().st_size > MAX_CARD:
+        return [f"{CARD}: more than {MAX_CARD} bytes; shorten it"]
+    try:
+        card = read_metadata(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        return [f"{CARD}: {error}"]
+    wanted = (
+        ("library_name", card.library == LIBRARY, LIBRARY),
+        ("pipeline_tag", card.task == TASK, TASK),
+        ("license", card.licence, "apache-2.0 (an identifier of the Hub's list)"),
+        ("datasets", card.data_sets, "[NAME] (what it was trained on)"),
+    )
+    found = [
+        f"{CARD}: no {key} in the metadata; between its two lines of dashes add a line such as `{key}: {example}`"
+        for key, there, example in wanted
+        if not there
+    ]
+    if not card.results:
+        found.append(
+            f"{CARD}: no figures in the metadata; measure them with `serank evaluate` and add them as `model-index`"
+        )
+    return found + [problem for result in card.results for problem in _figure_problems(result)]
+
+
+def _figure_problems(result: Result) -> list[str]:
+    found = []
+    if result.data_set in ("", UNKNOWN):
+        found.append(
+            f"{CARD}: figures of an unknown data set; in `model-index` write `name` and `type` of its `dataset`"
+        )
+    for key in FIGURES:
+        value = result.figures.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            given = "missing" if value is None else f"is {value!r:.40}"
+            found.append(f"{CARD}: in the figures on {result.data_set} {key} {given}; expected a number in [0, 1]")
+    return found

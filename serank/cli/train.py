@@ -1,0 +1,261 @@
+"""`serank train`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serank.cli.options import add_preparation, new_command, preparation, print_metrics
+
+if TYPE_CHECKING:
+    from serank.cli.options import Commands
+    from serank.models.network import SeRankDet
+    from serank.train.recipe import Preset, Recipe
+
+__all__ = ["add"]
+
+RECIPE = (
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "learning_rate",
+    "weight_decay",
+    "warmup",
+    "clip",
+    "loss",
+    "pixel_weight",
+    "gap_weight",
+    "distil_weight",
+    "average",
+    "precision",
+    "validate_every",
+)
+"""Options that are attributes of `Recipe`; `None` leaves the recipe's own value."""
+
+
+def add(commands: Commands) -> None:
+    """Adds the command to the parser."""
+    parser = new_command(
+        commands,
+        "train",
+        "train a network on folders of frames and masks",
+        "Keeps the weights with the best mean of IoU and nIoU on the validation split. A stopped run goes on with "
+        "--resume. Several processes: torchrun --nproc-per-node=N -m serank train ...",
+    )
+    parser.add_argument(
+        "roots", nargs="+", metavar="ROOT", help="folders of data sets with images/ and masks/, taken together"
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for checkpoints, log and curves")
+    parser.add_argument("--train-split", default="train", metavar="NAME", help="list or sub-folder")
+    parser.add_argument("--val-split", default="val", metavar="NAME", help='list or sub-folder; "" for none')
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output; repeat its options")
+    _add_network(parser)
+    _add_recipe(parser)
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="cpu", help="where to train, cpu or cuda")
+    machine.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare crops")
+    machine.add_argument("--compile", action="store_true", help="run the network through torch.compile")
+    machine.add_argument(
+        "--checkpointing", action="store_true", help="less memory for more time: compute parts again going backward"
+    )
+    machine.add_argument("--save-every", type=int, metavar="N", help="steps between checkpoints within an epoch")
+    machine.add_argument("--tensorboard", action="store_true", help="write event files for TensorBoard too")
+    parser.set_defaults(run=_train)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument("--init", metavar="NAME", help="checkpoint to start from (default: random weights)")
+    group.add_argument("--width", type=int, help="channels of the finest level (default: 8)")
+    group.add_argument("--in-channels", type=int, metavar="C", help="channels of the input (default: 1)")
+    add_preparation(group, "the checkpoint's, or 320", "the checkpoint's, or 0.5 2.5")
+    group.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone")
+    group.add_argument(
+        "--freeze-statistics",
+        action="store_true",
+        help="keep batch norm's running statistics, for networks trained before",
+    )
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    from serank.losses import LOSSES
+    from serank.train.recipe import PRESETS, Recipe
+
+    default = Recipe()
+    group = parser.add_argument_group("recipe", "Defaults are those of --preset, if one is given.")
+    group.add_argument("--preset", choices=sorted(PRESETS), help="the paper's recipe for that data set, with its width")
+
+    def option(flag: str, text: str, **arguments: Any) -> None:
+        name = arguments.get("dest", flag.lstrip("-").replace("-", "_"))
+        group.add_argument(flag, help=f"{text} (default: {getattr(default, name)})", **arguments)
+
+    option("--epochs", "passes over the training split", type=int)
+    option("--batch-size", "crops in a step, over all processes", type=int)
+    option("--accumulate", "parts into which a process splits its share of a batch", type=int, metavar="N")
+    option("--lr", "peak learning rate", type=float, dest="learning_rate", metavar="RATE")
+    option("--weight-decay", "of AdamW", type=float)
+    option("--warmup", "share of all steps over which the rate rises", type=float, metavar="SHARE")
+    option("--clip", "largest norm of the gradient, 0 for any", type=float)
+    option("--loss", "of one map", choices=sorted(LOSSES))
+    option("--pixel-weight", "weight of the auxiliary pixel loss", type=float)
+    option("--gap-weight", "by how much more that loss weighs the gaps between neighbouring targets", type=float)
+    group.add_argument("--teacher", metavar="NAME", help="checkpoint whose probabilities are learnt beside the masks")
+    option("--distil-weight", "weight of the loss against the teacher's probabilities", type=float)
+    option("--average", "decay of the averaged weights, 0 for none", type=float)
+    option("--precision", "of the network", choices=("float32", "bfloat16", "float16"))
+    option("--validate-every", "epochs between validations", type=int, metavar="N")
+    option("--seed", "of weights, crops and order", type=int)
+    group.add_argument("--no-deep-supervision", action="store_true", help="train the final output alone")
+    crops = default.augmentation
+    group.add_argument("--crop", type=int, metavar="PX", help=f"side of the training crops (default: {crops.crop})")
+    group.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help=f"range of the random scale (default: {crops.scale[0]} {crops.scale[1]})",
+    )
+    group.add_argument(
+        "--target-share",
+        type=float,
+        metavar="P",
+        help=f"share of crops that hold a target, where the frame has one (default: {crops.target_share})",
+    )
+    group.add_argument(
+        "--paste",
+        type=float,
+        metavar="P",
+        help=f"share of crops that get a target of another frame (default: {crops.paste})",
+    )
+    group.add_argument(
+        "--paste-close",
+        type=float,
+        metavar="P",
+        help=f"share of these targets put close to one that is there already (default: {crops.paste_close})",
+    )
+
+
+def _train(options: argparse.Namespace) -> int:
+    from serank.utils.distributed import started
+
+    with started(options.device) as device:
+        return _train_here(options, device)
+
+
+def _train_here(options: argparse.Namespace, device: str) -> int:
+    import torch
+
+    from serank.datasets import JoinedSamples
+    from serank.models.network import SeRankDet
+    from serank.train.recipe import preset
+    from serank.train.run import selection_score
+    from serank.train.trainer import fit
+    from serank.utils.distributed import from_main, is_main
+
+    if options.init and options.preset:
+        raise ValueError("--preset brings its own network and --init another; leave one of them out")
+    _log_to_standard_error()
+    chosen = preset(options.preset) if options.preset else None
+    recipe = _recipe(options, chosen)
+    train_set = JoinedSamples([_open(root, options.train_split) for root in options.roots])
+    val_set = JoinedSamples([_open(root, options.val_split) for root in options.roots]) if options.val_split else None
+    torch.manual_seed(recipe.seed)
+    model = _network(options, chosen, train_set)
+    # as process 0 sees it: all must take part in the evaluation, or none
+    begun = from_main((Path(options.output) / "last.pt").exists())
+    if options.resume and is_main() and not begun:
+        print(f"serank train: no run in {options.output} yet, starting one", file=sys.stderr)
+    before: dict[str, float] = {}
+    if options.init and val_set is not None and not begun:
+        from serank.evaluation.runner import evaluate
+
+        before = evaluate(model.to(device), val_set, curves=False).metrics
+        if is_main():
+            print(f"before, {options.init}:")
+            print_metrics(before)
+    history = fit(
+        model,
+        train_set,
+        val_set,
+        recipe=recipe,
+        teacher=SeRankDet.from_pretrained(options.teacher) if options.teacher else None,
+        output=options.output,
+        resume=options.resume,
+        device=device,
+        workers=options.workers,
+        compile=options.compile,
+        checkpointing=options.checkpointing,
+        save_every=options.save_every,
+        tensorboard=options.tensorboard,
+        progress=sys.stderr.isatty(),
+        origin=f"`{options.line}`",
+    )
+    if is_main():
+        if "iou" in history.best:
+            print(f"best of {len(history.rows)} epochs: epoch {history.best['epoch']:.0f}")
+            print_metrics(history.best)
+            if before and selection_score(before) > selection_score(history.best):
+                print(
+                    f"serank train: {options.init} was better on {options.val_split} before training, by the mean of "
+                    "IoU and nIoU; try fewer epochs, a smaller --lr, --freeze-statistics, or more frames",
+                    file=sys.stderr,
+                )
+        print(f"checkpoint {Path(options.output) / 'best'}")
+    return 0
+
+
+def _log_to_standard_error() -> None:
+    """Shows what the trainer logs."""
+    logger = logging.getLogger("serank.train")
+    logger.setLevel(logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("serank train: %(message)s"))
+    logger.handlers = [handler]  # not a second one where the command runs twice in a process
+
+
+def _open(root: str, split: str) -> Any:
+    from serank.datasets import FolderDataset
+
+    return FolderDataset(root, split, cache=True)
+
+
+def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
+    from serank.train.recipe import Recipe
+
+    recipe = chosen.recipe if chosen else Recipe()
+    given = {name: value for name in (*RECIPE, "seed") if (value := getattr(options, name)) is not None}
+    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste", "paste_close")}
+    crops["scale"] = tuple(options.scale) if options.scale else None
+    augmentation = replace(recipe.augmentation, **{k: v for k, v in crops.items() if v is not None})
+    return replace(
+        recipe,
+        **given,
+        deep_supervision=not options.no_deep_supervision,
+        freeze_encoder=options.freeze_encoder,
+        freeze_statistics=options.freeze_statistics,
+        augmentation=augmentation,
+    )
+
+
+def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any) -> SeRankDet:
+    from serank.datasets import grey_statistics
+    from serank.models.network import SeRankDet
+
+    changes = preparation(options)
+    if options.in_channels is not None:
+        changes["in_channels"] = options.in_channels
+    if options.init:
+        if options.width is not None:
+            raise ValueError("--width belongs to the checkpoint given by --init; leave it out")
+        return SeRankDet.from_pretrained(options.init).reconfigured(**changes)
+    if options.freeze_statistics:
+        raise ValueError("--freeze-statistics keeps the statistics of a trained network; name one with --init")
+    mean, std = grey_statistics(train_set)
+    width = options.width if options.width is not None else (chosen.width if chosen else 8)
+    size = chosen.working_size if chosen else 320
+    arguments: dict[str, Any] = {"width": width, "mean": mean, "std": std, "working_size": size}
+    return SeRankDet(**(arguments | changes))

@@ -1,1 +1,0 @@
-"""The sub-commands of `serank`, a file for each."""

@@ -1,0 +1,283 @@
+"""Counting frames, one by one, into an `Evaluation`; see `serank.results` for what that holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from serank.evaluation.results import AREA_BINS, SCR_BINS, Curves, Evaluation, FrameScore, Group, TargetScore, grouped
+from serank.metrics.components import component_table, label_components
+from serank.metrics.functional import (
+    CURVE_THRESHOLDS,
+    IOU_UNIT,
+    RATE_EPSILON,
+    Counts,
+    DetectionMetrics,
+    Frames,
+    Protocol,
+    check_thresholds,
+    checked_frames,
+    components,
+    count_pixels,
+    count_regions,
+    match,
+    ratio,
+    summary,
+)
+from serank.metrics.roc_auc import ScoreHistogram
+from serank.metrics.signal_to_clutter import signal_to_clutter
+
+__all__ = [
+    "AREA_BINS",
+    "DEFAULT_THRESHOLDS",
+    "SCR_BINS",
+    "Curves",
+    "Evaluation",
+    "Evaluator",
+    "FrameScore",
+    "Group",
+    "Resolution",
+    "TargetScore",
+    "check_resolution",
+    "resize_mask",
+]
+
+Resolution: TypeAlias = "int | Literal['native']"
+
+DEFAULT_THRESHOLDS = tuple(sorted({*CURVE_THRESHOLDS, *(1 / (1 + math.exp(-step / 2)) for step in range(-20, 21))}))
+"""Thresholds of the curves unless others are given: 0, 0.1 to 1, and logits of -10, -9.5 to 10, because networks
+trained with the soft IoU loss give scores near 0 and 1, which even steps would not tell apart."""
+
+
+def check_resolution(resolution: int | str) -> Resolution:
+    """`resolution` as an int or `"native"`.
+
+    Raises:
+        ValueError: neither; sides below 32 px hold no targets worth measuring.
+    """
+    if resolution == "native":
+        return "native"
+    if isinstance(resolution, bool) or not isinstance(resolution, (int, np.integer)) or resolution < 32:
+        raise ValueError(f'resolution must be "native" or a side in pixels >= 32, such as 512; got {resolution!r}')
+    return int(resolution)
+
+
+def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Resizes `(H, W)` by nearest."""
+    image = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(image) > 0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A frame's figures and where it goes in the result's lists."""
+
+    position: float
+    score: FrameScore
+    targets: list[TargetScore]
+
+
+class Evaluator:
+    """Counts frames one by one and gives an `Evaluation`; knows no network.
+
+    All totals are integers, so neither the order of frames nor their split into instances changes the result, and they
+    equal those of `serank.metrics.DetectionMetrics`, `roc` and `pd_fa_curve`. Memory grows by a few numbers for each
+    frame and target.
+
+    Args:
+        threshold: probability above which a pixel is predicted, in [0, 1].
+        max_distance: pixels within which a detection's centroid must lie of a target's, > 0.
+        protocol: `"standard"` or `"released"`, see `serank.metrics`.
+        curves: count the curves too, which takes several times longer.
+        thresholds: `(T,)` in [0, 1], of the curves; `None` means `DEFAULT_THRESHOLDS`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        max_distance: float = 3.0,
+        protocol: Protocol = "standard",
+        *,
+        curves: bool = True,
+        thresholds: ArrayLike | None = None,
+    ) -> None:
+        settings = DetectionMetrics(threshold, max_distance, protocol)  # checks them
+        self.threshold, self.max_distance, self.protocol = settings.threshold, settings.max_distance, protocol
+        self.thresholds = tuple(check_thresholds(DEFAULT_THRESHOLDS if thresholds is None else thresholds))
+        self.curves = curves
+        self._places: list[_Place] = []
+        self._total = Counts()
+        self._at: list[Counts] = [Counts()] * len(self.thresholds)
+        self._histogram = ScoreHistogram()
+
+    def __repr__(self) -> str:
+        return (
+            f"Evaluator(threshold={self.threshold}, max_distance={self.max_distance}, protocol={self.protocol!r}, "
+            f"curves={self.curves}, thresholds={self.thresholds})"
+        )
+
+    def update(
+        self,
+        name: str,
+        probability: Frames,
+        target: Frames,
+        frame: NDArray[np.floating] | None = None,
+        *,
+        position: int | None = None,
+    ) -> None:
+        """Adds a frame; all of it or, when it is invalid, nothing.
+
+        Args:
+            name: of the frame.
+            probability: `(H, W)` in [0, 1], array or tensor.
+            target: `(H, W)`, a mask, true where > 0.5.
+            frame: `(H, W)` in [0, 1], for the targets' signal-to-clutter ratio.
+            position: place in the result's lists; `None` puts it after all that have one, in the order of the calls.
+
+        Raises:
+            ValueError: shapes differ, there is more than one frame, or probability is not in [0, 1].
+        """
+        pairs = list(checked_frames(probability, target))
+        if len(pairs) != 1:
+            raise ValueError(f"{name}: expected one frame (H, W) at a time; got {len(pairs)}")
+        scores, truth = pairs[0]
+        if frame is not None and frame.shape != truth.shape:
+            raise ValueError(f"{name}: frame must have the mask's shape {truth.shape}; got {frame.shape}")
+        counts, targets = self._measure(name, scores, truth, frame)
+        if self.curves:
+            self._trace(scores, truth)
+        self._total += counts
+        score = FrameScore(
+            name=name,
+            height=truth.shape[0],
+            width=truth.shape[1],
+            iou=counts.iou_units / IOU_UNIT,
+            targets=counts.targets,
+            detected=counts.detected,
+            false_components=counts.false_components,
+            false_pixels=counts.false_pixels,
+            predicted_pixels=counts.predicted,
+            target_pixels=counts.positive,
+            true_pixels=counts.true_positive,
+            peak=float(scores.max()),
+        )
+        self._places.append(_Place(math.inf if position is None else position, score, targets))
+
+    def _measure(
+        self, name: str, scores: NDArray[Any], truth: NDArray[np.bool_], frame: NDArray[np.floating] | None
+    ) -> tuple[Counts, list[TargetScore]]:
+        """A frame's counts at the threshold, and its targets."""
+        predicted = scores > self.threshold
+        labels, number = label_components(truth)
+        table, found = component_table(labels, number), components(predicted)
+        matches = match(found, table, self.max_distance, self.protocol)
+        distances = {target: distance for distance, target, _ in matches}
+        peaks = np.zeros(number)
+        np.maximum.at(peaks, labels[truth] - 1, scores[truth])
+        ratios = np.full(number, np.nan) if frame is None else signal_to_clutter(frame, labels, table)
+        targets = [
+            TargetScore(
+                frame=name,
+                x=float(table.centroids[i, 0]),
+                y=float(table.centroids[i, 1]),
+                area=int(table.areas[i]),
+                scr=float(ratios[i]),
+                detected=i in distances,
+                distance=distances.get(i, float("nan")),
+                probability=float(peaks[i]),
+            )
+            for i in range(number)
+        ]
+        counts = count_pixels(predicted, truth, self.protocol) + count_regions(found, table, matches, self.protocol)
+        return counts, targets
+
+    def _trace(self, scores: NDArray[Any], truth: NDArray[np.bool_]) -> None:
+        """Adds a frame to the curves."""
+        table = components(truth)
+        known: dict[int, Counts] = {}
+        for i, threshold in enumerate(self.thresholds):
+            above = scores > threshold
+            # masks of rising thresholds are nested: as many pixels are the same pixels
+            number = int(np.count_nonzero(above))
+            if number not in known:
+                found = components(above)
+                matches = match(found, table, self.max_distance, self.protocol)
+                regions = count_regions(found, table, matches, self.protocol)
+                known[number] = count_pixels(above, truth, self.protocol) + regions
+            self._at[i] += known[number]
+        self._histogram.add(scores, truth)
+
+    def merge(self, other: Evaluator) -> None:
+        """Adds what another instance has counted, for example one received from another process.
+
+        Args:
+            other: an instance of the same settings; left as it is.
+
+        Raises:
+            ValueError: the settings differ.
+        """
+        if repr(self) != repr(other):
+            raise ValueError(f"other must have the same settings; got {other!r} to merge into {self!r}")
+        self._places += other._places
+        self._total += other._total
+        self._at = [mine + theirs for mine, theirs in zip(self._at, other._at, strict=True)]
+        self._histogram.merge(other._histogram)
+
+    def result(
+        self,
+        *,
+        resolution: Resolution = "native",
+        about: Mapping[str, str] | None = None,
+        problems: Sequence[str] = (),
+    ) -> Evaluation:
+        """The figures of all frames so far.
+
+        Args:
+            resolution: at which they were measured, for the record.
+            about: for the record.
+            problems: for the record.
+
+        Raises:
+            ValueError: no frame was added.
+        """
+        metrics = summary(self._total, self.protocol)
+        places = sorted(self._places, key=lambda place: place.position)
+        frames, targets = [p.score for p in places], [target for p in places for target in p.targets]
+        empty = [frame.false_components for frame in frames if frame.targets == 0]
+        return Evaluation(
+            metrics=metrics | {"empty_frames": len(empty), "empty_false_components": ratio(sum(empty), len(empty))},
+            frames=frames,
+            targets=targets,
+            by_area=grouped(AREA_BINS, [target.area for target in targets], targets),
+            by_scr=grouped(SCR_BINS, [target.scr for target in targets], targets),
+            curves=self._curves() if self.curves else None,
+            threshold=self.threshold,
+            max_distance=self.max_distance,
+            protocol=self.protocol,
+            resolution=str(resolution),
+            about=dict(about or {}),
+            problems=list(problems),
+        )
+
+    def _curves(self) -> Curves:
+        epsilon = RATE_EPSILON if self.protocol == "released" else 0.0
+        area, error = self._histogram.auc()
+        return Curves(
+            thresholds=np.array(self.thresholds),
+            tpr=np.array([ratio(c.true_positive, c.positive + epsilon) for c in self._at]),
+            fpr=np.array([ratio(c.predicted - c.true_positive, c.pixels - c.positive + epsilon) for c in self._at]),
+            auc=area,
+            pd=np.array([ratio(c.detected, c.targets) for c in self._at]),
+            fa=np.array([c.false_pixels / c.pixels for c in self._at]),
+            auc_error=error,
+            false_components=np.array([c.false_components / c.frames for c in self._at]),
+        )

@@ -1,0 +1,146 @@
+"""Reading probability maps and masks that any program wrote: pictures, NumPy and MATLAB files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serank.errors import FrameError
+from serank.frames.reading import FRAME_SUFFIXES, decode
+
+__all__ = ["MAP_SUFFIXES", "MapReader", "read_values"]
+
+MAP_SUFFIXES = frozenset({*FRAME_SUFFIXES, ".npy", ".mat"})
+ROUNDING = 1e-6
+"""By how much floats may leave [0, 1], as sums of softmax do."""
+
+
+def read_values(file: Path) -> NDArray[Any]:
+    """The values of a map or mask as stored.
+
+    Args:
+        file: PNG, BMP, TIFF or JPEG in grey (or colour of grey content); NPY, never unpickled; MAT up to v7 with
+            exactly one two-dimensional numeric variable (single numbers don't count).
+
+    Returns:
+        `(H, W)` of bool, integers or floats; sides of 1 beyond two dimensions are dropped.
+
+    Raises:
+        FileNotFoundError: no such file.
+        serank.errors.FrameError: a file that can't be read or holds something else; names it and the fix.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    suffix = file.suffix.lower()
+    values = _load_npy(file) if suffix == ".npy" else _load_mat(file) if suffix == ".mat" else _load_picture(file)
+    shape = values.shape
+    if values.ndim > 2:
+        values = values.reshape([side for side in shape if side != 1])
+    if values.dtype.kind not in "buif" or values.ndim != 2 or not values.size:
+        raise FrameError(f"{file}: holds {values.dtype} of shape {shape}; expected one map (H, W) of numbers or bool")
+    return values
+
+
+def _load_picture(file: Path) -> NDArray[Any]:
+    values = decode(file)
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise FrameError(f"{file}: a colour picture; expected a grey one with the probability or mask as its value")
+        values = values[..., 0]
+    if values.dtype == np.int32 and values.min() >= 0 and values.max() <= 65535:
+        values = values.astype(np.uint16)  # as some versions of Pillow open 16-bit files
+    return values
+
+
+def _load_npy(file: Path) -> NDArray[Any]:
+    try:
+        values = np.load(file, allow_pickle=False)
+    except Exception as error:  # damaged files raise many kinds
+        raise FrameError(
+            f"{file}: can't be read as NPY ({error}); save the map as an array of numbers, with numpy.save"
+        ) from error
+    if not isinstance(values, np.ndarray):
+        raise FrameError(f"{file}: an archive of several arrays; save one array with numpy.save")
+    return values
+
+
+def _load_mat(file: Path) -> NDArray[Any]:
+    from scipy.io import loadmat
+
+    try:
+        # mat_dtype: MATLAB stores doubles that happen to be whole as 8-bit integers, which would look like 8-bit maps
+        content = loadmat(file, mat_dtype=True)
+    except NotImplementedError:
+        raise FrameError(
+            f"{file}: a MATLAB v7.3 file (HDF5), which can't be read; save it with save(name, 'map', '-v7')"
+        ) from None
+    except Exception as error:  # damaged files raise many kinds
+        raise FrameError(f"{file}: truncated, corrupt or no MAT file ({error})") from error
+    arrays = {k: v for k, v in content.items() if not k.startswith("__") and isinstance(v, np.ndarray)}
+    maps = [k for k, v in arrays.items() if v.ndim == 2 and v.size > 1 and v.dtype.kind in "buif"]
+    if len(maps) != 1:
+        found = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in arrays.items()) or "none"
+        raise FrameError(f"{file}: expected exactly one two-dimensional numeric variable; found {found}")
+    return arrays[maps[0]]
+
+
+class MapReader:
+    """Reads the maps of a folder as probabilities.
+
+    - floats: as they are, in [0, 1];
+    - bool: 0 and 1;
+    - 8 bits: divided by 255, 16 bits by 65535, but where no such file of the folder exceeds 1, they are masks of 0 and
+      1. The folder decides, because a single map with hardly anything in it can't be told from a mask;
+    - other integers: 0 and 1 alone.
+
+    Args:
+        files: all that belong together.
+
+    Attributes:
+        highest: largest value of the 8- and 16-bit files seen, by number of bits.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._files = list(files)
+        self._masks: bool | None = None
+        self.highest: dict[int, int] = {}
+
+    def read(self, file: Path) -> NDArray[np.float32]:
+        """`(H, W)` float32 in [0, 1].
+
+        Raises:
+            serank.errors.FrameError: as `read_values`; or values out of range, with the fix.
+        """
+        values = read_values(file)
+        low, high = values.min(), values.max()
+        if values.dtype in (np.uint8, np.uint16):
+            bits = 8 * values.dtype.itemsize
+            self.highest[bits] = max(self.highest.get(bits, 0), int(high))
+            full = 1 if high <= 1 and self._are_masks() else 2**bits - 1
+            return (values / np.float32(full)).astype(np.float32)
+        if values.dtype.kind == "f":
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise FrameError(f"{file}: holds NaN or infinity; expected probabilities in [0, 1]")
+            if low < -ROUNDING or high > 1 + ROUNDING:
+                raise FrameError(
+                    f"{file}: holds {low:g} to {high:g}; expected probabilities in [0, 1]. Logits need a sigmoid "
+                    "first, 8-bit values a division by 255, other scores a division by the method's largest"
+                )
+            probability: NDArray[np.float32] = np.clip(values, 0, 1).astype(np.float32)
+            return probability
+        if low < 0 or high > 1:
+            raise FrameError(
+                f"{file}: holds {values.dtype} from {low} to {high}; expected 0 and 1 alone. "
+                "Save maps as uint8 (0 to 255), uint16 (0 to 65535) or floats in [0, 1]"
+            )
+        return values.astype(np.float32)
+
+    def _are_masks(self) -> bool:
+        if self._masks is None:
+            found = (read_values(file) for file in self._files)
+            self._masks = all(v.max() <= 1 for v in found if v.dtype in (np.uint8, np.uint16))
+        return self._masks

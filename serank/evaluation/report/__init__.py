@@ -1,0 +1,1 @@
+"""An evaluation as a folder: page, pictures, figures and tables."""

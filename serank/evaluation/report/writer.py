@@ -1,0 +1,166 @@
+"""A folder that tells all about an evaluation: a page to open, tables, pictures, and the figures as JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import serank
+from serank.evaluation.report import figures
+from serank.evaluation.report.page import page
+from serank.evaluation.report.pictures import FrameView, Gallery, file_names
+from serank.evaluation.results import Evaluation, FrameScore, TargetScore
+from serank.models.network import SeRankDet
+from serank.utils.files import share
+
+__all__ = ["FrameView", "check_report_folder", "write_report"]
+
+PARTS = frozenset({"index.html", "report.json", "frames.csv", "targets.csv", "pictures"})
+"""What a report's folder holds."""
+
+
+def write_report(
+    evaluation: Evaluation,
+    folder: str | os.PathLike[str],
+    *,
+    look: Callable[[str], FrameView],
+    model: SeRankDet | None = None,
+    overlays: bool = True,
+    worst: int = 12,
+) -> Path:
+    """Writes `index.html`, `report.json`, `frames.csv`, `targets.csv` and `pictures/` into `folder`.
+
+    The page needs no network and no other file. All is written to a hidden folder beside `folder`, which takes its
+    place at the end, so that a run that fails leaves nothing behind and an older report as it was. Empty cells of the
+    CSVs are values that are not defined, such as the distance of a missed target.
+
+    Args:
+        evaluation: what was measured.
+        folder: made if absent, its parents too. An older report there is replaced.
+        look: gives what there is to see of a frame by its name; called once for each frame that is drawn.
+        model: the network, for pictures of the points that it ranked.
+        overlays: draw every frame.
+        worst: most entries in a contact sheet.
+
+    Returns:
+        The page, `folder / "index.html"`.
+
+    Raises:
+        ImportError: matplotlib is missing; raised before anything else is done.
+        ValueError: `folder` holds something else than a report, `worst` is below 1, the evaluation holds no frame or
+            two of one name, or `look` gives another size than was measured.
+        OSError: a file can't be written.
+    """
+    check_report_folder(folder)
+    if worst < 1:
+        raise ValueError(f"worst must be >= 1; got {worst}")
+    if not evaluation.frames:
+        raise ValueError("evaluation holds no frame; measure at least one")
+    names = file_names([score.name for score in evaluation.frames])
+    target = Path(folder).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing_folder(target) as temporary:
+        versions = {"serank": serank.__version__, "torch": torch.__version__, "numpy": np.__version__}
+        date = datetime.now().astimezone().isoformat(timespec="seconds")
+        _write_tables(evaluation, {"versions": versions, "date": date}, temporary)
+        made = f"Written {date} with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
+        gallery = Gallery(evaluation, temporary, names, worst, model)
+        gallery.draw_set()
+        gallery.draw_frames(look, overlays)
+        _write_text(temporary / "index.html", page(evaluation, gallery, made))
+    return target / "index.html"
+
+
+def check_report_folder(path: str | os.PathLike[str]) -> None:
+    """Says what would keep `write_report` from writing to a folder, before anything is measured.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: the folder holds something else than a report of ours.
+    """
+    figures.require_matplotlib()
+    folder = Path(path).resolve()
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"folder {str(folder)!r} is a file; name a new folder or one that holds a report")
+    if folder.is_mount():
+        raise ValueError(f"folder {str(folder)!r} is a mount point and can't be replaced; name a folder inside it")
+    present = {path.name for path in folder.iterdir()} - {".DS_Store", "Thumbs.db", "desktop.ini"}
+    if not present:
+        return
+    if other := sorted(present - PARTS):
+        listed = ", ".join(repr(name) for name in other[:3])
+        raise ValueError(
+            f"folder {str(folder)!r} holds {listed}, which no report has; name a new folder, or move them away"
+        )
+    if not _is_report(folder / "report.json"):
+        raise ValueError(f"folder {str(folder)!r} is not empty and holds no report; name an empty or new folder")
+
+
+def _is_report(file: Path) -> bool:
+    try:
+        contents = json.loads(file.read_text(encoding="utf-8"))
+        return "serank" in contents["versions"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+@contextmanager
+def _replacing_folder(target: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `target`, which takes its place on success and is removed on any error."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name.lstrip('.')}-", dir=target.parent))
+    old = temporary.with_name(temporary.name + ".old")
+    try:
+        yield temporary
+        share(temporary, 0o777)
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+    finally:
+        if old.exists() and not target.exists():  # whatever came between the two renames
+            old.rename(target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_text(file: Path, text: str) -> None:
+    # names of files that are no UTF-8 hold lone surrogates, which can't be encoded
+    file.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def _write_tables(evaluation: Evaluation, origin: dict[str, Any], folder: Path) -> None:
+    contents = evaluation.to_dict() | origin
+    _write_text(folder / "report.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
+    _write_csv(folder / "frames.csv", FrameScore, evaluation.frames)
+    _write_csv(folder / "targets.csv", TargetScore, evaluation.targets)
+
+
+def _write_csv(
+    file: Path, kind: type[FrameScore] | type[TargetScore], rows: Iterable[FrameScore | TargetScore]
+) -> None:
+    with file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([column.name for column in fields(kind)])
+        for row in rows:
+            writer.writerow([_cell(value) for value in asdict(row).values()])
+
+
+def _cell(value: Any) -> Any:
+    """Booleans as 0 and 1, and nothing for what is not defined."""
+    if isinstance(value, (bool, np.bool_)):
+        return int(value)
+    return "" if isinstance(value, float) and not math.isfinite(value) else value

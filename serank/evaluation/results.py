@@ -1,0 +1,188 @@
+"""What an evaluation found: figures of a set, of each frame and each target, and curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serank.metrics.functional import Protocol
+
+__all__ = [
+    "AREA_BINS",
+    "SCR_BINS",
+    "Curves",
+    "Evaluation",
+    "FrameScore",
+    "Group",
+    "TargetScore",
+    "grouped",
+]
+
+INFINITE = float("inf")
+AREA_BINS = (
+    ("1-4 px", 1.0, 5.0),
+    ("5-9 px", 5.0, 10.0),
+    ("10-20 px", 10.0, 21.0),
+    ("21-40 px", 21.0, 41.0),
+    ("41-80 px", 41.0, 81.0),
+    (">80 px", 81.0, INFINITE),
+)
+"""Groups of targets by area: label, lower bound, upper bound (exclusive)."""
+SCR_BINS = (
+    ("<2", -INFINITE, 2.0),
+    ("2-4", 2.0, 4.0),
+    ("4-8", 4.0, 8.0),
+    ("8-16", 8.0, 16.0),
+    (">=16", 16.0, INFINITE),
+)
+"""Groups of targets by signal-to-clutter ratio, like `AREA_BINS`."""
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """Figures of one frame, at the size at which it was measured."""
+
+    name: str
+    height: int
+    width: int
+    iou: float
+    """In [0, 1]; 1 (standard) or 0 (released) where both masks are empty."""
+    targets: int
+    detected: int
+    false_components: int
+    false_pixels: int
+    """Pixels of unmatched components, as the protocol counts them."""
+    predicted_pixels: int
+    target_pixels: int
+    true_pixels: int
+    """Pixels both predicted and target."""
+    peak: float
+    """Largest probability of the frame, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class TargetScore:
+    """One target of one frame."""
+
+    frame: str
+    x: float
+    """Column of the centroid, px; 0 is the first pixel's centre."""
+    y: float
+    area: int
+    """Pixels of the mask's component."""
+    scr: float
+    """Signal-to-clutter ratio against the local background, see `serank.metrics.signal_to_clutter`; NaN where the frame
+    isn't known or no background is left around the target."""
+    detected: bool
+    distance: float
+    """To the centroid of the matched component in px, NaN if missed."""
+    probability: float
+    """Largest probability on the target's pixels."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Targets that share a range of size or ratio."""
+
+    label: str
+    low: float
+    high: float
+    """Upper bound, exclusive."""
+    targets: int
+    detected: int
+
+    @property
+    def pd(self) -> float:
+        """Detected over all, NaN without targets."""
+        return self.detected / self.targets if self.targets else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Curves over the whole set, each array `(T,)` float64 in the order of `thresholds`."""
+
+    thresholds: NDArray[np.float64]
+    tpr: NDArray[np.float64]
+    """Share of target pixels above the threshold; as `serank.metrics.roc` gives it for the protocol."""
+    fpr: NDArray[np.float64]
+    """Share of background pixels above the threshold."""
+    auc: float
+    """Area under the pixel ROC over all scores, in [0, 1]; NaN without target or background pixels."""
+    pd: NDArray[np.float64]
+    fa: NDArray[np.float64]
+    """False pixels per pixel."""
+    auc_error: float = 0.0
+    """`auc` is off by this at most, see `serank.metrics.roc_auc.ScoreHistogram.auc`."""
+    false_components: NDArray[np.float64] | None = None
+    """Unmatched predicted components per frame; `None` where they were not counted."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Result of `serank.evaluation.evaluate` and of scoring a folder of predictions.
+
+    Attributes:
+        metrics: what `serank.metrics.DetectionMetrics.compute` gives, and for frames without a target
+            `empty_frames`, their number, and `empty_false_components`, false components per such frame (NaN if there
+            is none).
+        frames: one entry for each frame, in the data set's order.
+        targets: one entry for each target.
+        by_area: targets grouped by area, see `AREA_BINS`; empty without targets.
+        by_scr: targets grouped by signal-to-clutter ratio, see `SCR_BINS`; empty where no target's ratio is known.
+        curves: `None` if they were not asked for.
+        threshold: probability above which a pixel was taken as target.
+        max_distance: in px.
+        protocol: `"standard"` or `"released"`.
+        resolution: `"native"` or the size, such as `"512"`, to which frames and masks were resized.
+        about: what was measured (checkpoint, data set, split, machine), free words by free keys.
+        problems: files that are missing, extra or of a wrong size, one sentence each.
+    """
+
+    metrics: dict[str, float]
+    frames: list[FrameScore]
+    targets: list[TargetScore]
+    by_area: list[Group]
+    by_scr: list[Group]
+    curves: Curves | None
+    threshold: float
+    max_distance: float
+    protocol: Protocol
+    resolution: str = "native"
+    about: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values for `json.dumps`; NaN and infinite bounds become `None`, groups gain their `pd`."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        entries = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return entries | {"pd": _plain(value.pd)} if isinstance(value, Group) else entries
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def grouped(
+    bins: Sequence[tuple[str, float, float]], values: Sequence[float], targets: Sequence[TargetScore]
+) -> list[Group]:
+    """Targets by a value of theirs; no group where no value is a number."""
+    if not any(math.isfinite(value) for value in values):
+        return []
+    groups = []
+    for label, low, high in bins:
+        members = [target for target, value in zip(targets, values, strict=True) if low <= value < high]
+        groups.append(Group(label, low, high, len(members), sum(target.detected for target in members)))
+    return groups

@@ -1,0 +1,124 @@
+"""Measuring a detector on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+from tqdm import tqdm
+
+from serank.datasets import Sample
+from serank.evaluation.evaluator import Evaluation, Evaluator, Resolution, check_resolution, resize_mask
+from serank.frames.reading import resize
+from serank.inference.detector import Detector, predict
+from serank.inference.fast import fast
+from serank.inference.fused_network import InferenceNetwork
+from serank.metrics.functional import Protocol
+from serank.models.network import SeRankDet
+from serank.utils.distributed import all_objects, is_main, rank, world_size
+
+__all__ = ["evaluate", "predict_sample"]
+
+
+def predict_sample(
+    model: Detector, sample: Sample, resolution: Resolution = "native"
+) -> tuple[Sample, NDArray[np.float32]]:
+    """A sample as it is measured, and the target probability of its pixels.
+
+    Args:
+        model: a `SeRankDet`, run in eval mode, or an inference copy of one.
+        sample: frame and mask, `(H, W)`.
+        resolution: `"native"` leaves the sample as it is; the model scales, tiles and scales back as in
+            `SeRankDet.detect`. A side S >= 32 px resizes the frame to S x S bilinearly and the mask by nearest,
+            whatever the frame's proportions, as the released code does, and runs the model on exactly that.
+
+    Returns:
+        The sample and its probability, float32 in [0, 1], both `(H, W)` or `(S, S)`.
+
+    Raises:
+        ValueError: another `resolution`.
+    """
+    resolution = check_resolution(resolution)
+    spec = model.frame_spec
+    if resolution != "native":
+        side = resolution
+        sample = Sample(sample.name, resize(sample.frame, side, side), resize_mask(sample.mask, side, side))
+        spec = replace(spec, working_size=None, tile=max(spec.tile, side))
+    return sample, predict(cast(nn.Module, model), [sample.frame], spec, channels=model.in_channels)[0]
+
+
+def evaluate(
+    model: SeRankDet | InferenceNetwork,
+    dataset: Sequence[Sample],
+    *,
+    threshold: float | None = None,
+    max_distance: float = 3.0,
+    protocol: Protocol = "standard",
+    resolution: Resolution = "native",
+    curves: bool = True,
+    thresholds: ArrayLike | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Figures of `model` on `dataset`: of the set, of each frame and each target, and curves.
+
+    In a run of several processes (`torchrun`) each of them must call this with the same arguments. It measures every
+    n-th frame, and all of them return the same result: that of a single process, for any number of frames.
+
+    Args:
+        model: run in eval mode, by an inference copy where `serank.inference.fast.fast` makes one.
+        dataset: samples, such as `serank.datasets.FolderDataset`.
+        threshold: probability in [0, 1] above which a pixel is target; `None` takes the checkpoint's.
+        max_distance: pixels within which a detection's centroid must lie of a target's, > 0.
+        protocol: `"standard"` or `"released"`, see `serank.metrics`.
+        resolution: `"native"` or the side of the square to which frames and masks are resized, see `predict_sample`.
+            Published tables of this field are mostly `protocol="released"` at 512 or 256.
+        curves: count ROC and Pd-Fa curves too, which takes longer.
+        thresholds: `(T,)` in [0, 1], of the curves; `None` means `serank.evaluation.DEFAULT_THRESHOLDS`.
+        progress: show a bar on standard error.
+
+    Returns:
+        The figures; `metrics` holds those of the set.
+
+    Raises:
+        ValueError: an empty data set, or an argument out of its range.
+        serank.errors.FrameError: a frame or mask that can't be read.
+        RuntimeError: another process failed; names it and its reason.
+    """
+    if len(dataset) == 0:
+        raise ValueError("dataset is empty; expected at least one frame")
+    resolution = check_resolution(resolution)
+    evaluator = Evaluator(
+        model.threshold if threshold is None else threshold,
+        max_distance,
+        protocol,
+        curves=curves,
+        thresholds=thresholds,
+    )
+    failure: Exception | None = None
+    try:
+        network = fast(model)
+        for i in tqdm(range(rank(), len(dataset), world_size()), disable=not progress or not is_main(), unit="frame"):
+            sample, probability = predict_sample(network, dataset[i], resolution)
+            evaluator.update(sample.name, probability, sample.mask, sample.frame, position=i)
+    except Exception as error:
+        failure = error
+    return _joined(evaluator, failure).result(resolution=resolution)
+
+
+def _joined(evaluator: Evaluator, failure: Exception | None) -> Evaluator:
+    """The counts of all processes; where one has failed, all of them raise, so that none waits for it forever."""
+    reason = f"{type(failure).__name__}: {failure}" if failure else None
+    parts = all_objects((evaluator, reason))
+    if failure is not None:
+        raise failure
+    for number, (_, why) in enumerate(parts):
+        if why is not None:
+            raise RuntimeError(f"evaluation stopped: process {number} failed with {why}")
+    joined = parts[0][0]
+    for part, _ in parts[1:]:
+        joined.merge(part)
+    return joined

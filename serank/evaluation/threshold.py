@@ -1,0 +1,160 @@
+"""Choosing the threshold for a wanted false-alarm budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from serank.datasets import Sample
+from serank.evaluation.evaluator import Resolution
+from serank.evaluation.results import Curves
+from serank.evaluation.runner import evaluate
+from serank.metrics.functional import Protocol, check_threshold
+from serank.models.network import SeRankDet
+
+__all__ = ["CANDIDATES", "Per", "ThresholdChoice", "choose_threshold", "pick_threshold", "set_threshold"]
+
+Per = Literal["pixel", "frame"]
+
+CANDIDATES = tuple(
+    float(value)
+    for value in np.unique(np.array([1 / (1 + math.exp(-step / 10)) for step in range(-100, 161)], np.float32))
+)
+"""Thresholds among which `choose_threshold` chooses: logits of -10, -9.9 to 16, rounded to float32 as scores are:
+a tenth in odds from one to the next; above a logit of 12, where float32 itself is coarser, one or two of its steps."""
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdChoice:
+    """A threshold, and what it gives on the set on which it was chosen.
+
+    Attributes:
+        threshold: in (0, 1).
+        pd: detected targets over all, NaN without targets.
+        fa: false pixels per pixel.
+        false_components: unmatched predicted components per frame.
+        curve: the same at every candidate.
+    """
+
+    threshold: float
+    pd: float
+    fa: float
+    false_components: float
+    curve: Curves
+
+
+def pick_threshold(curve: Curves, *, false_alarms: float, per: Per = "pixel") -> ThresholdChoice:
+    """Of a curve's thresholds that keep false alarms within a budget, the one that detects most; of equals, the one
+    nearest to 0.5 on the logit scale.
+
+    A lower one of equals would add nothing on this set and risk false alarms on another. The lowest that meets the
+    budget is no choice either: far down, false alarms grow into one component, few in number but over the targets too.
+    Without targets there is no Pd: then it is the lowest from which on all higher ones meet the budget, but for any at
+    the top that exceed it, and 0.5 where that would be lower.
+
+    Args:
+        curve: of `Evaluation.curves`, thresholds in any order; those of 0 and 1, which predict all or nothing, are left
+            out.
+        false_alarms: the budget, >= 0.
+        per: `"pixel"` counts false pixels per pixel (Fa), `"frame"` false components per frame.
+
+    Raises:
+        ValueError: no threshold meets the budget, or an argument is out of its range.
+    """
+    if per not in get_args(Per):
+        raise ValueError(f'per must be "pixel" or "frame"; got {per!r}')
+    if not 0 <= false_alarms < math.inf:
+        raise ValueError(f"false_alarms must be >= 0 and finite; got {false_alarms}")
+    if curve.false_components is None:
+        raise ValueError("curve has no false_components; take one from serank.evaluation.evaluate(..., curves=True)")
+    order = np.argsort(curve.thresholds, kind="stable")
+    order = order[(curve.thresholds[order] > 0) & (curve.thresholds[order] < 1)]
+    if not len(order):
+        raise ValueError("curve has no threshold between 0 and 1")
+    found = (curve.fa if per == "pixel" else curve.false_components)[order]
+    meets, pd = found <= false_alarms, curve.pd[order]
+    if not meets.any():
+        unit = "false pixels per pixel" if per == "pixel" else "false components per frame"
+        raise ValueError(
+            f"no threshold keeps false alarms within {false_alarms:g} {unit}: the fewest are {found.min():.3g}, above "
+            f"{curve.thresholds[order[found.argmin()]]:.7g}; allow more, or train on more frames like these"
+        )
+    if np.isnan(pd).all():
+        exceeding = np.flatnonzero(~meets[: np.flatnonzero(meets)[-1]])
+        equals = np.arange(exceeding[-1] + 1 if len(exceeding) else 0, np.flatnonzero(meets)[-1] + 1)
+    else:
+        equals = np.flatnonzero(meets & (pd == pd[meets].max()))
+    cuts = curve.thresholds[order[equals]]
+    if np.isnan(pd).all():
+        nearest = int(np.argmax(cuts >= min(0.5, cuts.max())))
+    else:
+        nearest = int(np.argmin(np.abs(np.log(cuts / (1 - cuts)))))
+    i = int(order[equals[nearest]])
+    return ThresholdChoice(
+        threshold=float(curve.thresholds[i]),
+        pd=float(curve.pd[i]),
+        fa=float(curve.fa[i]),
+        false_components=float(curve.false_components[i]),
+        curve=curve,
+    )
+
+
+def choose_threshold(
+    model: SeRankDet,
+    dataset: Sequence[Sample],
+    *,
+    false_alarms: float,
+    per: Per = "pixel",
+    max_distance: float = 3.0,
+    protocol: Protocol = "standard",
+    resolution: Resolution = "native",
+    progress: bool = False,
+) -> ThresholdChoice:
+    """The threshold that detects most while false alarms on a validation set stay within a budget.
+
+    See `pick_threshold` for the choice among equals.
+
+    Leaves the model as it is; `set_threshold` makes it the model's own. Works in several processes as `evaluate` does.
+
+    Args:
+        model: run in eval mode.
+        dataset: validation samples, which the model wasn't trained on. A budget below one false component over the
+            whole set can't be told from none.
+        false_alarms: the budget, >= 0, such as 10e-6 per pixel or 0.1 per frame.
+        per: `"pixel"` counts false pixels per pixel (Fa), `"frame"` false components per frame.
+        max_distance: as for `evaluate`.
+        protocol: as for `evaluate`.
+        resolution: as for `evaluate`.
+        progress: show a bar on standard error.
+
+    Returns:
+        The threshold, one of `CANDIDATES`, and its figures.
+
+    Raises:
+        ValueError: no threshold meets the budget, or an argument is out of its range.
+    """
+    result = evaluate(
+        model,
+        dataset,
+        max_distance=max_distance,
+        protocol=protocol,
+        resolution=resolution,
+        thresholds=CANDIDATES,
+        progress=progress,
+    )
+    assert result.curves is not None
+    return pick_threshold(result.curves, false_alarms=false_alarms, per=per)
+
+
+def set_threshold(model: SeRankDet, threshold: float) -> None:
+    """Makes `threshold` the model's own: `detect` uses it, and `save_pretrained` and `from_pretrained` carry it.
+
+    Raises:
+        ValueError: outside [0, 1].
+    """
+    model.threshold = check_threshold(threshold)
+    model.config["threshold"] = model.threshold

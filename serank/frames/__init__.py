@@ -1,0 +1,5 @@
+"""Frames: files to arrays, and arrays to what a network takes."""
+
+from serank.frames.reading import FrameLike, FrameSpec, read_frame
+
+__all__ = ["FrameLike", "FrameSpec", "read_frame"]

@@ -1,0 +1,124 @@
+"""Frames one after the other, out of image files, pages of TIFF files and videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from serank.errors import FrameError
+from serank.frames.reading import Array, count_pages, decode_pages, frame_files
+
+__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "find_sources", "read_sources"]
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm", ".wmv"})
+PAGED_SUFFIXES = frozenset({".tif", ".tiff"})
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFrame:
+    """A frame, or why there is none."""
+
+    file: Path
+    index: int | None
+    """Number of the page or of the video's frame, from 0; `None` where the file is one frame."""
+    pixels: Array | None
+    """As `serank.frames.reading.decode` gives them."""
+    reason: str = ""
+    """What is wrong with the frame, or with the rest of the file."""
+    order: tuple[int, int] = (0, 0)
+    """Number of the file among those read, and of this frame in it."""
+
+    @property
+    def label(self) -> str:
+        """What messages call the frame."""
+        return str(self.file) if self.index is None else f"{self.file}, frame {self.index}"
+
+
+def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Files named by `paths`; a folder stands for the images and videos in it, sorted by name, not recursive.
+
+    A path that doesn't exist stays in the list: reading it says so.
+
+    Raises:
+        FileNotFoundError: a folder holds none.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            videos = [p for p in path.iterdir() if _is_video(p) and not p.name.startswith(".") and p.is_file()]
+            files = sorted([*frame_files(path), *videos])
+            if not files:
+                raise FileNotFoundError(f"{path}: no image or video in this folder")
+            found += files
+        else:
+            found.append(path)
+    return found
+
+
+def read_sources(files: Iterable[Path], rank: int = 0, processes: int = 1) -> Iterator[SourceFrame]:
+    """The frames of each file in turn, or one process's share of them.
+
+    A file or frame that can't be read is one entry with its reason, and the other files follow.
+
+    Args:
+        files: images, TIFF files of several pages, and videos.
+        rank: of this process. It decodes its share of the files that hold one frame; TIFF files of several pages and
+            videos are decoded by every process, which takes its share of their frames.
+        processes: that share the frames; together they yield each of them once.
+
+    Raises:
+        ImportError: a video, and the extra that reads it isn't installed.
+    """
+    for number, file in enumerate(files):
+        shared = processes > 1 and (_is_video(file) or _is_paged(file))
+        if not shared and number % processes != rank:
+            continue
+        for position, frame in enumerate(_frames(file)):
+            if not shared or (number + position) % processes == rank:
+                yield replace(frame, order=(number, position))
+
+
+def _frames(file: Path) -> Iterator[SourceFrame]:
+    index = 0
+    try:
+        if _is_video(file):
+            for pixels in _video(file):
+                yield SourceFrame(file, index, pixels)
+                index += 1
+            if index == 0:
+                raise FrameError(f"{file}: a video without frames")
+        else:
+            for page, pixels in decode_pages(file):
+                yield SourceFrame(file, page, pixels)
+    except (FrameError, FileNotFoundError) as error:
+        yield SourceFrame(file, None, None, str(error))
+
+
+def _is_paged(file: Path) -> bool:
+    # a TIFF file under another suffix is left to one process, so that others need not be opened by all
+    return file.suffix.lower() in PAGED_SUFFIXES and count_pages(file) > 1
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _video(file: Path) -> Iterator[Array]:
+    """Grey frames `(H, W)` of a video's first stream, uint8, or uint16 for more than 8 bits."""
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f"{file}: videos need PyAV; pip install 'serank[video]'") from error
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    try:
+        with av.open(str(file)) as container:
+            if not container.streams.video:
+                raise FrameError(f"{file}: holds no video")
+            for frame in container.decode(video=0):
+                deep = max(component.bits for component in frame.format.components) > 8
+                yield frame.to_ndarray(format="gray16le" if deep else "gray")
+    except av.error.FFmpegError as error:
+        raise FrameError(f"{file}: can't be decoded: {error.strerror or error}") from error

@@ -1,0 +1,193 @@
+"""Convolution, batch norm and ReLU as one operation, for inference.
+
+Batch norm in eval mode is linear, so that it becomes part of the convolution before it. On a CPU, oneDNN runs ReLU, a
+sum and a product inside the convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from serank.layers.attention import SeRankAttention
+from serank.layers.ddc import DDC, DifferenceConv2d
+from serank.layers.lsff import LSFF
+from serank.layers.norm import BatchNorm2d
+from serank.models.network import DecoderStep, PlainBlock
+
+__all__ = ["FusedConv", "foldable", "folded", "is_ordinary", "is_unhooked", "packs"]
+
+KNOWN = (
+    *(nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict),
+    *(BatchNorm2d, DifferenceConv2d, DDC, LSFF, SeRankAttention, PlainBlock, DecoderStep),
+)
+"""Modules whose forward pass is known here; a subclass may do something else."""
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+PACKED_FOR = 64
+"""Height and width for which weights are laid out; the layout that oneDNN picks hardly depends on them."""
+
+
+class FusedConv(nn.Module):
+    """Convolution of stride 1 of one map, or of the concatenation of several, which is never built.
+
+    Args:
+        weight: `(out_channels, in_channels, h, w)`.
+        bias: `(out_channels,)`.
+        padding: rows and columns of zeros.
+        dilation: by row and column.
+        dtype: to run in.
+        packed: lay the weights out for oneDNN and let it do what follows the convolution, see `packs`.
+        parts: maps of equal channels that make the input.
+        relu: apply ReLU to the sum of all parts.
+
+    Shape: each map `(B, in_channels / parts, H, W)` -> `(B, out_channels, H, W)`.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        padding: Sequence[int],
+        dilation: Sequence[int] = (1, 1),
+        dtype: torch.dtype,
+        packed: bool,
+        parts: int = 1,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        self.padding, self.dilation = list(padding), list(dilation)
+        self.packed = packed
+        self.parts = parts
+        self.relu = relu
+        self.bias = nn.Buffer(bias.detach().to(dtype), persistent=False)
+        for number, part in enumerate(weight.detach().to(dtype).chunk(parts, dim=1)):
+            value = _pack(part, self.padding, self.dilation) if packed else _channels_last(part)
+            self.register_buffer(f"weight{number}", value, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of one map that is all of the input."""
+        return self.add(x, 0, None)
+
+    def add(self, x: Tensor, part: int, total: Tensor | None) -> Tensor:
+        """Adds the share of one part to `total`, in place; parts come in order, the first with `None`."""
+        bias = self.bias if part == 0 else None
+        relu = self.relu and part == self.parts - 1
+        if not self.packed:
+            y = self._plain(x, part, bias)
+            y = y if total is None else total.add_(y)
+            return y.relu_() if relu else y
+        after = "relu" if relu else "none"
+        if total is None:
+            return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, *self._place(part, bias), after, [], ""))
+        return cast(
+            Tensor,
+            torch.ops.mkldnn._convolution_pointwise_.binary(
+                total, x, *self._place(part, bias), "add", 1.0, "relu" if relu else None, [], ""
+            ),
+        )
+
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        """The convolution of `x`, which is all of the input, times `factor` `(B, out_channels, H, W)`, without ReLU."""
+        if not self.packed:
+            return self._plain(x, 0, self.bias).mul_(factor)
+        place = self._place(0, self.bias)
+        return cast(
+            Tensor, torch.ops.mkldnn._convolution_pointwise.binary(x, factor, *place, "mul", None, None, [], "")
+        )
+
+    def _plain(self, x: Tensor, part: int, bias: Tensor | None) -> Tensor:
+        return F.conv2d(x, self.get_buffer(f"weight{part}"), bias, 1, self.padding, self.dilation)
+
+    def _place(self, part: int, bias: Tensor | None) -> list[Any]:
+        return [self.get_buffer(f"weight{part}"), bias, self.padding, [1, 1], self.dilation, 1]
+
+
+def is_ordinary(module: nn.Module) -> bool:
+    """Whether `module` and all within it are of classes known here, and do what these say."""
+    return all(type(m) in KNOWN and is_unhooked(m) for m in module.modules())
+
+
+def is_unhooked(module: nn.Module) -> bool:
+    """Whether a call of `module` runs its class's forward pass and nothing else."""
+    own = vars(module)
+    return not any(own[hooks] for hooks in HOOKS) and "forward" not in own and module._compiled_call_impl is None
+
+
+def foldable(block: nn.Module) -> bool:
+    """Whether `block` is a convolution of stride 1, batch norm with running statistics, and ReLU."""
+    if not isinstance(block, nn.Sequential) or not is_ordinary(block) or len(block) != 3:
+        return False
+    conv, norm, relu = block
+    return (
+        isinstance(conv, nn.Conv2d)
+        and (conv.groups, conv.stride, conv.padding_mode) == (1, (1, 1), "zeros")
+        and not isinstance(conv.padding, str)
+        and isinstance(norm, nn.BatchNorm2d)
+        and norm.affine
+        and norm.running_mean is not None
+        and norm.num_features == conv.out_channels
+        and isinstance(relu, nn.ReLU)
+    )
+
+
+def folded(block: nn.Module, *, dtype: torch.dtype, packed: bool, parts: int = 1) -> FusedConv:
+    """A `foldable` block in eval mode as one convolution, over `parts` maps of equal channels."""
+    conv, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], tuple(cast(nn.Sequential, block))[:2])
+    weight, bias = conv.kernel() if isinstance(conv, DifferenceConv2d) else (conv.weight, conv.bias)
+    mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
+    scale = norm.weight.double() / (variance + norm.eps).sqrt()
+    shift = norm.bias.double() - mean * scale
+    if bias is not None:
+        shift = shift + bias.double() * scale
+    # at least in float32, whatever the network's dtype
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    return FusedConv(
+        weight * scale.to(weight.dtype)[:, None, None, None],
+        shift,
+        padding=cast(tuple[int, int], conv.padding),
+        dilation=conv.dilation,
+        dtype=dtype,
+        packed=packed,
+        parts=parts,
+    )
+
+
+def packs(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN's fused convolutions run `dtype` on `device`."""
+    return device.type == "cpu" and bool(torch.backends.mkldnn.enabled) and _packs(dtype)
+
+
+@cache
+def _packs(dtype: torch.dtype) -> bool:
+    # tried, since builds of PyTorch and processors differ in what they have
+    x = torch.linspace(-1, 1, 2 * 8 * 8).reshape(1, 2, 8, 8).to(dtype, memory_format=torch.channels_last)
+    weight = torch.linspace(-1, 1, 2 * 2 * 9).reshape(2, 2, 3, 3)
+    expected = F.conv2d(x.float(), weight, padding=1)
+    try:
+        conv = FusedConv(weight, torch.zeros(2), padding=(1, 1), dtype=dtype, packed=True)
+        twice = FusedConv(
+            torch.cat((weight, weight), 1), torch.zeros(2), padding=(1, 1), dtype=dtype, packed=True, parts=2
+        )
+        found = (twice.add(x, 1, twice.add(x, 0, None)), conv.times(x, conv(x)))
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    wanted = ((2 * expected).relu(), expected * expected.relu())
+    return all(torch.allclose(f.float(), w, rtol=0.05, atol=0.2) for f, w in zip(found, wanted, strict=True))
+
+
+def _pack(weight: Tensor, padding: list[int], dilation: list[int]) -> Tensor:
+    size = [1, weight.shape[1], PACKED_FOR, PACKED_FOR]
+    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+        weight.contiguous(), padding, [1, 1], dilation, 1, size
+    )
+    return packed
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=torch.channels_last)

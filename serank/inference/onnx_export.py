@@ -1,0 +1,251 @@
+"""Networks as files for other runtimes: ONNX, and PyTorch's exported programs.
+
+Both hold the network alone, `(B, C, H, W)` normalised frames to `(B, 1, H, W)` logits, and beside it, as JSON under
+`METADATA`, the numbers that turn a frame into its input and its logits into detections.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from serank.frames.reading import HEADROOM, ROBUST_PERCENTILES
+from serank.layers.attention import SeRankAttention
+from serank.layers.ddc import DifferenceConv2d
+from serank.models.config import plain
+from serank.utils.files import replacing
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from serank.frames.reading import FrameLike
+    from serank.models.network import SeRankDet
+
+__all__ = ["METADATA", "SUFFIXES", "export", "preprocessing"]
+
+METADATA = "serank"
+"""Key of the JSON in an ONNX file's metadata; in an exported program the file `serank.json`."""
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+OPSETS = (18, 23)
+"""Least and latest that PyTorch's exporter writes."""
+SMALLEST_SIDE = {"onnx": 1, "torch": 17}
+"""Of frames; below 17 the deepest map is one pixel wide, for which torch.export wants a graph of its own."""
+TOLERANCE = 1e-4
+"""Largest difference from PyTorch's logits, relative where these exceed 1."""
+
+
+def export(
+    model: SeRankDet,
+    path: str | os.PathLike[str],
+    *,
+    format: str = "onnx",
+    opset: int | None = None,
+    int8: bool = False,
+    calibrate: str | os.PathLike[str] | Sequence[FrameLike] | None = None,
+    name: str | None = None,
+) -> None:
+    """Writes a network for another runtime and compares what was written with the network itself.
+
+    Args:
+        model: left as it is; a copy is exported, in eval mode and float32.
+        path: file to write, whole or not at all; `.onnx` or `.pt2`, as `format` says.
+        format: `"onnx"`, or `"torch"` for a program of `torch.export`, which runs on the device that the model is on.
+        opset: of the ONNX file; `None` takes the one that PyTorch recommends, 20 in PyTorch 2.13.
+        int8: write an ONNX file that computes most convolutions in 8-bit integers, see `serank.inference.quantize`.
+        calibrate: frames that `int8` takes the ranges of values from: a folder, or frames as `SeRankDet.detect` takes
+            them. At most `FRAMES` are used, evenly spread. Take frames that were trained on, or like
+            those that are to come, some with targets.
+        name: of the network, kept in the metadata.
+
+    Raises:
+        ImportError: ONNX's packages are missing; names the extra.
+        FileNotFoundError: the folder of `path` doesn't exist, or no frames to calibrate on.
+        serank.errors.FrameError: a frame to calibrate on that can't be read.
+        ValueError: an unknown `format`, a `path` of another suffix, an `opset` that can't be written, arguments that
+            don't go together, frames to calibrate on without anything like a target.
+        RuntimeError: the file gives other logits than the network; it is not kept.
+    """
+    target = Path(path)
+    if format not in SUFFIXES:
+        raise ValueError(f'format must be "onnx" or "torch"; got {format!r}')
+    if target.suffix != SUFFIXES[format]:
+        raise ValueError(f"path must end in {SUFFIXES[format]} for format={format!r}; got {target}")
+    if format == "torch" and (opset is not None or int8):
+        raise ValueError('opset and int8 are for format="onnx"; leave them out')
+    if int8 != (calibrate is not None):
+        raise ValueError("int8 and calibrate belong together: the frames set the ranges of the 8-bit integers")
+    if opset is not None and not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ValueError(f"opset must be {OPSETS[0]} to {OPSETS[1]}; got {opset}")
+    description = json.dumps(preprocessing(model, name))
+    if format == "torch":
+        with replacing(target) as temporary:
+            _write_program(model, temporary, description)
+        return
+    # what can fail soon does so before the network is traced
+    require_onnx()
+    inputs = None
+    if calibrate is not None:
+        from serank.inference.quantize import calibration_inputs, quantise
+
+        inputs = calibration_inputs(model, calibrate)
+    with replacing(target) as temporary, _quiet():
+        _write_onnx(model, temporary, description, opset)
+        if inputs is not None:
+            quantise(temporary, inputs)
+
+
+def preprocessing(model: SeRankDet, name: str | None = None) -> dict[str, Any]:
+    """What a program needs beside the network to detect as `SeRankDet.detect` does, JSON-able.
+
+    Args:
+        model: the network.
+        name: what to call it.
+
+    Returns:
+        `name`, `serank` (the version that wrote it), `in_channels`, the attributes of `serank.frames.FrameSpec`,
+        `percentiles` and `headroom` (how `serank.frames.reading.unit_frame` scales 16-bit values), and `threshold`.
+    """
+    from serank._version import __version__
+
+    spec = {key: plain(value) for key, value in asdict(model.frame_spec).items()}
+    about = {"name": name, "serank": __version__, "in_channels": model.in_channels}
+    grey = {"percentiles": list(ROBUST_PERCENTILES), "headroom": HEADROOM}
+    return {**about, **grey, **spec, "threshold": model.threshold}
+
+
+def _write_program(model: SeRankDet, path: Path, description: str) -> None:
+    network = _frozen(model)
+    example = _noise(network, 64, 80)
+    program = torch.export.export(network, (example,), dynamic_shapes=_dynamic("torch"))
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # paths of this machine
+    torch.export.save(program, path, extra_files={f"{METADATA}.json": description})
+    loaded = torch.export.load(path).module()
+    x = _noise(network, 49, 83)
+    _compare(loaded(x), network(x))
+
+
+def _write_onnx(model: SeRankDet, path: Path, description: str, opset: int | None) -> None:
+    import onnx
+
+    network = _frozen(model).cpu()
+    program = torch.onnx.export(
+        network,
+        (_noise(network, 64, 80),),
+        input_names=["x"],
+        output_names=["logits"],
+        opset_version=opset,
+        dynamic_shapes=_dynamic("onnx"),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    proto: ModelProto = program.model_proto
+    for thing in (proto.graph, *proto.graph.node, *proto.graph.value_info):
+        del thing.metadata_props[:]  # where each operator came from, with paths of this machine
+    onnx.helper.set_model_props(proto, {METADATA: description})
+    onnx.save(proto, path)
+    onnx.checker.check_model(path, full_check=True)
+    _compare_onnx(path, network)
+
+
+def require_onnx() -> None:
+    """Does nothing where ONNX files can be written and run.
+
+    Raises:
+        ImportError: they can't; says how to install what is missing.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX files need packages that can't be imported ({error}); run: pip install 'serank[export]'"
+        ) from error
+
+
+def _frozen(model: SeRankDet) -> SeRankDet:
+    """A copy in eval mode and float32, without gradients, each difference convolution the plain one that it equals."""
+    network: SeRankDet = copy.deepcopy(model).eval().float().requires_grad_(False)
+    network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, DifferenceConv2d):
+                setattr(module, name, _plain_conv(child))
+    return network
+
+
+def _plain_conv(difference: DifferenceConv2d) -> nn.Conv2d:
+    weight, bias = difference.kernel()
+    conv = nn.Conv2d(difference.in_channels, difference.out_channels, 3, padding=1, bias=bias is not None)
+    conv.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        conv.bias = nn.Parameter(bias, requires_grad=False)
+    return conv
+
+
+def _dynamic(format: str) -> dict[str, Any]:
+    """Sizes that may change, and their least values."""
+    least = SMALLEST_SIDE[format]
+    dimension = torch.export.Dim
+    return {"x": {0: dimension("batch", min=1), 2: dimension("height", min=least), 3: dimension("width", min=least)}}
+
+
+def _noise(network: SeRankDet, height: int, width: int) -> Tensor:
+    """Four frames of noise where the network is."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, network.in_channels, height, width, generator=generator)
+    return x.to(network.head.weight.device)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the notes of exporter and quantiser, which say nothing to those who call them through serank."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # raised inside PyTorch 2.13, by its own use of an old name
+            warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`", FutureWarning)
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _compare_onnx(path: Path, network: SeRankDet) -> None:
+    """Runs the file in ONNX Runtime."""
+    import onnxruntime
+
+    for module in network.modules():
+        if isinstance(module, SeRankAttention):
+            module.stable = True  # as ONNX's TopK
+    x = _noise(network, 49, 83)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    _compare(torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), network(x))
+
+
+def _compare(written: Tensor, expected: Tensor) -> None:
+    """Refuses a file that gives other logits in more than one of the four frames.
+
+    Not in one: where two values of a channel are equal but for rounding, another point may be ranked.
+    """
+    difference = (written - expected).abs().flatten(1).amax(1).sort().values[-2]
+    limit = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= limit:
+        raise RuntimeError(
+            f"the exported file's logits differ from the network's by {difference:.2g}, more than {limit:.2g}"
+        )

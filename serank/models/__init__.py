@@ -1,0 +1,1 @@
+"""The network's graph and its settings."""

@@ -1,0 +1,147 @@
+"""Training crops: random scale, place, flips, blur and contrast, as usual in this field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+
+from serank.datasets import Sample
+from serank.frames.reading import FrameSpec
+from serank.train.paste import paste_target
+
+__all__ = ["Augmentation", "RandomCrops"]
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training frame.
+
+    Attributes:
+        crop: side of the square crop, in pixels of the scaled frame.
+        scale: range of the random scale, drawn evenly in its logarithm, on top of the scale of detection.
+        target_share: share of crops placed so that they hold a target, where the frame has one.
+        blur: share of crops blurred by a Gaussian of up to 1 px.
+        contrast: largest relative change of gain and, times 0.5, of offset.
+        paste: share of crops that get a target of another frame, see `serank.paste`.
+        paste_close: share of these targets that are put close to one that is there already.
+    """
+
+    crop: int = 256
+    scale: tuple[float, float] = (0.5, 2.0)
+    target_share: float = 0.5
+    blur: float = 0.3
+    contrast: float = 0.2
+    paste: float = 0.0
+    paste_close: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if self.crop < 16:
+            raise ValueError(f"crop must be >= 16 px; got {self.crop}")
+        if not 0 < low <= high < math.inf:
+            raise ValueError(f"scale must be a range (low, high) with 0 < low <= high; got {self.scale}")
+        for name in ("target_share", "blur", "contrast", "paste", "paste_close"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
+
+
+class RandomCrops:
+    """A random crop of each frame of a data set, the same for the same seed, epoch and index.
+
+    Args:
+        samples: the frames.
+        augmentation: see `Augmentation`.
+        spec: how detection will scale the frames.
+        seed: of every random choice.
+
+    """
+
+    def __init__(self, samples: Sequence[Sample], augmentation: Augmentation, spec: FrameSpec, seed: int = 0) -> None:
+        self.samples = samples
+        self.spec = spec
+        self.augmentation = augmentation
+        self.seed = seed
+        self._around_targets = replace(augmentation, target_share=1.0)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
+        """The crop of (epoch, index): frame `(1, crop, crop)` float32 in [0, 1], mask alike, 0 or 1, and its name."""
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        sample = self.samples[index]
+        frame, mask = random_crop(sample, self.augmentation, self.spec, rng)
+        if rng.random() < self.augmentation.paste:
+            donor = self.samples[int(rng.integers(len(self.samples)))]
+            pasted = random_crop(donor, self._around_targets, self.spec, rng)
+            paste_target(frame, mask, *pasted, rng, close=self.augmentation.paste_close)
+        return torch.from_numpy(frame)[None], torch.from_numpy(mask)[None], sample.name
+
+
+def random_crop(
+    sample: Sample, augmentation: Augmentation, spec: FrameSpec, rng: np.random.Generator
+) -> tuple[Float, Float]:
+    """One augmented crop of a frame and its mask, both `(crop, crop)` float32."""
+    a = augmentation
+    scale = float(np.exp(rng.uniform(np.log(a.scale[0]), np.log(a.scale[1]))))
+    window = a.crop / (scale * spec.scale(*sample.frame.shape))
+    at = _corner(sample.mask, window, rng, a.target_share)
+    frame = _cut(sample.frame, at, window, a.crop)
+    mask = _binary(_cut(sample.mask.astype(np.float32), at, window, a.crop))
+    if rng.random() < a.blur:
+        frame = ndimage.gaussian_filter(frame, rng.uniform(0, 1))
+    gain = 1 + rng.uniform(-a.contrast, a.contrast)
+    frame = np.clip(frame * gain + 0.5 * rng.uniform(-a.contrast, a.contrast), 0, 1)
+    for axis in (0, 1):
+        if rng.random() < 0.5:
+            frame, mask = np.flip(frame, axis), np.flip(mask, axis)
+    if rng.random() < 0.5:
+        frame, mask = frame.T, mask.T
+    return np.ascontiguousarray(frame, np.float32), np.ascontiguousarray(mask, np.float32)
+
+
+def _corner(
+    mask: NDArray[np.bool_], window: float, rng: np.random.Generator, target_share: float
+) -> tuple[float, float]:
+    """Top-left corner (row, column) of a square window, in source pixels; inside the frame where it fits."""
+    low = [min(0.0, (side - window) / 2) for side in mask.shape]
+    high = [max(side - window, start) for side, start in zip(mask.shape, low, strict=True)]
+    if rng.random() < target_share:
+        points = np.argwhere(mask)
+        if len(points):
+            point = points[rng.integers(len(points))]
+            low = [float(np.clip(p + 1 - window, a, b)) for p, a, b in zip(point, low, high, strict=True)]
+            high = [float(np.clip(p, a, b)) for p, a, b in zip(point, low, high, strict=True)]
+    return rng.uniform(low[0], high[0]), rng.uniform(low[1], high[1])
+
+
+def _binary(coverage: Float) -> Float:
+    """A resized mask as 0 and 1, cut at one half; a target that this would erase keeps its most covered pixel."""
+    mask = coverage > 0.5
+    labels, count = ndimage.label(coverage > 0.02, structure=np.ones((3, 3)))
+    kept = np.unique(labels[mask])
+    for label in np.setdiff1d(np.arange(1, count + 1), kept):
+        mask[np.unravel_index(np.argmax(np.where(labels == label, coverage, 0)), mask.shape)] = True
+    return mask.astype(np.float32)
+
+
+def _cut(array: Float, at: tuple[float, float], window: float, size: int) -> Float:
+    """The square window at `at` resized to `size`; what lies outside the frame mirrors it."""
+    before = [max(0, int(np.ceil(-start))) for start in at]
+    after = [max(0, int(np.ceil(start + window - side))) for start, side in zip(at, array.shape, strict=True)]
+    if any(before) or any(after):
+        array = np.pad(array, list(zip(before, after, strict=True)), mode="symmetric")
+    top, left = (start + pad for start, pad in zip(at, before, strict=True))
+    box = (left, top, min(left + window, array.shape[1]), min(top + window, array.shape[0]))
+    return np.asarray(Image.fromarray(array).resize((size, size), Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,57 @@
+"""The model card of a checkpoint that was trained here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from serank._version import __version__
+from serank.checkpoints.card import FIGURES, UNKNOWN, Result, front_matter
+from serank.checkpoints.pretrained import INTRODUCTION
+from serank.train.recipe import Recipe
+
+__all__ = ["training_card"]
+
+
+def training_card(
+    config: Mapping[str, Any], recipe: Recipe, row: Mapping[str, float], origin: Sequence[str] = ()
+) -> str:
+    """The card of a checkpoint that `serank.train.fit` made.
+
+    Its metadata has the figures; licence and data sets, which training doesn't know, are for the user to add.
+
+    Args:
+        config: the network's arguments.
+        recipe: of the training.
+        row: of the history, for the epoch whose weights are kept; without metrics if nothing was validated.
+        origin: what the training was started with and on which frames, one entry each.
+    """
+    figures = {key: round(row[key], 8) for key in FIGURES if math.isfinite(row.get(key, math.nan))}
+    metadata = front_matter("SeRankDet", [Result(UNKNOWN, "val", figures)] if figures else [])
+    lines = [metadata, INTRODUCTION]
+    if "iou" in row:
+        lines += [
+            "## Figures\n",
+            f"On the validation set ({row['frames']:.0f} frames, {row['targets']:.0f} targets), native resolution, "
+            f"standard protocol, threshold {config['threshold']}. The epoch was chosen on this same set, which "
+            "flatters the figures.\n",
+            "| IoU | nIoU | Pd | Fa, 1e-6 | false components a frame |",
+            "|---|---|---|---|---|",
+            f"| {row['iou']:.4f} | {row['niou']:.4f} | {row['pd']:.4f} | {row['fa'] * 1e6:.2f} "
+            f"| {row['false_components']:.3f} |\n",
+        ]
+    lines += [
+        "## Training\n",
+        f"serank {__version__}, PyTorch {torch.__version__}; {'averaged ' if recipe.average else ''}weights after "
+        f"epoch {row['epoch']:.0f} of {recipe.epochs}.\n",
+        *(f"- {entry}" for entry in origin),
+        *([""] if origin else []),
+        "```json",
+        json.dumps({"network": dict(config), "recipe": recipe.to_dict()}, indent=1),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""What is about no frame and no network."""

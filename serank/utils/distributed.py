@@ -1,0 +1,103 @@
+"""Several processes as one: started by torchrun, and what training and evaluation ask of them.
+
+Without `torchrun` there is one process and everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from serank.checkpoints.pretrained import check_device
+
+__all__ = ["all_objects", "from_main", "is_main", "rank", "same_weights", "started", "world_size"]
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others; a slow validation on one of them must not end the run."""
+
+
+@contextmanager
+def started(device: str = "cpu") -> Iterator[str]:
+    """Joins the processes that torchrun started, and leaves them at the end.
+
+    Args:
+        device: `"cpu"` (processes talk through gloo) or `"cuda"` (nccl, each takes the GPU of its local rank).
+
+    Yields:
+        The device of this process, such as `"cuda:1"`; `device` itself where torchrun started none.
+
+    Raises:
+        ValueError: there are several processes and `device` names one GPU for all of them, or one that isn't there.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield device
+        return
+    kind = torch.device(device)
+    if kind.index is not None:
+        raise ValueError(f'device must be "cpu" or "cuda" under torchrun, each process takes its own; got {device!r}')
+    check_device(device)
+    if kind.type == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    # DDP imports this module, and the defaults of its functions hold the group that exists then until Python ends.
+    importlib.import_module("torch.distributed.nn.functional")
+    dist.init_process_group("nccl" if kind.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+        # Threads of gloo end with the last reference to the group, and DDP's are in cycles; a thread that is still at
+        # work when Python ends aborts the process.
+        gc.collect()
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that prints and writes."""
+    return rank() == 0
+
+
+def all_objects(value: T) -> list[T]:
+    """Every process's value, in the order of their ranks, given to all of them."""
+    if world_size() == 1:
+        return [value]
+    values: list[T | None] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
+def same_weights(network: nn.Module) -> None:
+    """Gives every process the parameters and buffers of process 0."""
+    if world_size() > 1:
+        with torch.no_grad():
+            for value in network.state_dict().values():
+                dist.broadcast(value, src=0)
+
+
+def from_main(value: T) -> T:
+    """The value of process 0, given to all."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
