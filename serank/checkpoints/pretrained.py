@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from serank.checkpoints.config_file import MAX_CONFIG, config_text, read_config
 from serank.checkpoints.weights import largest_file, load_strictly
 from serank.errors import CheckpointError
+from serank.utils.device import check_device
 from serank.utils.files import replacing
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "WEIGHTS",
     "Pretrained",
     "bundled",
-    "check_device",
     "read_card",
     "short_card",
 ]
@@ -47,19 +47,6 @@ def bundled() -> dict[str, Path]:
     if not root.is_dir():
         return {}
     return {p.name: p for p in sorted(root.iterdir()) if (p / CONFIG).is_file()}
-
-
-def check_device(device: str | torch.device) -> torch.device:
-    """`device`, if tensors can be put there.
-
-    Raises:
-        ValueError: no such device here.
-    """
-    try:
-        return torch.empty(0, device=device).device
-    except (AssertionError, RuntimeError) as error:  # what PyTorch raises for a device it wasn't built for
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} is not available here: {reason}") from error
 
 
 class Pretrained:

@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from serank.checkpoints.pretrained import check_device
 from serank.errors import CheckpointError
 from serank.frames.reading import MAX_PIXELS
 from serank.layers.attention import positional_values
+from serank.utils.device import check_device
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MAX_BYTES", "load_released", "read_released", "released_name"]
 

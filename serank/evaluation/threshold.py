@@ -13,8 +13,9 @@ from serank.datasets import Sample
 from serank.evaluation.evaluator import Resolution
 from serank.evaluation.results import Curves
 from serank.evaluation.runner import evaluate
-from serank.metrics.functional import Protocol, check_threshold
+from serank.metrics.functional import Protocol
 from serank.models.network import SeRankDet
+from serank.utils.checks import check_threshold
 
 __all__ = ["CANDIDATES", "Per", "ThresholdChoice", "choose_threshold", "pick_threshold", "set_threshold"]
 

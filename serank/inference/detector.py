@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from serank.frames.reading import FrameLike, FrameSpec, read_frame, resize, tiles
 from serank.metrics.components import component_table, label_components
-from serank.metrics.functional import check_threshold
+from serank.utils.checks import check_threshold
 
 __all__ = ["Detections", "Detector", "find_detections", "predict"]
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from serank.metrics.components import ComponentTable, component_table, label_components
+from serank.utils.checks import check_threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,6 @@ __all__ = [
     "PdFaCurve",
     "Protocol",
     "RocCurve",
-    "check_threshold",
     "iou",
     "niou",
     "pd_fa",
@@ -84,17 +84,6 @@ class Counts:
 def check_protocol(protocol: str) -> None:
     if protocol not in get_args(Protocol):
         raise ValueError(f'protocol must be "standard" or "released"; got {protocol!r}')
-
-
-def check_threshold(threshold: float, name: str = "threshold") -> float:
-    """`threshold` as a float.
-
-    Raises:
-        ValueError: outside [0, 1] or NaN.
-    """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"{name} must lie in [0, 1]; got {threshold}")
-    return float(threshold)
 
 
 def check_thresholds(thresholds: ArrayLike | None) -> list[float]:

@@ -24,9 +24,9 @@ from serank.inference.kept import KeepsCopy
 from serank.layers.attention import SeRankAttention, rank_size
 from serank.layers.ddc import BRANCHES, DDC, DifferenceConv2d, conv_bn_relu
 from serank.layers.lsff import LSFF
-from serank.metrics.functional import check_threshold
 from serank.models.config import check_arguments, plain
 from serank.utils.checkpointing import recomputed
+from serank.utils.checks import check_threshold
 
 if TYPE_CHECKING:
     from serank.inference.fused_network import InferenceNetwork

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
-from serank.checkpoints.pretrained import check_device
 from serank.datasets import Sample
 from serank.evaluation.runner import evaluate
 from serank.layers.norm import synchronise
@@ -19,6 +18,7 @@ from serank.train.folder import RunFolder
 from serank.train.preflight import inspect_samples, warn_shared_frames
 from serank.train.recipe import Recipe
 from serank.train.run import History, TrainingRun
+from serank.utils.device import check_device
 from serank.utils.distributed import is_main, world_size
 
 __all__ = ["History", "Recipe", "fit"]

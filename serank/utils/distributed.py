@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from serank.checkpoints.pretrained import check_device
+from serank.utils.device import check_device
 
 __all__ = ["all_objects", "from_main", "is_main", "rank", "same_weights", "started", "world_size"]
 

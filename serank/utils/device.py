@@ -1,0 +1,20 @@
+"""Devices that tensors can be put on."""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["check_device"]
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """`device`, if tensors can be put there.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (AssertionError, RuntimeError) as error:  # what PyTorch raises for a device it wasn't built for
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} is not available here: {reason}") from error
