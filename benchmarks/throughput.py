@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serank import SeRankDet
-from serank.frames.reading import resize
+from serank.frames.preparation import resize
 from serank.inference.batch import Record, detect_files
 from serank.synthetic import SyntheticScenes
 from serank.utils.files import replacing

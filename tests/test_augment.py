@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from serank.datasets import Sample
-from serank.frames.reading import FrameSpec
+from serank.frames import FrameSpec
 from serank.train import Augmentation
 from serank.train.augment import RandomCrops, random_crop
 

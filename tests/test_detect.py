@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from serank import Detections, SeRankDet
 from serank.errors import FrameError
-from serank.frames.reading import FrameSpec
+from serank.frames import FrameSpec
 from serank.inference.detector import find_detections, predict
 
 Float = NDArray[np.float32]

@@ -21,7 +21,7 @@ from serank.datasets import FolderDataset, Sample
 from serank.evaluation import Evaluator, evaluate
 from serank.evaluation.evaluator import resize_mask
 from serank.evaluation.runner import predict_sample
-from serank.frames.reading import resize
+from serank.frames.preparation import resize
 from serank.metrics import DetectionMetrics
 from serank.synthetic import SyntheticScenes
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from serank import LSFF, SeRankDet
 from serank.cli.entry import main
-from serank.frames.reading import tiles
+from serank.frames.preparation import tiles
 from serank.inference.onnx_export import SUFFIXES, export, preprocessing
 from serank.inference.quantize import FRAMES, calibration_inputs, quantise
 from serank.layers import SeRankAttention

@@ -21,19 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serank.errors import CheckpointError, FrameError
-from serank.frames.reading import (
-    FRAME_SUFFIXES,
-    MAX_PIXELS,
-    TILE_STEP,
-    FrameLike,
-    FrameSpec,
-    decode,
-    find_frames,
-    read_frame,
-    resize,
-    tiles,
-    unit_frame,
-)
+from serank.frames import FrameLike, FrameSpec, read_frame
+from serank.frames.preparation import TILE_STEP, resize, tiles, unit_frame
+from serank.frames.reading import FRAME_SUFFIXES, MAX_PIXELS, decode
+from serank.frames.sources import find_sources
 
 Array = NDArray[Any]
 
@@ -658,29 +649,29 @@ def touch(*files: Path) -> None:
         file.write_bytes(b"")
 
 
-def test_find_frames_in_a_folder(tmp_path: Path) -> None:
+def test_find_sources_in_a_folder(tmp_path: Path) -> None:
     wanted = [tmp_path / n for n in ("a.bmp", "b.TIFF", "c.jpg", "d.JPEG", "e.png", "f.tif", "z.PNG")]
     others = [tmp_path / n for n in ("list.txt", "a.npy", "png", ".hidden.png", "._a.png", "under/deep.png")]
     touch(*reversed(wanted), *others)
     (tmp_path / "folder.png").mkdir()
-    assert find_frames([tmp_path]) == wanted
-    assert find_frames([str(tmp_path)]) == wanted
+    assert find_sources([tmp_path]) == wanted
+    assert find_sources([str(tmp_path)]) == wanted
 
 
-def test_find_frames_of_files_and_folders(tmp_path: Path) -> None:
+def test_find_sources_of_files_and_folders(tmp_path: Path) -> None:
     touch(tmp_path / "one/b.png", tmp_path / "one/a.png", tmp_path / "z.png", tmp_path / "odd.xyz")
     given_paths = [tmp_path / "z.png", tmp_path / "one", tmp_path / "odd.xyz"]
     # files in the order given, and as given: a named file is taken whatever its suffix
-    assert [p.name for p in find_frames(given_paths)] == ["z.png", "a.png", "b.png", "odd.xyz"]
-    assert find_frames([]) == []
+    assert [p.name for p in find_sources(given_paths)] == ["z.png", "a.png", "b.png", "odd.xyz"]
+    assert find_sources([]) == []
 
 
-def test_find_frames_errors(tmp_path: Path) -> None:
+def test_find_sources_errors(tmp_path: Path) -> None:
     touch(tmp_path / "empty/readme.txt")
-    with pytest.raises(FileNotFoundError, match=r"empty: no frames in this folder; expected \.bmp, \.jpeg"):
-        find_frames([tmp_path / "empty"])
+    with pytest.raises(FileNotFoundError, match=r"empty: no image or video in this folder; expected \.bmp, \.jpeg"):
+        find_sources([tmp_path / "empty"])
     # what doesn't exist is said by whoever reads it, so that the others go on
-    assert find_frames([tmp_path / "nowhere"]) == [tmp_path / "nowhere"]
+    assert find_sources([tmp_path / "nowhere"]) == [tmp_path / "nowhere"]
 
 
 # --- resize and tiles ------------------------------------------------------------------------------------------------

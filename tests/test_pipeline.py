@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: order, bounds, errors, and that no thread stays."""
+"""Prefetching and mapping in threads: order, bounds, errors, and that no thread stays."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from serank.utils.prefetch import ahead, behind
+from serank.utils.prefetch import prefetch, threaded_map
 
 
 def test_order_is_kept() -> None:
-    assert list(ahead(range(100), 3)) == list(range(100))
+    assert list(prefetch(range(100), 3)) == list(range(100))
 
     def slow_evens(n: int) -> int:
         time.sleep(0.002 * (n % 2 == 0))
         return n * n
 
-    assert list(behind(slow_evens, range(50), threads=4, count=7)) == [n * n for n in range(50)]
+    assert list(threaded_map(slow_evens, range(50), threads=4, pending=7)) == [n * n for n in range(50)]
 
 
 def test_no_more_is_made_than_was_asked_for() -> None:
@@ -29,7 +29,7 @@ def test_no_more_is_made_than_was_asked_for() -> None:
             made.append(n)
             yield n
 
-    source = ahead(items(), 4)
+    source = prefetch(items(), 4)
     assert [next(source) for _ in range(3)] == [0, 1, 2]
     time.sleep(0.3)
     assert len(made) <= 3 + 4 + 1
@@ -55,7 +55,7 @@ def test_results_that_wait_are_bounded() -> None:
             running.remove(n)
         return n
 
-    assert list(behind(work, items(), threads=2, count=5)) == list(range(40))
+    assert list(threaded_map(work, items(), threads=2, pending=5)) == list(range(40))
     assert most <= 6
 
 
@@ -64,7 +64,7 @@ def test_an_error_comes_after_what_was_before_it() -> None:
         yield from range(5)
         raise OSError("the disk is gone")
 
-    for source in (ahead(items(), 2), behind(lambda n: n, items(), threads=2, count=3)):
+    for source in (prefetch(items(), 2), threaded_map(lambda n: n, items(), threads=2, pending=3)):
         seen = []
         with pytest.raises(OSError, match="disk is gone"):  # noqa: PT012
             for n in source:
@@ -79,7 +79,7 @@ def test_ctrl_c_lets_what_is_under_way_finish() -> None:
 
     seen = []
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        for n in behind(lambda n: n, items(), threads=2, count=10):
+        for n in threaded_map(lambda n: n, items(), threads=2, pending=10):
             seen.append(n)  # noqa: PERF402
     assert seen == [0, 1, 2]
 
@@ -91,12 +91,12 @@ def test_an_error_of_the_work_is_raised() -> None:
         return n
 
     with pytest.raises(ValueError, match="two"):
-        list(behind(work, range(10), threads=1, count=2))
+        list(threaded_map(work, range(10), threads=1, pending=2))
 
 
 def test_a_reader_that_is_left_stops() -> None:
     before = threading.active_count()
-    source = ahead(iter(int, 1), 2)  # without an end
+    source = prefetch(iter(int, 1), 2)  # without an end
     assert next(source) == 0
     source.close()  # type: ignore[attr-defined]
     deadline = time.monotonic() + 5

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from serank.evaluation.evaluator import Evaluation, Resolution
     from serank.evaluation.report.writer import FrameView
     from serank.evaluation.threshold import ThresholdChoice
-    from serank.frames.reading import FrameSpec
+    from serank.frames.preparation import FrameSpec
     from serank.models.network import SeRankDet
 
 __all__ = ["add"]

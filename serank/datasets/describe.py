@@ -30,7 +30,8 @@ from serank.datasets.layouts import (
 from serank.datasets.masks import grey_mask, has_grey
 from serank.datasets.report import FolderReport, Shape, SizeMismatch
 from serank.datasets.splits import identify_split, sirst_test_names
-from serank.frames.reading import decode, frame_files
+from serank.frames.reading import decode
+from serank.frames.sources import frame_files
 
 __all__ = ["describe_folder"]
 

@@ -31,7 +31,9 @@ from serank.datasets.masks import grey_mask, has_grey
 from serank.datasets.report import Shape, SizeMismatch
 from serank.datasets.sample import Sample
 from serank.datasets.splits import available_splits, split_names, warn_sirst_test_names
-from serank.frames.reading import decode, frame_files, unit_frame
+from serank.frames.preparation import unit_frame
+from serank.frames.reading import decode
+from serank.frames.sources import frame_files
 
 __all__ = ["FolderDataset", "check_overlap", "warn_overlap"]
 

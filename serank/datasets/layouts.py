@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serank.datasets.splits import available_splits, bare_name
-from serank.frames.reading import frame_files
+from serank.frames.sources import frame_files
 
 __all__ = ["Layout", "Overlap", "find_layout", "list_overlaps", "same_frame"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.errors import FrameError
-from serank.frames.reading import unit_frame
+from serank.frames.preparation import unit_frame
 
 __all__ = ["grey_mask", "has_grey"]
 

@@ -18,7 +18,9 @@ from serank.datasets.layouts import MASK_ENDINGS, frame_folder, mask_folder, rea
 from serank.datasets.masks import grey_mask, has_grey
 from serank.evaluation.evaluator import Evaluation, Evaluator, Resolution, check_resolution, resize_mask
 from serank.evaluation.map_files import MAP_SUFFIXES, MapReader, read_values
-from serank.frames.reading import frame_files, read_frame, resize
+from serank.frames.preparation import resize
+from serank.frames.reading import read_frame
+from serank.frames.sources import frame_files
 from serank.metrics.functional import Protocol
 
 __all__ = ["Pair", "PredictionFolder", "score_predictions"]

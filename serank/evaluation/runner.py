@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from serank.datasets import Sample
 from serank.evaluation.evaluator import Evaluation, Evaluator, Resolution, check_resolution, resize_mask
-from serank.frames.reading import resize
+from serank.frames.preparation import resize
 from serank.inference.detector import Detector, predict
 from serank.inference.fast import fast
 from serank.inference.fused_network import InferenceNetwork

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serank.errors import FrameError
-from serank.frames.reading import Array, count_pages, decode_pages, frame_files
+from serank.frames.preparation import Array
+from serank.frames.reading import FRAME_SUFFIXES, count_pages, decode_pages
 
-__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "find_sources", "read_sources"]
+__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "find_sources", "frame_files", "read_sources"]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm", ".wmv"})
 PAGED_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -47,14 +48,21 @@ def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            videos = [p for p in path.iterdir() if _is_video(p) and not p.name.startswith(".") and p.is_file()]
-            files = sorted([*frame_files(path), *videos])
+            files = frame_files(path, videos=True)
             if not files:
-                raise FileNotFoundError(f"{path}: no image or video in this folder")
+                suffixes = ", ".join(sorted(FRAME_SUFFIXES))
+                raise FileNotFoundError(f"{path}: no image or video in this folder; expected {suffixes} files")
             found += files
         else:
             found.append(path)
     return found
+
+
+def frame_files(folder: Path, *, videos: bool = False) -> list[Path]:
+    """Images, and `videos` if asked for, in a folder, sorted; none hidden (macOS's `._NAME.png`, unfinished output)."""
+    suffixes = FRAME_SUFFIXES | VIDEO_SUFFIXES if videos else FRAME_SUFFIXES
+    visible = (p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+    return sorted(p for p in visible if p.is_file())
 
 
 def read_sources(files: Iterable[Path], rank: int = 0, processes: int = 1) -> Iterator[SourceFrame]:

@@ -21,12 +21,12 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from serank.errors import FrameError
-from serank.frames.reading import unit_frame
+from serank.frames.preparation import unit_frame
 from serank.frames.sources import SourceFrame, find_sources, read_sources
 from serank.inference.detector import Detections, Detector
 from serank.utils.distributed import all_objects, is_main, rank, world_size
 from serank.utils.files import replacing
-from serank.utils.prefetch import ahead, behind
+from serank.utils.prefetch import prefetch, threaded_map
 
 __all__ = ["BatchResult", "detect_files"]
 
@@ -125,7 +125,7 @@ def detect_files(
             yield _readable(item)
 
     def finished() -> Iterator[tuple[SourceFrame, Detections | None]]:
-        items = ahead(prepared(), AHEAD + batch_size - 1)
+        items = prefetch(prepared(), AHEAD + batch_size - 1)
         while group := list(islice(items, batch_size)):
             frames = [frame for _, frame in group if frame is not None]
             found = iter(model.detect(frames, threshold, min_area=min_area, batch_size=batch_size))
@@ -149,7 +149,7 @@ def detect_files(
     started = time.perf_counter()
     try:
         with part.open("w", encoding="utf-8") as lines, tqdm(disable=not progress, unit="frame") as bar:
-            for order, record in behind(write, finished(), threads=WRITERS, count=UNDER_WAY):
+            for order, record in threaded_map(write, finished(), threads=WRITERS, pending=UNDER_WAY):
                 lines.write(json.dumps([order, record]) + "\n")
                 _count(result, record)
                 bar.update()

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from serank.frames.reading import FrameLike, FrameSpec, read_frame, resize, tiles
+from serank.frames.preparation import FrameSpec, resize, tiles
+from serank.frames.reading import FrameLike, read_frame
 from serank.metrics.components import component_table, label_components
 from serank.utils.checks import check_threshold
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from serank.frames.reading import HEADROOM, ROBUST_PERCENTILES
+from serank.frames.preparation import HEADROOM, ROBUST_PERCENTILES
 from serank.layers.attention import SeRankAttention
 from serank.layers.ddc import DifferenceConv2d
 from serank.models.config import plain
@@ -114,7 +114,7 @@ def preprocessing(model: SeRankDet, name: str | None = None) -> dict[str, Any]:
 
     Returns:
         `name`, `serank` (the version that wrote it), `in_channels`, the attributes of `serank.frames.FrameSpec`,
-        `percentiles` and `headroom` (how `serank.frames.reading.unit_frame` scales 16-bit values), and `threshold`.
+        `percentiles` and `headroom` (how `serank.frames.preparation.unit_frame` scales 16-bit values), and `threshold`.
     """
     from serank._version import __version__
 

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serank.frames.reading import find_frames, read_frame, resize
+from serank.frames.preparation import resize
+from serank.frames.reading import read_frame
+from serank.frames.sources import find_sources
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -60,7 +62,7 @@ def calibration_inputs(
     """
     if not isinstance(frames, (str, os.PathLike, Sequence)):
         raise ValueError(f"calibrate must be a folder or a list of frames; got one {type(frames).__name__}")
-    sources = find_frames([frames]) if isinstance(frames, (str, os.PathLike)) else list(frames)
+    sources = find_sources([frames]) if isinstance(frames, (str, os.PathLike)) else list(frames)
     if not sources:
         raise ValueError("calibrate holds no frames; give some that the network was trained on, or like them")
     spec = model.frame_spec

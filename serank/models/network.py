@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from serank.checkpoints.pretrained import Pretrained
 from serank.checkpoints.released import IMAGENET_MEAN, IMAGENET_STD, load_released
-from serank.frames.reading import FrameLike, FrameSpec
+from serank.frames.preparation import FrameSpec
+from serank.frames.reading import FrameLike
 from serank.inference.detector import Detector
 from serank.inference.kept import KeepsCopy
 from serank.layers.attention import SeRankAttention, rank_size

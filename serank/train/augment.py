@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from serank.datasets import Sample
-from serank.frames.reading import FrameSpec
+from serank.frames.preparation import FrameSpec
 from serank.train.paste import paste_target
 
 __all__ = ["Augmentation", "RandomCrops"]

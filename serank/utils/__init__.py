@@ -1,1 +1,1 @@
-"""What is about no frame and no network."""
+"""Helpers that know of no frame and no network."""

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: a block's inner maps are computed again in the backward pass instead of kept in memory.
+"""Gradient checkpointing: a block's activations are recomputed in the backward pass instead of kept in memory.
 
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016.
 """
@@ -16,13 +16,13 @@ __all__ = ["recomputed"]
 
 
 def recomputed(block: nn.Module, *inputs: Tensor) -> Tensor:
-    """`block(*inputs)` with the same gradients in less memory and more time.
+    """`block(*inputs)`, its activations recomputed in the backward pass: same gradients, less memory, more time.
 
-    Batch norm moves its running statistics in the forward pass alone.
+    Batch norm updates its running statistics once, in the forward pass.
 
     Args:
-        block: draws no random numbers.
-        inputs: kept until the backward pass.
+        block: must draw no random numbers (no dropout), as their state is not restored.
+        inputs: kept in memory until the backward pass.
     """
     result = checkpoint(
         block,
@@ -36,7 +36,7 @@ def recomputed(block: nn.Module, *inputs: Tensor) -> Tensor:
 
 @contextmanager
 def _untracked(block: nn.Module) -> Iterator[None]:
-    """Batch norms move copies of their running statistics, which are dropped at the end."""
+    """While recomputing, batch norms update copies of their running statistics, which are then discarded."""
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
     own = [dict(norm._buffers) for norm in norms]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""Devices that tensors can be put on."""
+"""Checks of devices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["check_device"]
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """`device`, if tensors can be put there.
+    """`device` as a `torch.device`, after allocating a tensor there.
 
     Raises:
         ValueError: no such device here.

@@ -1,6 +1,6 @@
-"""Several processes as one: started by torchrun, and what training and evaluation ask of them.
+"""Process groups of torchrun, and the collectives that training and evaluation need.
 
-Without `torchrun` there is one process and everything here does nothing.
+Without torchrun there is one process, of rank 0, and every function here returns at once.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ __all__ = ["all_objects", "from_main", "is_main", "rank", "same_weights", "start
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others; a slow validation on one of them must not end the run."""
+TIMEOUT = timedelta(minutes=30)
+"""Of collectives: long, because a slow validation on one process must not end the run."""
 
 
 @contextmanager
 def started(device: str = "cpu") -> Iterator[str]:
-    """Joins the processes that torchrun started, and leaves them at the end.
+    """Joins the process group of torchrun, and leaves it at the end.
 
     Args:
         device: `"cpu"` (processes talk through gloo) or `"cuda"` (nccl, each takes the GPU of its local rank).
 
     Yields:
-        The device of this process, such as `"cuda:1"`; `device` itself where torchrun started none.
+        The device of this process, such as `"cuda:1"`; `device` itself without torchrun.
 
     Raises:
         ValueError: there are several processes and `device` names one GPU for all of them, or one that isn't there.
@@ -52,7 +52,7 @@ def started(device: str = "cpu") -> Iterator[str]:
         torch.cuda.set_device(device)
     # DDP imports this module, and the defaults of its functions hold the group that exists then until Python ends.
     importlib.import_module("torch.distributed.nn.functional")
-    dist.init_process_group("nccl" if kind.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if kind.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield device
     finally:
@@ -63,22 +63,22 @@ def started(device: str = "cpu") -> Iterator[str]:
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Rank of this process in its group, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes in the group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this is the process that prints and writes."""
+    """Whether this is process 0, which prints and writes files."""
     return rank() == 0
 
 
 def all_objects(value: T) -> list[T]:
-    """Every process's value, in the order of their ranks, given to all of them."""
+    """Gathers the value of every process, in the order of their ranks, on all of them."""
     if world_size() == 1:
         return [value]
     values: list[T | None] = [None] * world_size()
@@ -87,7 +87,7 @@ def all_objects(value: T) -> list[T]:
 
 
 def same_weights(network: nn.Module) -> None:
-    """Gives every process the parameters and buffers of process 0."""
+    """Broadcasts parameters and buffers of process 0 to all, in place."""
     if world_size() > 1:
         with torch.no_grad():
             for value in network.state_dict().values():
@@ -95,7 +95,7 @@ def same_weights(network: nn.Module) -> None:
 
 
 def from_main(value: T) -> T:
-    """The value of process 0, given to all."""
+    """Broadcasts the value of process 0 to all."""
     if world_size() == 1:
         return value
     values = [value]

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and telling one content from another."""
+"""Atomic writes, permissions and digests of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running one thing while another waits: reading ahead, and writing behind, in threads."""
+"""Threads that make items before they are needed, and that work on several items at once."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
-__all__ = ["ahead", "behind"]
+__all__ = ["prefetch", "threaded_map"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-PATIENCE = 0.1
-"""Seconds after which a thread that can't go on looks whether it still should."""
+POLL_INTERVAL = 0.1
+"""Seconds between looks of a blocked thread at whether its items are still wanted."""
 
 
-def ahead(items: Iterable[T], count: int) -> Iterator[T]:
-    """The items in order, made by a thread that is up to `count` of them in front.
+def prefetch(items: Iterable[T], count: int) -> Iterator[T]:
+    """Yields `items` in order while a background thread makes up to `count` of them in advance.
 
-    An error of `items` is raised here, after the items before it.
+    An exception of `items` is raised here, after the items before it. Closing the generator stops the thread.
     """
     queue: Queue[tuple[bool, Any]] = Queue(count)
     stopped = Event()
@@ -29,22 +29,22 @@ def ahead(items: Iterable[T], count: int) -> Iterator[T]:
     def put(entry: tuple[bool, Any]) -> bool:
         while not stopped.is_set():
             try:
-                queue.put(entry, timeout=PATIENCE)
+                queue.put(entry, timeout=POLL_INTERVAL)
             except Full:
                 continue
             return True
         return False
 
-    def read() -> None:
+    def produce() -> None:
         try:
             for item in items:
                 if not put((True, item)):
                     return
             put((False, None))
-        except BaseException as error:  # whatever it is, the one who waits for items must hear of it
+        except BaseException as error:  # the consumer, which waits for the next entry, raises it
             put((False, error))
 
-    Thread(target=read, daemon=True).start()
+    Thread(target=produce, daemon=True).start()
     try:
         while True:
             more, value = queue.get()
@@ -58,25 +58,26 @@ def ahead(items: Iterable[T], count: int) -> Iterator[T]:
         stopped.set()
 
 
-def behind(work: Callable[[T], R], items: Iterable[T], *, threads: int, count: int) -> Iterator[R]:
-    """`work` of each item, in order, done by threads while the next items are made; at most `count` are under way.
+def threaded_map(function: Callable[[T], R], items: Iterable[T], *, threads: int, pending: int) -> Iterator[R]:
+    """Yields `function(item)` in the order of `items`, computed by `threads` threads.
 
-    After an error of `items`, what was made before it is still worked on and given, then the error is raised.
+    At most `pending` results are unfinished or not yet taken. After an exception of `items`, the results of the items
+    before it are yielded first, then it is raised.
     """
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[R]] = deque()
+        futures: deque[Future[R]] = deque()
         failure: BaseException | None = None
         source = iter(items)
         while failure is None:
             try:
-                waiting.append(pool.submit(work, next(source)))
+                futures.append(pool.submit(function, next(source)))
             except StopIteration:
                 break
-            except BaseException as error:  # Ctrl-C among them
+            except BaseException as error:  # KeyboardInterrupt too
                 failure = error
-            while waiting and (len(waiting) >= count or waiting[0].done()):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            while futures and (len(futures) >= pending or futures[0].done()):
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
         if failure is not None:
             raise failure

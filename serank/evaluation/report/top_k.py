@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from serank.frames.reading import tiles
+from serank.frames.preparation import tiles
 from serank.inference.detector import predict
 from serank.layers.attention import SeRankAttention
 from serank.models.network import STRIDE, SeRankDet
