@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from serank import Detections, SeRankDet
-from serank.cli.entry import main
+from serank.cli.entry import COMMANDS, main
 from serank.datasets import write_folder
 from serank.inference.batch import detect_files
 from serank.inference.detector import Detector
@@ -171,7 +171,7 @@ def test_frames_are_not_written_over(checkpoint: str, frames: Path, capsys: pyte
         (["FRAMES", "--device", "cuda:99"], "device 'cuda:99' is not available here"),
         (["FRAMES", "--threshold", "1.5"], "threshold must lie in [0, 1]; got 1.5"),
         (["FRAMES", "--min-area", "0"], "min_area must be >= 1; got 0"),
-        (["FRAMES", "--checkpoint", "sirts"], "'sirts' is no published checkpoint"),
+        (["FRAMES", "--checkpoint", "sirts"], "no Hub id (owner/name); did you mean 'sirst'?"),
         (["EMPTY"], "no image or video in this folder"),
     ],
 )
@@ -210,7 +210,7 @@ def test_checkpoints_lists_the_bundled_ones(capsys: pytest.CaptureFixture[str]) 
     assert "sirst " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["detect"], ["evaluate"], ["train"], ["checkpoints"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_reads(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -225,6 +225,25 @@ def test_wrong_usage_returns_2() -> None:
     with pytest.raises(SystemExit) as stop:
         main(["detect"])
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["detct", "a.png"], "'detct' is no command; did you mean 'detect'?; the commands are detect, "),
+        (["sing"], "'sing' is no command; the commands are "),
+        (["--verson"], "required: COMMAND"),
+        ([], "required: COMMAND"),
+        (["detect", "a.png", "--treshold=0.5"], "unrecognized arguments: --treshold=0.5; did you mean '--threshold'?"),
+        (["detect", "a.png", "--min_area", "2"], "unrecognized arguments: --min_area 2; did you mean '--min-area'?"),
+        (["describe", "folder", "--zzz"], "unrecognized arguments: --zzz\n"),
+    ],
+)
+def test_close_matches_are_suggested(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_python_m_serank() -> None:

@@ -18,6 +18,7 @@ from serank.checkpoints.weights import largest_file, load_strictly
 from serank.errors import CheckpointError
 from serank.utils.device import check_device
 from serank.utils.files import replacing
+from serank.utils.suggest import did_you_mean
 
 __all__ = [
     "CARD",
@@ -262,5 +263,6 @@ def _locate(name: str | os.PathLike[str], *, revision: str | None, **options: An
         names = ", ".join(known) or "none"
         raise CheckpointError(
             f"{text!r:.200} is no published checkpoint (bundled: {names}), no local folder and no Hub id (owner/name)"
+            f"{did_you_mean(text, known)}"
         )
     return Repository(text, revision, **options)

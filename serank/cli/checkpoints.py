@@ -6,22 +6,21 @@ import argparse
 from typing import TYPE_CHECKING
 
 from serank.checkpoints.card import FIGURES
-from serank.cli.options import new_command
 
 if TYPE_CHECKING:
     from serank.checkpoints.registry import Published
-    from serank.cli.options import Commands
 
-__all__ = ["add"]
+__all__ = ["DETAILS", "add_arguments", "run"]
 
-
-def add(commands: Commands) -> None:
-    """Adds the command to the parser."""
-    parser = new_command(commands, "checkpoints", "list the checkpoints that can be loaded by name")
-    parser.set_defaults(run=_checkpoints)
+DETAILS = ""
 
 
-def _checkpoints(_: argparse.Namespace) -> int:
+def add_arguments(_: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+
+
+def run(_: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
     from serank.checkpoints.registry import published
 
     head = ("name", "weights", "width", "data", "measured on", "IoU", "nIoU", "Pd", "Fa, 1e-6", "licence")

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from serank.cli.options import new_command
 from serank.utils.files import sha256
 
-if TYPE_CHECKING:
-    from serank.cli.options import Commands
+__all__ = ["DETAILS", "add_arguments", "run"]
 
-__all__ = ["add"]
+DETAILS = "Writes safetensors, config and card. The file is read as weights alone: nothing in it is run."
 
 
-def add(commands: Commands) -> None:
-    """Adds the command to the parser."""
-    parser = new_command(
-        commands,
-        "convert",
-        "make a checkpoint of the authors' released code one of serank",
-        "Writes safetensors, config and card. The file is read as weights alone: nothing in it is run.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
     parser.add_argument("path", metavar="PATH", help="file of the released code, such as best.pth.tar")
     parser.add_argument("output", metavar="OUT", help="folder to write to")
     parser.add_argument(
@@ -34,10 +25,10 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--half", action="store_true", help="store weights in float16, half the size")
     parser.add_argument("--overwrite", action="store_true", help="replace the checkpoint in OUT")
-    parser.set_defaults(run=_convert)
 
 
-def _convert(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
     folder = Path(options.output)
     _check_output(folder, options.overwrite)
 

@@ -5,26 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from serank.cli.options import add_model, new_command
+from serank.cli.options import add_model
 
-if TYPE_CHECKING:
-    from serank.cli.options import Commands
+__all__ = ["DETAILS", "add_arguments", "run"]
 
-__all__ = ["add"]
+DETAILS = (
+    "Writes a picture with boxes for each frame and one table of all detections. A frame that can't be read is "
+    "reported and skipped, and the exit status is then 1. Every page of a TIFF file is a frame. Several processes "
+    "or machines share the work: torchrun --nproc-per-node=N -m serank detect ..."
+)
 
 
-def add(commands: Commands) -> None:
-    """Adds the command to the parser."""
-    parser = new_command(
-        commands,
-        "detect",
-        "find targets in frames",
-        "Writes a picture with boxes for each frame and one table of all detections. A frame that can't be read is "
-        "reported and skipped, and the exit status is then 1. Every page of a TIFF file is a frame. Several processes "
-        "or machines share the work: torchrun --nproc-per-node=N -m serank detect ...",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="images, videos, and folders of them (sub-folders are left out)"
     )
@@ -40,10 +34,10 @@ def add(commands: Commands) -> None:
     parser.add_argument("--no-pictures", action="store_true", help="write the table alone")
     parser.add_argument("--output", default="detections", metavar="DIR", help="folder to write to")
     parser.add_argument("--format", choices=("json", "csv"), default="json", help="of the table")
-    parser.set_defaults(run=_detect)
 
 
-def _detect(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
     from serank.utils.distributed import started
 
     with started(options.device) as device:

@@ -1,4 +1,4 @@
-"""The `serank` command."""
+"""The `serank` command: its parser, and what is common to all commands when they run."""
 
 from __future__ import annotations
 
@@ -7,26 +7,74 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn, Protocol, cast
 
 from serank._version import __version__
-from serank.cli import average, checkpoints, convert, describe, detect, evaluate, export, graft, publish, train
+from serank.utils.suggest import did_you_mean
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "detect": "find targets in frames",
+    "describe": "say what a folder of frames and masks holds, and what is wrong with it",
+    "train": "train a network on folders of frames and masks",
+    "evaluate": "measure a checkpoint on a data set, or score the predictions of any method",
+    "checkpoints": "list the checkpoints that can be loaded by name",
+    "publish": "check and upload a checkpoint",
+    "convert": "make a checkpoint of the authors' released code one of serank",
+    "export": "write a checkpoint for another runtime: ONNX, or a program of torch.export",
+}
+"""Name and summary of each command; the module of that name in this package is imported when the command is called."""
+
+
+class CommandModule(Protocol):
+    """What the module of a command has."""
+
+    DETAILS: str
+    """Shown by `serank COMMAND --help` after the summary."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the options of the command."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Runs the command; returns the exit status."""
+
+
+class Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults of options in the help, unless they are None or False."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Suggests the closest option for an unknown one."""
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Ends the process with status 2 and a message about arguments that no option takes."""
+        options = [name for name in self._option_string_actions if name.startswith("--")]
+        hints = [did_you_mean(argument.partition("=")[0], options) for argument in unknown if argument.startswith("-")]
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{''.join(hints)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
+    Args:
+        arguments: of the command line, without the program's name; `sys.argv[1:]` if left out.
+
     Returns:
         Exit status: 0 done, 1 something failed (said on standard error), 2 wrong usage, 130 interrupted.
     """
-    options = _parser().parse_args(arguments)
-    options.line = shlex.join(["serank", *(sys.argv[1:] if arguments is None else arguments)])  # for model cards
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    module, options = _parse(given)
+    options.line = shlex.join(["serank", *given])  # for model cards
     show = warnings.formatwarning
-    # a warning is for the user here, who has no use for the line of code that gave it
+    # users of the command have no use for the line of code that a warning comes from
     warnings.formatwarning = lambda message, *_, **__: f"serank {options.command}: warning: {message}\n"
     try:
-        status: int = options.run(options)
+        return module.run(options)
     except (OSError, ValueError, RuntimeError, FloatingPointError, ImportError) as error:  # ImportError: an extra
         print(f"serank {options.command}: {error}", file=sys.stderr)
         return 1
@@ -35,17 +83,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     finally:
         warnings.formatwarning = show
-    return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parse(arguments: list[str]) -> tuple[CommandModule, argparse.Namespace]:
+    parser = Parser(
         prog="serank",
         description="Infrared small target detection with SeRankDet.",
         epilog="`serank COMMAND --help` explains a command.",
     )
     parser.add_argument("--version", action="version", version=f"serank {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (detect, describe, train, average, graft, evaluate, checkpoints, publish, convert, export):
-        module.add(commands)
-    return parser
+    parsers = {name: commands.add_parser(name, help=summary) for name, summary in COMMANDS.items()}
+    # the options before the command take no value, so the first other argument is the command
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if not command:
+        parser.parse_args(arguments)  # ends the process: help, version, or the error that a command is missing
+    if command not in COMMANDS:
+        names = ", ".join(COMMANDS)
+        parser.error(f"{command!r} is no command{did_you_mean(command, COMMANDS)}; the commands are {names}")
+    module = cast(CommandModule, import_module(f"serank.cli.{command}"))
+    chosen, summary = parsers[command], COMMANDS[command]
+    chosen.formatter_class = Formatter
+    chosen.description = f"{summary[0].upper()}{summary[1:]}. {module.DETAILS}".strip()
+    module.add_arguments(chosen)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        chosen.refuse(unknown)
+    return module, options

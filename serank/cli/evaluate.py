@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serank.cli.options import add_model, add_preparation, new_command, preparation, print_metrics
+from serank.cli.options import add_model, add_preparation, preparation, print_metrics
 
 if TYPE_CHECKING:
-    from serank.cli.options import Commands
     from serank.datasets import FolderDataset
     from serank.evaluation.evaluator import Evaluation, Resolution
     from serank.evaluation.report.writer import FrameView
@@ -20,18 +19,16 @@ if TYPE_CHECKING:
     from serank.frames.preparation import FrameSpec
     from serank.models.network import SeRankDet
 
-__all__ = ["add"]
+__all__ = ["DETAILS", "add_arguments", "run"]
+
+DETAILS = (
+    "Give ROOT to run a checkpoint, or --predictions and --targets to score maps or masks that some program wrote. "
+    "Missing, extra and resized predictions are listed on standard error."
+)
 
 
-def add(commands: Commands) -> None:
-    """Adds the command to the parser."""
-    parser = new_command(
-        commands,
-        "evaluate",
-        "measure a checkpoint on a data set, or score the predictions of any method",
-        "Give ROOT to run a checkpoint, or --predictions and --targets to score maps or masks that some program wrote. "
-        "Missing, extra and resized predictions are listed on standard error.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
     parser.add_argument("root", nargs="?", metavar="ROOT", help="folder of the data set, with images/ and masks/")
     parser.add_argument("--split", metavar="NAME", help="list or sub-folder, such as val (default: every frame)")
     parser.add_argument(
@@ -71,7 +68,6 @@ def add(commands: Commands) -> None:
     parser.add_argument("--save", metavar="DIR", help="save the checkpoint with the threshold that was chosen")
     parser.add_argument("--output", metavar="DIR", help="write a report there: page, JSON, CSV and pictures")
     parser.add_argument("--no-overlays", action="store_true", help="leave the picture of every frame out of the report")
-    parser.set_defaults(run=_evaluate)
 
 
 def _resolution(text: str) -> Resolution:
@@ -83,7 +79,8 @@ def _resolution(text: str) -> Resolution:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
     from serank.utils.distributed import is_main, started
 
     _check(options)

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from serank.cli.options import add_model, new_command
+from serank.cli.options import add_model
 
-if TYPE_CHECKING:
-    from serank.cli.options import Commands
+__all__ = ["DETAILS", "add_arguments", "run"]
 
-__all__ = ["add"]
+DETAILS = (
+    "The file takes frames of any size, holds in its metadata how they are prepared, and is compared with the "
+    "checkpoint before it is kept. ONNX needs the extra serank[export]."
+)
 
 
-def add(commands: Commands) -> None:
-    """Adds the command to the parser."""
-    parser = new_command(
-        commands,
-        "export",
-        "write a checkpoint for another runtime: ONNX, or a program of torch.export",
-        "The file takes frames of any size, holds in its metadata how they are prepared, and is compared with the "
-        "checkpoint before it is kept. ONNX needs the extra serank[export].",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
     add_model(parser)
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="of the file")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write, NAME.onnx or NAME.pt2")
@@ -31,10 +25,10 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--calibrate", metavar="DIR", help="folder of frames that --int8 takes ranges from, such as training frames"
     )
-    parser.set_defaults(run=_export)
 
 
-def _export(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
     from serank.models.network import SeRankDet
 
     model = SeRankDet.from_pretrained(options.checkpoint, device=options.device)

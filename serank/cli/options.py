@@ -1,31 +1,11 @@
-"""What the commands share."""
+"""Options and output that several commands share."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-__all__ = ["add_model", "add_preparation", "new_command", "preparation", "print_metrics"]
-
-
-class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds defaults to the help, but for options that have none of their own."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
-
-
-def new_command(commands: Commands, name: str, summary: str, details: str = "") -> argparse.ArgumentParser:
-    """A sub-command's parser."""
-    return commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary.capitalize()}. {details}".strip(),
-        formatter_class=Formatter,
-    )
+__all__ = ["add_model", "add_preparation", "preparation", "print_metrics"]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +17,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_preparation(parser: argparse.ArgumentParser | argparse._ArgumentGroup, working_size: str, scale: str) -> None:
-    """Options of how frames are prepared, in place of the checkpoint's; the strings name the first two's defaults."""
+    """Options that replace the checkpoint's frame preparation.
+
+    Args:
+        parser: to add them to.
+        working_size: default of `--working-size`, as the help names it.
+        scale: default of `--scale-range`, likewise.
+    """
     parser.add_argument(
         "--working-size",
         type=int,
@@ -61,14 +47,14 @@ def add_preparation(parser: argparse.ArgumentParser | argparse._ArgumentGroup, w
 
 
 def preparation(options: argparse.Namespace) -> dict[str, Any]:
-    """What of `add_preparation` was given, as arguments of `SeRankDet`."""
+    """The options of `add_preparation` that were given, as arguments of `SeRankDet`."""
     names = ("working_size", "scale_range", "tile", "overlap")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     return given | ({"working_size": None} if options.working_size == 0 else {})
 
 
 def print_metrics(result: dict[str, float]) -> None:
-    """One line of figures, as `DetectionMetrics.compute` gives them."""
+    """Prints the metrics of `DetectionMetrics.compute` in one line."""
     print(
         f"IoU {result['iou']:.4f}  nIoU {result['niou']:.4f}  Pd {result['pd']:.4f}  Fa {result['fa'] * 1e6:.2f}e-6  "
         f"false components {result['false_components']:.3f} a frame  "

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from serank.cli.options import new_command
+__all__ = ["DETAILS", "add_arguments", "run"]
 
-if TYPE_CHECKING:
-    from serank.cli.options import Commands
+DETAILS = (
+    "Pushes it to the Hub. It must load and run, and its card must name licence, data sets and figures; otherwise "
+    "all that is wrong is listed and nothing is pushed. Log in first with `hf auth login`, or set HF_TOKEN."
+)
 
-__all__ = ["add"]
 
-
-def add(commands: Commands) -> None:
-    """Adds the command to the parser."""
-    parser = new_command(
-        commands,
-        "publish",
-        "check and upload a checkpoint",
-        "Pushes it to the Hub. It must load and run, and its card must name licence, data sets and figures; otherwise "
-        "all that is wrong is listed and nothing is pushed. Log in first with `hf auth login`, or set HF_TOKEN.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
     parser.add_argument("folder", metavar="DIR", help="folder that save_pretrained or `serank train` (best/) wrote")
     parser.add_argument("repo_id", metavar="REPO_ID", help="owner/name on the Hub, made if it doesn't exist")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", default="main", metavar="BRANCH", help="branch, made if it doesn't exist")
     parser.add_argument("--message", metavar="TEXT", help="of the commit")
     parser.add_argument("--dry-run", action="store_true", help="check, show what would go, and send nothing")
-    parser.set_defaults(run=_publish)
 
 
-def _publish(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
     from serank.checkpoints.hub import push
     from serank.cli.publish_checks import FILES, problems
     from serank.errors import CheckpointError

@@ -9,14 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serank.cli.options import add_preparation, new_command, preparation, print_metrics
+from serank.cli.options import add_preparation, preparation, print_metrics
 
 if TYPE_CHECKING:
-    from serank.cli.options import Commands
     from serank.models.network import SeRankDet
     from serank.train.recipe import Preset, Recipe
 
-__all__ = ["add"]
+__all__ = ["DETAILS", "add_arguments", "run"]
 
 RECIPE = (
     "epochs",
@@ -36,16 +35,14 @@ RECIPE = (
 )
 """Options that are attributes of `Recipe`; `None` leaves the recipe's own value."""
 
+DETAILS = (
+    "Keeps the weights with the best mean of IoU and nIoU on the validation split. A stopped run goes on with "
+    "--resume. Several processes: torchrun --nproc-per-node=N -m serank train ..."
+)
 
-def add(commands: Commands) -> None:
-    """Adds the command to the parser."""
-    parser = new_command(
-        commands,
-        "train",
-        "train a network on folders of frames and masks",
-        "Keeps the weights with the best mean of IoU and nIoU on the validation split. A stopped run goes on with "
-        "--resume. Several processes: torchrun --nproc-per-node=N -m serank train ...",
-    )
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
     parser.add_argument(
         "roots", nargs="+", metavar="ROOT", help="folders of data sets with images/ and masks/, taken together"
     )
@@ -64,7 +61,6 @@ def add(commands: Commands) -> None:
     )
     machine.add_argument("--save-every", type=int, metavar="N", help="steps between checkpoints within an epoch")
     machine.add_argument("--tensorboard", action="store_true", help="write event files for TensorBoard too")
-    parser.set_defaults(run=_train)
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +135,8 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _train(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
     from serank.utils.distributed import started
 
     with started(options.device) as device:
