@@ -25,6 +25,7 @@ test-slow: install
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: install
 	$(BIN)/mypy

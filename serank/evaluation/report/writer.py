@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import serank
+from serank._version import __version__
 from serank.evaluation.report import figures
 from serank.evaluation.report.page import page
 from serank.evaluation.report.pictures import FrameView, Gallery, file_names
@@ -73,7 +73,7 @@ def write_report(
     target = Path(folder).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with _replacing_folder(target) as temporary:
-        versions = {"serank": serank.__version__, "torch": torch.__version__, "numpy": np.__version__}
+        versions = {"serank": __version__, "torch": torch.__version__, "numpy": np.__version__}
         date = datetime.now().astimezone().isoformat(timespec="seconds")
         _write_tables(evaluation, {"versions": versions, "date": date}, temporary)
         made = f"Written {date} with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
