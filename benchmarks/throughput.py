@@ -30,7 +30,8 @@ from PIL import Image
 
 from serank import SeRankDet
 from serank.frames.preparation import resize
-from serank.inference.batch import Record, detect_files
+from serank.inference import detect_files
+from serank.inference.tables import Record
 from serank.synthetic import SyntheticScenes
 from serank.utils.files import replacing
 

@@ -20,7 +20,8 @@ from serank.errors import FrameError
 from serank.frames import sources
 from serank.frames.reading import count_pages, decode_pages
 from serank.frames.sources import find_sources, read_sources
-from serank.inference.batch import detect_files, rows
+from serank.inference import detect_files
+from serank.inference.tables import detection_rows
 
 Array = NDArray[Any]
 
@@ -214,7 +215,7 @@ def test_without_pictures_there_is_only_the_table(model: SeRankDet, tmp_path: Pa
 
 
 def test_rows_of_a_failure_are_none() -> None:
-    assert list(rows({"frame": "a.png", "reason": "gone"})) == []
+    assert list(detection_rows({"frame": "a.png", "reason": "gone"})) == []
 
 
 def run(folder: Path, output: Path, processes: int) -> subprocess.CompletedProcess[str]:

@@ -16,8 +16,7 @@ from PIL import Image
 from serank import Detections, SeRankDet
 from serank.cli.entry import COMMANDS, main
 from serank.datasets import write_folder
-from serank.inference.batch import detect_files
-from serank.inference.detector import Detector
+from serank.inference import Detector, detect_files
 from serank.synthetic import SyntheticScenes
 
 

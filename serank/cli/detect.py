@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serank.cli.options import add_model
+
+if TYPE_CHECKING:
+    from serank.inference import BatchResult
+    from serank.inference.tables import Record
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -34,36 +40,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-pictures", action="store_true", help="write the table alone")
     parser.add_argument("--output", default="detections", metavar="DIR", help="folder to write to")
     parser.add_argument("--format", choices=("json", "csv"), default="json", help="of the table")
+    parser.add_argument("--quiet", action="store_true", help="print warnings, skipped frames and errors alone")
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
     from serank.utils.distributed import started
+    from serank.utils.signals import stop_signals
 
-    with started(options.device) as device:
-        return _detect_here(options, device)
+    with stop_signals() as received, started(options.device) as device:
+        result = _detect(options, device)
+        if result.interrupted:
+            return 128 + (received or [signal.SIGINT])[0]
+    return 1 if result.failures else 0
 
 
-def _detect_here(options: argparse.Namespace, device: str) -> int:
-    from serank.inference.batch import Record, detect_files, rows
+def _detect(options: argparse.Namespace, device: str) -> BatchResult:
+    from serank.inference import detect_files
     from serank.inference.fast import fast
     from serank.models.network import SeRankDet
     from serank.utils.distributed import is_main, world_size
 
     model = fast(SeRankDet.from_pretrained(options.checkpoint, device=device))
-    printed = False
-
-    def report(record: Record) -> None:
-        nonlocal printed
-        if "reason" in record:
-            print(f"serank detect: skipped {record['reason']}", file=sys.stderr)
-        for row in rows(record):
-            if not printed:
-                print(f"{'x':>7}  {'y':>7}  {'score':>5}  {'area':>5}  frame")
-                printed = True
-            place = Path(row["frame"]).name + (f" {row['index']}" if row["index"] != "" else "")
-            print(f"{row['x']:7.1f}  {row['y']:7.1f}  {row['score']:5.2f}  {row['area']:5d}  {place}")
-
     result = detect_files(
         model,
         options.paths,
@@ -73,18 +71,41 @@ def _detect_here(options: argparse.Namespace, device: str) -> int:
         batch_size=options.batch_size,
         pictures=not options.no_pictures,
         table=options.format,
-        report=report if world_size() == 1 else None,
-        progress=sys.stderr.isatty() and is_main(),
+        report=_Printer(quiet=options.quiet) if world_size() == 1 else None,
+        progress=sys.stderr.isatty() and is_main() and not options.quiet,
     )
-    if is_main():
+    if is_main() and not options.quiet:
         speed = result.frames / result.seconds if result.seconds else 0.0
         where = f"table {result.table}" if options.no_pictures else f"pictures and table in {options.output}"
         print(
             f"{result.frames} frames, {result.detections} detections, {result.failures} skipped, "
             f"{speed:.1f} frames/s; {where}"
         )
-        if result.interrupted:
-            print("serank detect: interrupted; the table holds the finished frames", file=sys.stderr)
-    if result.interrupted:
-        return 130
-    return 1 if result.failures else 0
+    if is_main() and result.interrupted:
+        print("serank detect: interrupted; the table holds the finished frames", file=sys.stderr)
+    return result
+
+
+class _Printer:
+    """Prints a line for each detection, above the progress bar, and one for each frame that is skipped."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.headed = False
+
+    def __call__(self, record: Record) -> None:
+        from tqdm import tqdm
+
+        from serank.inference.tables import detection_rows
+
+        if "reason" in record:
+            tqdm.write(f"serank detect: skipped {record['reason']}", file=sys.stderr)
+        if self.quiet:
+            return
+        for row in detection_rows(record):
+            if not self.headed:
+                tqdm.write(f"{'x':>7}  {'y':>7}  {'score':>5}  {'area':>5}  frame", file=sys.stdout)
+                self.headed = True
+            place = Path(row["frame"]).name + (f" {row['index']}" if row["index"] != "" else "")
+            line = f"{row['x']:7.1f}  {row['y']:7.1f}  {row['score']:5.2f}  {row['area']:5d}  {place}"
+            tqdm.write(line, file=sys.stdout)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
 from serank._version import __version__
-from serank.utils.suggest import did_you_mean
+from serank.utils.text import did_you_mean
 
 __all__ = ["COMMANDS", "main"]
 
@@ -70,19 +73,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     module, options = _parse(given)
     options.line = shlex.join(["serank", *given])  # for model cards
+    with _messages(options.command):
+        try:
+            status = module.run(options)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            if not _stdout_is_closed():
+                return _failed(options.command, error)
+            return 128 + 13  # as a process that SIGPIPE ends
+        except (OSError, ValueError, RuntimeError, FloatingPointError, ImportError) as error:  # ImportError: an extra
+            return _failed(options.command, error)
+        except KeyboardInterrupt:
+            print(f"serank {options.command}: interrupted", file=sys.stderr)
+            return 130
+    return status
+
+
+@contextmanager
+def _messages(command: str) -> Iterator[None]:
+    """Warnings as lines of the command, without code, and streams that escape what they can't encode."""
     show = warnings.formatwarning
-    # users of the command have no use for the line of code that a warning comes from
-    warnings.formatwarning = lambda message, *_, **__: f"serank {options.command}: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"serank {command}: warning: {message}\n"
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    errors = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
     try:
-        return module.run(options)
-    except (OSError, ValueError, RuntimeError, FloatingPointError, ImportError) as error:  # ImportError: an extra
-        print(f"serank {options.command}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"serank {options.command}: interrupted", file=sys.stderr)
-        return 130
+        yield
     finally:
         warnings.formatwarning = show
+        for stream, before in zip(streams, errors, strict=True):
+            with suppress(BrokenPipeError):  # from what waits in a pipe that is closed
+                stream.reconfigure(errors=before)
+
+
+def _failed(command: str, error: Exception) -> int:
+    print(f"serank {command}: {error}", file=sys.stderr)
+    return 1
+
+
+def _stdout_is_closed() -> bool:
+    """Whether the reader of standard output is gone; what is still to be written is then dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False
 
 
 def _parse(arguments: list[str]) -> tuple[CommandModule, argparse.Namespace]:

@@ -11,7 +11,7 @@ from serank.errors import FrameError
 from serank.frames.preparation import Array
 from serank.frames.reading import FRAME_SUFFIXES, count_pages, decode_pages
 
-__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "find_sources", "frame_files", "read_sources"]
+__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "find_sources", "frame_files", "may_hold_several", "read_sources"]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm", ".wmv"})
 PAGED_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -102,6 +102,11 @@ def _frames(file: Path) -> Iterator[SourceFrame]:
                 yield SourceFrame(file, page, pixels)
     except (FrameError, FileNotFoundError) as error:
         yield SourceFrame(file, None, None, str(error))
+
+
+def may_hold_several(file: Path) -> bool:
+    """Whether a file of this name can hold several frames: a video or a TIFF file."""
+    return file.suffix.lower() in VIDEO_SUFFIXES | PAGED_SUFFIXES
 
 
 def _is_paged(file: Path) -> bool:

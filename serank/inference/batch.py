@@ -1,18 +1,18 @@
 """Detection over files and folders: a picture for each frame, and one table of all detections.
 
-Reading, the network and writing overlap, and nothing is kept in memory that grows with the number of frames: each
-process puts its results into a file of lines, from which the table is made at the end.
+Reading, the network and writing overlap, and nothing is kept in memory that grows with the number of frames. One
+process writes the table as it goes; each of several writes its records to a file of lines, from which the first one
+makes the table at the end.
 """
 
 from __future__ import annotations
 
-import csv
 import heapq
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,20 +22,22 @@ from tqdm import tqdm
 
 from serank.errors import FrameError
 from serank.frames.preparation import unit_frame
-from serank.frames.sources import SourceFrame, find_sources, read_sources
+from serank.frames.sources import SourceFrame, find_sources, may_hold_several, read_sources
 from serank.inference.detector import Detections, Detector
-from serank.utils.distributed import all_objects, is_main, rank, world_size
-from serank.utils.files import replacing
+from serank.inference.tables import TABLE_FORMATS, Record, TableWriter
+from serank.utils.checks import check_count
+from serank.utils.distributed import all_objects, from_main, is_main, rank, world_size
+from serank.utils.files import locked
 from serank.utils.prefetch import prefetch, threaded_map
+from serank.utils.text import printable
 
 __all__ = ["BatchResult", "detect_files"]
 
-COLUMNS = ("frame", "index", "x", "y", "score", "area", "x0", "y0", "x1", "y1", "picture")
-AHEAD = 4
-"""Frames that are read before they are needed, besides those of the next batch; few, since frames may be large."""
-WRITERS = 2
-UNDER_WAY = 4
-"""Results that are written or wait for it, at most."""
+PREFETCHED_FRAMES = 4
+"""Frames that are read in advance, besides those of the next batch; few, since frames may be large."""
+WRITER_THREADS = 2
+PENDING_RESULTS = 4
+"""Results that are being written or wait for it, at most."""
 
 
 @dataclass
@@ -44,9 +46,9 @@ class BatchResult:
 
     Attributes:
         table: the written table.
-        frames: finished frames.
-        detections: what was found in them.
-        failures: frames and files that could not be read.
+        frames: number of frames that detection finished on.
+        detections: number of detections in them.
+        failures: number of frames and files that could not be read.
         seconds: from the common start of all processes to the finished table.
         interrupted: whether Ctrl-C ended the run early.
     """
@@ -58,9 +60,13 @@ class BatchResult:
     seconds: float = 0.0
     interrupted: bool = False
 
-
-Record = dict[str, Any]
-"""Of a finished frame: `frame`, `index`, `picture` and `Detections.to_dict()`; of a failure: `frame`, `reason`."""
+    def count(self, record: Record) -> None:
+        """Adds one record to the counts."""
+        if "reason" in record:
+            self.failures += 1
+        else:
+            self.frames += 1
+            self.detections += len(record["detections"])
 
 
 def detect_files(
@@ -78,12 +84,13 @@ def detect_files(
 ) -> BatchResult:
     """Runs `model.detect` on files and folders and writes what it finds.
 
-    Each frame's picture, `NAME_detections.png` or for one of several frames of a file `NAME/000012_detections.png`, is
-    written as soon as it is done; the table `detections.json` or
-    `detections.csv` at the end, with the frames that are finished, also after Ctrl-C or an error. Frames that don't
-    exist or can't be read are failures of the result, and the others go on. Started by torchrun, every process takes
-    its share of the frames, and the first one writes the table, in the order of the frames; `output` must then be one
-    folder for all.
+    Each frame's picture is `NAME_detections.png`, or `NAME/000012_detections.png` for one of several frames of a file.
+    The table `detections.json` or `detections.csv` has the frames that are finished, whatever ends the run: Ctrl-C, an
+    error, or, but for the last second, a kill. Frames that don't exist or can't be read are failures of the result,
+    and the others go on. Started by torchrun, every process takes its share of the frames, and the first one makes the
+    table at the end, in the order of the frames; `output` must then be one folder for all.
+
+    File names are written with bytes that aren't UTF-8 as `\\xNN`.
 
     Args:
         model: the detector.
@@ -93,7 +100,8 @@ def detect_files(
         min_area: as for `SeRankDet.detect`.
         batch_size: frames that are run at once.
         pictures: write them; without, only the table.
-        table: `"json"` (every frame, with its size and detections) or `"csv"` (a row for each detection).
+        table: `"json"` (every frame, with its size and detections, and the failures) or `"csv"` (a row for each
+            detection, and one with empty fields for a frame without any).
         report: is called with each record of this process, in order.
         progress: show a bar on standard error.
 
@@ -103,40 +111,42 @@ def detect_files(
     Raises:
         FileNotFoundError: a folder without frames, or no path at all exists.
         ValueError: `output` holds the frames, an unknown `table`, or a bad `threshold`, `min_area` or `batch_size`.
+        BlockingIOError: another run is writing to `output`.
         OSError: `output` can't be written.
     """
+    check_count(min_area, "min_area")
+    check_count(batch_size, "batch_size")
     model.check_options(threshold, min_area)
-    if table not in ("json", "csv"):
+    if table not in TABLE_FORMATS:
         raise ValueError(f'table must be "json" or "csv"; got {table!r}')
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be >= 1; got {batch_size}")
     files = find_sources(paths)
     if not any(file.exists() for file in files):
         raise FileNotFoundError(f"{', '.join(map(str, files)) or 'no paths'}: no such file or folder")
     folder = Path(output)
-    if any(folder.resolve() == file.resolve().parent for file in files):
+    if any(folder.resolve() == parent.resolve() for file in files for parent in (file.parent, file.resolve().parent)):
         raise ValueError(f"output {str(folder)!r} holds the frames themselves; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    result = BatchResult(folder / f"detections.{table}")
-    names = Names(files)
+    names = PictureNames(files)
 
-    def prepared() -> Iterator[tuple[SourceFrame, Any]]:
+    def read() -> Iterator[tuple[SourceFrame, Any]]:
         for item in read_sources(files, rank(), world_size()):
-            yield _readable(item)
+            yield _unit_frame(item)
 
-    def finished() -> Iterator[tuple[SourceFrame, Detections | None]]:
-        items = prefetch(prepared(), AHEAD + batch_size - 1)
+    def detect() -> Iterator[tuple[SourceFrame, Detections | None]]:
+        items = prefetch(read(), PREFETCHED_FRAMES + batch_size - 1)
         while group := list(islice(items, batch_size)):
             frames = [frame for _, frame in group if frame is not None]
             found = iter(model.detect(frames, threshold, min_area=min_area, batch_size=batch_size))
             for item, frame in group:
                 yield item, None if frame is None else next(found)
 
-    def write(entry: tuple[SourceFrame, Detections | None]) -> tuple[tuple[int, int], Record]:
+    def write_picture(entry: tuple[SourceFrame, Detections | None]) -> tuple[tuple[int, int], Record]:
         item, found = entry
+        record: Record = {"frame": printable(str(item.file))}
         if found is None:
-            return item.order, {"frame": str(item.file), "reason": item.reason}
-        record: Record = {"frame": str(item.file)} | ({} if item.index is None else {"index": item.index})
+            return item.order, record | {"reason": printable(item.reason)}
+        if item.index is not None:
+            record["index"] = item.index
         if pictures:
             picture = folder / names(item)
             picture.parent.mkdir(exist_ok=True)
@@ -144,48 +154,69 @@ def detect_files(
             record["picture"] = picture.relative_to(folder).as_posix()
         return item.order, record | found.to_dict()
 
-    part = folder / f".detections-{rank():05d}.jsonl"
-    all_objects(None)  # processes start together, so that their time is that of the work
-    started = time.perf_counter()
-    try:
-        with part.open("w", encoding="utf-8") as lines, tqdm(disable=not progress, unit="frame") as bar:
-            for order, record in threaded_map(write, finished(), threads=WRITERS, pending=UNDER_WAY):
-                lines.write(json.dumps([order, record]) + "\n")
-                _count(result, record)
-                bar.update()
-                if report:
-                    report(record)
-    except KeyboardInterrupt:
-        result.interrupted = True
-    finally:
-        if world_size() == 1:
-            _merge([part], result.table)
-    if world_size() > 1:
-        result = _together(result, part)
-    result.seconds = time.perf_counter() - started
-    return result
+    lines = folder / f".detections-{rank():05d}.jsonl"
+    # of files that hold several frames the number is not known before they are read
+    total = None if any(map(may_hold_several, files)) else len(range(rank(), len(files), world_size()))
+    with _one_run(folder):
+        result = BatchResult(folder / f"detections.{table}")
+        started = time.perf_counter()
+        try:
+            with ExitStack() as stack:
+                add = _record_writer(stack, result.table, lines)
+                bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="frame"))
+                results = threaded_map(write_picture, detect(), threads=WRITER_THREADS, pending=PENDING_RESULTS)
+                for order, record in results:
+                    add(order, record)
+                    result.count(record)
+                    bar.update()
+                    if report:
+                        report(record)
+        except KeyboardInterrupt:
+            result.interrupted = True
+        if world_size() > 1:
+            result = _join(result, lines)
+        result.seconds = time.perf_counter() - started
+        return result
 
 
-class Names:
+@contextmanager
+def _one_run(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder; all processes of this run start together, or fail if it is taken."""
+    with ExitStack() as stack:
+        taken = False
+        if is_main():
+            try:
+                stack.enter_context(locked(folder / ".detections.lock"))
+            except BlockingIOError:
+                taken = True
+            else:
+                for left in folder.glob(".detections-*"):  # by a run that was killed
+                    left.unlink()
+        if from_main(taken):
+            raise BlockingIOError(f"{folder}: another run is writing to this folder; wait for it or choose another one")
+        yield
+
+
+class PictureNames:
     """Where each frame's picture goes: by its file's name, numbered where several share it; a folder for each video."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self.of: dict[Path, str] = {}
+        self._names: dict[Path, str] = {}
         taken: set[str] = set()
         for file in files:
-            name, count = file.stem, 1
+            name, count = printable(file.stem), 1
             while name in taken:
                 count += 1
-                name = f"{file.stem}_{count}"
+                name = f"{printable(file.stem)}_{count}"
             taken.add(name)
-            self.of.setdefault(file, name)
+            self._names.setdefault(file, name)
 
     def __call__(self, item: SourceFrame) -> str:
-        name = self.of[item.file]
+        name = self._names[item.file]
         return f"{name}_detections.png" if item.index is None else f"{name}/{item.index:06d}_detections.png"
 
 
-def _readable(item: SourceFrame) -> tuple[SourceFrame, Any]:
+def _unit_frame(item: SourceFrame) -> tuple[SourceFrame, Any]:
     """The frame as `detect` takes it, or the reason why it is none."""
     if item.pixels is None:
         return item, None
@@ -195,20 +226,27 @@ def _readable(item: SourceFrame) -> tuple[SourceFrame, Any]:
         return replace(item, pixels=None, reason=str(error)), None
 
 
-def _count(result: BatchResult, record: Record) -> None:
-    if "reason" in record:
-        result.failures += 1
-    else:
-        result.frames += 1
-        result.detections += len(record["detections"])
+def _record_writer(stack: ExitStack, table: Path, lines: Path) -> Callable[[tuple[int, int], Record], object]:
+    """Where records go: to the table in one process, to lines with their order in one of several."""
+    if world_size() == 1:
+        writer = stack.enter_context(TableWriter(table))
+        return lambda _, record: writer.add(record)
+    file = stack.enter_context(lines.open("w", encoding="utf-8"))
+    return lambda order, record: file.write(json.dumps([order, record]) + "\n")
 
 
-def _together(mine: BatchResult, part: Path) -> BatchResult:
-    """The counts of all processes; the first of them merges their parts."""
-    parts = [Path(p) for p in all_objects(str(part))]
+def _join(mine: BatchResult, lines: Path) -> BatchResult:
+    """The counts of all processes; the first of them makes the table of their lines, and removes these."""
+    parts = [Path(part) for part in all_objects(str(lines))]
     results = all_objects(mine)
     if is_main():
-        _merge(parts, mine.table)
+        with ExitStack() as stack:
+            files = [stack.enter_context(part.open(encoding="utf-8")) for part in parts]
+            writer = stack.enter_context(TableWriter(mine.table))
+            for _, record in heapq.merge(*map(_read_lines, files), key=lambda entry: entry[0]):
+                writer.add(record)
+        for part in parts:
+            part.unlink()
     return BatchResult(
         mine.table,
         frames=sum(r.frames for r in results),
@@ -218,48 +256,8 @@ def _together(mine: BatchResult, part: Path) -> BatchResult:
     )
 
 
-def _merge(parts: list[Path], table: Path) -> None:
-    """Makes the table of the processes' lines and removes these."""
-    with ExitStack() as stack:
-        files = [stack.enter_context(part.open(encoding="utf-8")) for part in parts]
-        records = (record for _, record in heapq.merge(*map(_lines, files), key=lambda entry: entry[0]))
-        with replacing(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            (_write_json if table.suffix == ".json" else _write_csv)(records, file)
-    for part in parts:
-        part.unlink()
-
-
-def _lines(file: TextIO) -> Iterator[tuple[list[int], Record]]:
+def _read_lines(file: TextIO) -> Iterator[tuple[list[int], Record]]:
     for line in file:
         with suppress(json.JSONDecodeError):  # the last line of a process that was stopped
             order, record = json.loads(line)
             yield order, record
-
-
-def _write_json(records: Iterator[Record], file: TextIO) -> None:
-    failed = []
-    separator = "\n  "
-    file.write('{"frames": [')
-    for record in records:
-        if "reason" in record:
-            failed.append(record)
-            continue
-        file.write(separator + json.dumps(record))
-        separator = ",\n  "
-    file.write(f'\n ],\n "failed": {json.dumps(failed, indent=1)}\n}}\n')
-
-
-def _write_csv(records: Iterator[Record], file: TextIO) -> None:
-    writer = csv.DictWriter(file, COLUMNS)
-    writer.writeheader()
-    for record in records:
-        writer.writerows(rows(record))
-
-
-def rows(record: Record) -> Iterator[Record]:
-    """One row for each detection of a frame, with the keys of the CSV table."""
-    place = {key: record.get(key, "") for key in ("frame", "index", "picture")}
-    for found in record.get("detections", ()):
-        names = ("x", "y", "score", "area", "x0", "y0", "x1", "y1")
-        values = (*found["centroid"], found["score"], found["area"], *found["box"])
-        yield place | dict(zip(names, values, strict=True))

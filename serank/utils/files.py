@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["replacing", "sha256", "share"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["locked", "replacing", "sha256", "share"]
 
 
 @contextmanager
@@ -30,6 +36,42 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds a lock file, removed at the end; the lock of a process that was killed counts no more.
+
+    Windows and file systems without locks hold none: there this does nothing.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: the file can't be written.
+    """
+    if fcntl is None:
+        yield
+        return
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                os.close(handle)
+                raise
+        # whoever held it may have removed the file between opening and locking; then it locks nothing
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):  # noqa: PTH116
+                break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        Path(path).unlink(missing_ok=True)
+        os.close(handle)
 
 
 def share(path: Path, mode: int) -> None:

@@ -1,0 +1,135 @@
+"""Tables of detections: complete files at any moment, whatever stops the run."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serank.inference import tables
+from serank.inference.tables import Record, TableWriter, detection_rows
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are written as they come, not once a second."""
+    monkeypatch.setattr(tables, "FLUSH_INTERVAL", 0.0)
+
+
+def frame(name: str, detections: int) -> Record:
+    found = {"box": [1.0, 2.0, 3.0, 4.0], "centroid": [1.5, 2.5], "score": 0.75, "area": 4}
+    return {"frame": name, "height": 8, "width": 9, "threshold": 0.5, "detections": [found] * detections}
+
+
+def failure(name: str) -> Record:
+    return {"frame": name, "reason": f"{name}: truncated or corrupt"}
+
+
+RECORDS = [failure("a"), frame("b", 0), frame("c", 2), failure("d"), failure("e"), frame("f", 1)]
+
+
+def read(table: Path) -> list[Any]:
+    if table.suffix == ".json":
+        content = json.loads(table.read_text())
+        assert list(content) == ["frames", "failed"]
+        return [*content["frames"], *content["failed"]]
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def expected(table: Path, records: list[Record]) -> list[Any]:
+    if table.suffix == ".json":
+        return sorted(records, key=lambda record: "reason" in record)
+    frames = [record for record in records if "reason" not in record]
+    rows = [row for record in frames for row in list(detection_rows(record)) or [{"frame": record["frame"]}]]
+    return [{column: str(row.get(column, "")) for column in tables.COLUMNS} for row in rows]
+
+
+both = pytest.mark.parametrize("name", ["detections.json", "detections.csv"])
+
+
+@both
+def test_a_table_is_complete_after_every_record(tmp_path: Path, name: str) -> None:
+    table = tmp_path / name
+    with TableWriter(table) as writer:
+        for count, record in enumerate(RECORDS, 1):
+            writer.add(record)
+            assert read(table) == expected(table, RECORDS[:count])
+    assert read(table) == expected(table, RECORDS)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_frame_without_detections_has_a_row_and_a_failure_none(tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "t.csv") as writer:
+        for record in (failure("bad"), frame("empty", 0), frame("one", 1)):
+            writer.add(record)
+    empty, one = read(tmp_path / "t.csv")
+    assert empty == {**dict.fromkeys(tables.COLUMNS, ""), "frame": "empty"}
+    assert (one["frame"], one["x"], one["area"], one["y1"]) == ("one", "1.5", "4", "4.0")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a"])
+def test_names_are_no_formulas(tmp_path: Path, name: str) -> None:
+    with TableWriter(tmp_path / "t.csv") as writer:
+        writer.add(frame(name, 1))
+    (row,) = read(tmp_path / "t.csv")
+    assert row["frame"] == f"'{name}"
+
+
+@both
+def test_records_wait_a_second_and_come_at_the_end(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "FLUSH_INTERVAL", 1000.0)
+    table = tmp_path / name
+    with pytest.raises(KeyboardInterrupt), TableWriter(table) as writer:  # noqa: PT012
+        for record in RECORDS:
+            writer.add(record)
+        assert read(table) == expected(table, RECORDS[:1])  # the first is written at once
+        raise KeyboardInterrupt
+    assert read(table) == expected(table, RECORDS)
+
+
+@both
+def test_a_table_without_records(tmp_path: Path, name: str) -> None:
+    with TableWriter(tmp_path / name):
+        pass
+    assert read(tmp_path / name) == []
+
+
+@both
+def test_an_error_before_the_first_record_keeps_the_earlier_table(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("earlier")
+    with pytest.raises(RuntimeError, match="no network"), TableWriter(tmp_path / name):
+        raise RuntimeError("no network")
+    assert (tmp_path / name).read_text() == "earlier"
+
+
+@both
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_full_disk(tmp_path: Path, name: str, before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the table; an earlier one stays, and of this one what was written."""
+    table = tmp_path / name
+    table.write_text("earlier")
+    write, limit = os.write, 10**6
+
+    def limited(handle: int, content: Any) -> int:
+        room = limit - os.lseek(handle, 0, os.SEEK_CUR)
+        if room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, bytes(content)[:room])
+
+    monkeypatch.setattr(os, "write", limited)
+    with pytest.raises(OSError, match=f"No space left on device.*{name}"), TableWriter(table) as writer:  # noqa: PT012
+        for record in RECORDS[:before]:
+            writer.add(record)
+        limit = 30 + (table.stat().st_size if before else 0)
+        writer.add(RECORDS[5])
+    if before:
+        assert read(table) == expected(table, RECORDS[:before])
+    else:
+        assert table.read_text() == "earlier"
+    assert [p.name for p in tmp_path.iterdir()] == [name]
