@@ -243,3 +243,32 @@ def test_processes_share_the_frames_and_write_one_table(tmp_path: Path) -> None:
     assert done[1].stdout.count("frames/s") == 1
     names = [{p.relative_to(tmp_path / n) for p in (tmp_path / n).rglob("*")} for n in "12"]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threshold": "0.5"}, r"threshold must be a number in \[0, 1\]; got '0.5' \(str\)"),
+        ({"batch_size": 2.5}, r"batch_size must be a whole number >= 1; got 2.5 \(float\)"),
+        ({"min_area": 2.5}, r"min_area must be a whole number >= 1; got 2.5 \(float\)"),
+        ({"table": "xml"}, 'table must be "json" or "csv"; got \'xml\''),
+    ],
+)
+def test_wrong_arguments_leave_no_folder(
+    model: SeRankDet, tmp_path: Path, arguments: dict[str, Any], message: str
+) -> None:
+    Image.fromarray(noise(1)[0]).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=message):
+        detect_files(model, [tmp_path / "a.png"], tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_links_is_not_written_over(model: SeRankDet, tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "links").mkdir()
+    Image.fromarray(noise(1)[0]).save(tmp_path / "frames" / "a.png")
+    (tmp_path / "links" / "a.png").symlink_to(tmp_path / "frames" / "a.png")
+    for output in ("links", "frames"):
+        with pytest.raises(ValueError, match="holds the frames themselves"):
+            detect_files(model, [tmp_path / "links"], tmp_path / output)
+    assert [p.name for p in (tmp_path / "links").iterdir()] == ["a.png"]

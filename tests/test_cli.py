@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,9 @@ from serank.cli.entry import COMMANDS, main
 from serank.datasets import write_folder
 from serank.inference import Detector, detect_files
 from serank.synthetic import SyntheticScenes
+from serank.utils.files import locked
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
 
 @pytest.fixture
@@ -145,6 +152,121 @@ def test_interrupt_while_drawing_leaves_no_half_picture(
     result = detect_files(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
     assert result.interrupted
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["detections.json"]
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_keep_what_is_finished(
+    name: str, checkpoint: str, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = getattr(signal, name)
+    original = Detector.detect
+
+    def stopped(self: Detector, image: Any, *arguments: Any, **more: Any) -> Any:
+        if image[0].shape == (20, 33):
+            os.kill(os.getpid(), number)
+        return original(self, image, *arguments, **more)
+
+    monkeypatch.setattr(Detector, "detect", stopped)
+    assert detect(checkpoint, tmp_path / "out", str(frames), "--format", "csv") == 128 + number
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_detections.png", "detections.csv"]
+    with (tmp_path / "out" / "detections.csv").open(newline="") as file:
+        assert {Path(row["frame"]).name for row in csv.DictReader(file)} == {"a.png"}
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+@posix
+def test_a_closed_pipe_keeps_what_is_finished(
+    checkpoint: str, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert detect(checkpoint, tmp_path / "out", str(frames), "--threshold", "0") == 128 + 13
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+    table = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [Path(f["frame"]).name for f in table["frames"]] == ["a.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_of_any_bytes(checkpoint: str, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (frames / "b.png").rename(frames / os.fsdecode(b"b\xff.png"))
+    (frames / os.fsdecode(b"c\xfe.png")).write_bytes(b"no image")
+    assert detect(checkpoint, tmp_path / "out", str(frames), "--threshold", "0", "--format", "csv") == 1
+    with (tmp_path / "out" / "detections.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [Path(row["frame"]).name for row in rows] == ["a.png", r"b\xff.png"]
+    assert all((tmp_path / "out" / row["picture"]).is_file() for row in rows)
+    captured = capsys.readouterr()
+    assert r"b\xff.png" in captured.out
+    assert r"c\xfe.png" in captured.err
+
+
+def test_names_that_the_console_has_no_letters_for(checkpoint: str, frames: Path, tmp_path: Path) -> None:
+    (frames / "a.png").rename(frames / "天.png")
+    command = [sys.executable, "-m", "serank", "detect", str(frames), "--checkpoint", checkpoint, "--threshold", "0"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "out")], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"\u5929.png" in done.stdout
+
+
+@posix
+def test_rows_and_progress_have_lines_of_their_own(checkpoint: str, frames: Path, tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import termios
+
+    (frames / "bad.png").write_bytes(b"no image")
+    command = [sys.executable, "-m", "serank", "detect", str(frames), "--checkpoint", checkpoint, "--threshold", "0"]
+    main_end, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    process = subprocess.Popen([*command, "--output", str(tmp_path / "out")], stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # Linux says so at the end
+        while part := os.read(main_end, 4096):
+            shown += part
+    assert process.wait() == 1
+    os.close(main_end)
+    # what a terminal shows of each line: what follows the last return to its start
+    lines = [line.rstrip("\r").rpartition("\r")[2].strip() for line in shown.decode().split("\n")]
+    assert sum(line.endswith(("a.png", "b.png")) for line in lines) == 2
+    assert all(len(line.split()) == 5 for line in lines if line.endswith(("a.png", "b.png")))
+    assert sum(line.startswith("serank detect: skipped") for line in lines) == 1
+    assert any("3/3" in line for line in lines)
+
+
+def test_quiet_prints_errors_alone(
+    checkpoint: str, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (frames / "bad.png").write_bytes(b"no image")
+    assert detect(checkpoint, tmp_path / "out", str(frames), "--threshold", "0", "--quiet") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("serank detect: skipped ")
+    assert captured.err.count("\n") == 1
+
+
+@posix
+def test_a_second_run_into_a_folder_is_refused_at_its_start(
+    checkpoint: str, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    with locked(output / ".detections.lock"):
+        assert detect(checkpoint, output, str(frames)) == 1
+        assert "out: another run is writing to this folder" in capsys.readouterr().err
+        assert [p.name for p in output.iterdir()] == [".detections.lock"]
+    # what a run that was killed leaves: a lock that none holds, and parts
+    for name in (".detections.lock", ".detections-00001.jsonl", ".detections-abc.json"):
+        (output / name).write_text("")
+    assert detect(checkpoint, output, str(frames)) == 0
+    assert sorted(p.name for p in output.iterdir()) == ["a_detections.png", "b_detections.png", "detections.json"]
 
 
 def test_frames_of_one_name_get_pictures_of_their_own(checkpoint: str, frames: Path, tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all; locks; signals that end a run."""
 
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from serank.utils.files import replacing
+from serank.utils.files import locked, replacing
+from serank.utils.signals import stop_signals
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX permission bits")
 
@@ -109,3 +113,80 @@ def test_permissions_follow_the_umask(tmp_path: Path, umask: int, expected: int)
     finally:
         os.umask(before)
     assert stat.S_IMODE(target.stat().st_mode) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't tell the umask")
+def test_the_umask_is_read_without_setting_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda _: pytest.fail("another thread may make a file at this moment"))
+            with replacing(tmp_path / "log.csv"):
+                pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "log.csv").stat().st_mode) == 0o640
+
+
+HOLDER = """
+import sys, time
+from serank.utils.files import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@posix
+def test_a_lock_is_held_by_one_and_freed_by_a_kill(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with locked(lock):
+        assert lock.exists()
+        with pytest.raises(BlockingIOError), locked(lock):
+            pytest.fail("it is held")
+        assert lock.exists()
+    assert not lock.exists()
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(BlockingIOError), locked(lock):
+        pytest.fail("it is held")
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    assert lock.exists()
+    with locked(lock):
+        pass
+    assert not lock.exists()
+
+
+@posix
+def test_a_lock_that_can_not_be_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"), locked(tmp_path / "nowhere" / ".lock"):
+        pytest.fail("there is no folder")
+
+
+@posix
+def test_stop_signals_raise_in_the_main_thread_alone() -> None:
+    with stop_signals() as received:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with stop_signals() as received:
+            signal.raise_signal(signal.SIGHUP)
+            assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    def other() -> None:
+        with stop_signals():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    seen: list[object] = []
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIG_DFL]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -76,9 +77,18 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def share(path: Path, mode: int) -> None:
     """Gives a file or folder of `tempfile`, which makes them private, the usual permissions: `mode` less the umask."""
-    umask = os.umask(0)
+    path.chmod(mode & ~_umask())
+
+
+def _umask() -> int:
+    """The process's umask; where the system tells it, without setting it, which other threads would notice."""
+    with suppress(OSError):
+        found = re.search(r"^Umask:\s*([0-7]+)$", Path("/proc/self/status").read_text(encoding="utf-8"), re.M)
+        if found:
+            return int(found[1], 8)
+    umask = os.umask(0o077)
     os.umask(umask)
-    path.chmod(mode & ~umask)
+    return umask
 
 
 def sha256(path: Path) -> str:
