@@ -18,7 +18,7 @@ from serank.checkpoints.weights import largest_file, load_strictly
 from serank.errors import CheckpointError
 from serank.utils.device import check_device
 from serank.utils.files import replacing
-from serank.utils.text import did_you_mean
+from serank.utils.names import did_you_mean
 
 __all__ = [
     "CARD",

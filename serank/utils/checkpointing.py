@@ -36,7 +36,7 @@ def recomputed(block: nn.Module, *inputs: Tensor) -> Tensor:
 
 @contextmanager
 def _untracked(block: nn.Module) -> Iterator[None]:
-    """While recomputing, batch norms update copies of their running statistics, which are then discarded."""
+    """Batch norms move copies of their running statistics, which are dropped at the end."""
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
     own = [dict(norm._buffers) for norm in norms]
     for norm in norms:

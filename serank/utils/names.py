@@ -1,4 +1,4 @@
-"""Text for messages and tables."""
+"""Names in messages and tables: close matches of misspelt ones, and file names of any bytes."""
 
 from __future__ import annotations
 
