@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -640,22 +638,6 @@ def test_samples_travel_between_processes(tmp_path: Path) -> None:
     assert sample.name == "b"
     np.testing.assert_array_equal(sample.mask, mask_of("b"))
     check(pickle.loads(pickle.dumps(dataset)), "a", "b")
-
-
-@pytest.mark.parametrize("first", ["serank.synthetic", "serank.datasets", "serank.datasets.sample"])
-def test_synthetic_scenes_are_data_sets_whatever_is_imported_first(first: str) -> None:
-    code = (
-        f"import {first}, sys, serank.datasets; "
-        "assert 'synthetic' in sys.argv[1] or 'serank.synthetic' not in sys.modules; "
-        "from serank.datasets import *; import serank.synthetic as s; "
-        "assert SyntheticScenes is s.SyntheticScenes and pretraining_scenes is s.pretraining_scenes"
-    )
-    subprocess.run([sys.executable, "-W", "error", "-c", code, first], check=True)
-
-
-def test_unknown_names_are_refused() -> None:
-    with pytest.raises(AttributeError, match=r"'serank\.datasets' has no attribute 'nothing'"):
-        serank.datasets.nothing  # type: ignore[attr-defined]  # noqa: B018
 
 
 # --- access ----------------------------------------------------------------------------------------------------------

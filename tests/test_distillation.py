@@ -11,7 +11,6 @@ import torch
 from serank import SeRankDet
 from serank.cli.entry import main
 from serank.datasets import Sample, write_folder
-from serank.gaps import gaps
 from serank.synthetic import SyntheticScenes
 from serank.train import Augmentation, Recipe, fit
 from serank.train.distillation import Teacher, distillation_loss
@@ -49,19 +48,6 @@ def test_it_is_least_where_student_and_teacher_agree() -> None:
     distillation_loss([logits], logits.detach().sigmoid()).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert logits.grad.abs().max() < 1e-12
-
-
-def test_gaps_are_left_out() -> None:
-    target = torch.zeros(1, 1, 20, 20)
-    target[..., 8:12, 4:8] = target[..., 8:12, 10:14] = 1
-    logits = torch.zeros(1, 1, 20, 20, requires_grad=True)
-    distillation_loss([logits], torch.ones_like(target), target).backward()  # type: ignore[no-untyped-call]
-    assert logits.grad is not None
-    gap = gaps(target).bool()
-    assert gap.any()
-    assert not gap.all()
-    assert (logits.grad[gap] == 0).all()
-    assert (logits.grad[~gap] < 0).all()
 
 
 def test_shapes_that_differ() -> None:

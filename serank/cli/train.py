@@ -28,7 +28,6 @@ RECIPE = (
     "clip",
     "loss",
     "pixel_weight",
-    "gap_weight",
     "distil_weight",
     "average",
     "precision",
@@ -102,7 +101,6 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     option("--clip", "largest norm of the gradient, 0 for any", type=float)
     option("--loss", "of one map", choices=sorted(LOSSES))
     option("--pixel-weight", "weight of the auxiliary pixel loss", type=float)
-    option("--gap-weight", "by how much more that loss weighs the gaps between neighbouring targets", type=float)
     group.add_argument("--teacher", metavar="NAME", help="checkpoint whose probabilities are learnt beside the masks")
     option("--distil-weight", "weight of the loss against the teacher's probabilities", type=float)
     option("--average", "decay of the averaged weights, 0 for none", type=float)
@@ -130,12 +128,6 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="P",
         help=f"share of crops that get a target of another frame (default: {crops.paste})",
-    )
-    group.add_argument(
-        "--paste-close",
-        type=float,
-        metavar="P",
-        help=f"share of these targets put close to one that is there already (default: {crops.paste_close})",
     )
 
 
@@ -228,7 +220,7 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
 
     recipe = chosen.recipe if chosen else Recipe()
     given = {name: value for name in (*RECIPE, "seed") if (value := getattr(options, name)) is not None}
-    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste", "paste_close")}
+    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste")}
     crops["scale"] = tuple(options.scale) if options.scale else None
     augmentation = replace(recipe.augmentation, **{k: v for k, v in crops.items() if v is not None})
     return replace(

@@ -1,8 +1,6 @@
-"""Data sets: folders, published splits, NoisySIRST, the SIRST-AUG recipe, synthetic scenes; reports and writing."""
+"""Data sets: folders, published splits, NoisySIRST, the SIRST-AUG recipe; reports and writing."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
 
 from serank.datasets.describe import describe_folder
 from serank.datasets.folder import FolderDataset, check_overlap, warn_overlap
@@ -32,13 +30,11 @@ __all__ = [
     "SIRSTAug",
     "Sample",
     "SizeMismatch",
-    "SyntheticScenes",
     "available_splits",
     "check_overlap",
     "describe_folder",
     "grey_statistics",
     "identify_split",
-    "pretraining_scenes",
     "sirst_aug",
     "sirst_test_names",
     "split_names",
@@ -46,14 +42,3 @@ __all__ = [
     "warn_sirst_test_names",
     "write_folder",
 ]
-
-if TYPE_CHECKING:
-    from serank.synthetic import SyntheticScenes, pretraining_scenes
-else:
-    # serank.synthetic needs Sample from here, and scipy.ndimage, which is slow to import
-    def __getattr__(name: str) -> Any:
-        if name in ("SyntheticScenes", "pretraining_scenes"):
-            from serank import synthetic
-
-            return getattr(synthetic, name)
-        raise AttributeError(f"module 'serank.datasets' has no attribute {name!r}")

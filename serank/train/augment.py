@@ -32,8 +32,7 @@ class Augmentation:
         target_share: share of crops placed so that they hold a target, where the frame has one.
         blur: share of crops blurred by a Gaussian of up to 1 px.
         contrast: largest relative change of gain and, times 0.5, of offset.
-        paste: share of crops that get a target of another frame, see `serank.paste`.
-        paste_close: share of these targets that are put close to one that is there already.
+        paste: share of crops that get a target of another frame, see `serank.train.paste.paste_target`.
     """
 
     crop: int = 256
@@ -42,7 +41,6 @@ class Augmentation:
     blur: float = 0.3
     contrast: float = 0.2
     paste: float = 0.0
-    paste_close: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -50,7 +48,7 @@ class Augmentation:
             raise ValueError(f"crop must be >= 16 px; got {self.crop}")
         if not 0 < low <= high < math.inf:
             raise ValueError(f"scale must be a range (low, high) with 0 < low <= high; got {self.scale}")
-        for name in ("target_share", "blur", "contrast", "paste", "paste_close"):
+        for name in ("target_share", "blur", "contrast", "paste"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
 
@@ -85,7 +83,7 @@ class RandomCrops:
         if rng.random() < self.augmentation.paste:
             donor = self.samples[int(rng.integers(len(self.samples)))]
             pasted = random_crop(donor, self._around_targets, self.spec, rng)
-            paste_target(frame, mask, *pasted, rng, close=self.augmentation.paste_close)
+            paste_target(frame, mask, *pasted, rng)
         return torch.from_numpy(frame)[None], torch.from_numpy(mask)[None], sample.name
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from serank.gaps import gaps
 from serank.losses import bce_loss
 from serank.models.network import SeRankDet
 
@@ -41,7 +40,7 @@ class Teacher:
         return logits.float().sigmoid()
 
 
-def distillation_loss(outputs: Sequence[Tensor], probabilities: Tensor, target: Tensor | None = None) -> Tensor:
+def distillation_loss(outputs: Sequence[Tensor], probabilities: Tensor) -> Tensor:
     """Cross-entropy between a teacher's probabilities and each logit map, mean over pixels, summed over the maps.
 
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, equation 2 at temperature 1.
@@ -49,8 +48,6 @@ def distillation_loss(outputs: Sequence[Tensor], probabilities: Tensor, target: 
     Args:
         outputs: logit maps, each `(B, 1, H, W)`, any floating dtype; computed in float32 or better.
         probabilities: the teacher's, of the same shape, in [0, 1].
-        target: `(B, 1, H, W)`; where given, the gaps between its targets (`serank.gaps.gaps`) are left out, so that a
-            teacher that takes neighbours for one does not teach that too. The divisor stays the number of pixels.
 
     Returns:
         Scalar >= 0.
@@ -60,8 +57,7 @@ def distillation_loss(outputs: Sequence[Tensor], probabilities: Tensor, target: 
     """
     if not outputs:
         raise ValueError("outputs must hold at least one logit map")
-    weight = None if target is None else 1 - gaps(target)
-    return torch.stack([bce_loss(o, probabilities, weight=weight) for o in outputs]).sum()
+    return torch.stack([bce_loss(o, probabilities) for o in outputs]).sum()
 
 
 def _digest(model: SeRankDet) -> str:

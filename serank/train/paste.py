@@ -1,4 +1,4 @@
-"""Pasting a target of one training crop into another: more targets, on more backgrounds, faint or close ones too."""
+"""Pasting a target of one training crop into another: more targets, on more backgrounds."""
 
 from __future__ import annotations
 
@@ -14,16 +14,10 @@ MARGIN = 4
 """Pixels around a target that are pasted with it, fading out."""
 GAIN = (0.4, 1.2)
 """Range of the factor on the target's contrast, drawn evenly in its logarithm."""
-CLOSE = (1, 4)
-"""Range of the free pixels between a target and one that is pasted close to it."""
-TRIES = 40
-"""Places tried for a close one."""
 EIGHT = np.ones((3, 3), bool)
 
 
-def paste_target(
-    frame: Float, mask: Float, donor: Float, donor_mask: Float, rng: np.random.Generator, *, close: float = 0.0
-) -> bool:
+def paste_target(frame: Float, mask: Float, donor: Float, donor_mask: Float, rng: np.random.Generator) -> bool:
     """Adds one target of `donor` to `frame`, in place, where there is no target yet.
 
     What is added is the target's contrast to the background around it, so that the new background keeps its texture.
@@ -34,8 +28,6 @@ def paste_target(
         donor: like `frame`, of any size.
         donor_mask: like `mask`, of the size of `donor`.
         rng: of the choices.
-        close: probability that, where `frame` has a target, the new one is put beside it, 1 to 4 px apart. Two targets
-            that nearly touch are rare in data sets, and a network that has seen few marks them as one.
 
     Returns:
         Whether a target was added; not where the donor has none that lies within it, is small enough and finds place.
@@ -57,8 +49,7 @@ def paste_target(
     near = ndimage.binary_dilation(donor_mask[top : top + height, left : left + width] > 0.5, EIGHT, iterations=2)
     if near.all():
         return False
-    beside = close > 0 and bool(mask.any()) and rng.random() < close
-    corner = (_close_corner if beside else _free_corner)(mask, own, rng)
+    corner = _free_corner(mask, own, rng)
     if corner is None:
         return False
     y, x = corner
@@ -76,18 +67,3 @@ def _free_corner(mask: Float, own: NDArray[np.bool_], rng: np.random.Generator) 
     """A random place for the window of `own`; None if that one holds a target."""
     y, x = (int(rng.integers(0, side - part + 1)) for side, part in zip(mask.shape, own.shape, strict=True))
     return None if mask[y : y + own.shape[0], x : x + own.shape[1]].any() else (y, x)
-
-
-def _close_corner(mask: Float, own: NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int] | None:
-    """Where `own` leaves few pixels free to the targets of `mask` but touches none; None if no try finds a place."""
-    distance = ndimage.distance_transform_cdt(mask < 0.5, "chessboard")
-    free = int(rng.integers(CLOSE[0], CLOSE[1] + 1))
-    rim, points = np.argwhere(distance == free + 1), np.argwhere(own)
-    rng.shuffle(rim)
-    for at in rim[:TRIES]:
-        y, x = (int(c) for c in at - points[rng.integers(len(points))])
-        if y < 0 or x < 0 or y + own.shape[0] > mask.shape[0] or x + own.shape[1] > mask.shape[1]:
-            continue
-        if distance[y : y + own.shape[0], x : x + own.shape[1]][own].min() > CLOSE[0]:
-            return y, x
-    return None

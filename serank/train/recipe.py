@@ -32,9 +32,8 @@ class Recipe:
         clip: largest norm of the gradient, larger ones are scaled down to it; 0 leaves all as they are.
         loss: one of `serank.losses.LOSSES`, `"soft_iou"` in the paper.
         pixel_weight: weight of the auxiliary pixel loss, see `serank.losses.deep_supervision_loss`.
-        gap_weight: by how much more that loss weighs the background between neighbouring targets, see there.
         distil_weight: weight of the loss against the probabilities of the `teacher` given to `serank.train.fit`, see
-            `serank.train.distillation.distillation_loss`; with a gap weight it leaves the gaps out.
+            `serank.train.distillation.distillation_loss`.
         deep_supervision: sum the loss over the six outputs, as the paper does; `False` trains the final one alone.
         average: decay of the exponential average of weights that is validated and kept; 0 keeps the raw weights.
         precision: `"float32"`, or autocast to `"bfloat16"` or `"float16"`, the latter with a gradient scaler.
@@ -59,7 +58,6 @@ class Recipe:
     clip: float = 0.0
     loss: str = "soft_iou"
     pixel_weight: float = 0.0
-    gap_weight: float = 0.0
     distil_weight: float = 0.0
     deep_supervision: bool = True
     average: float = 0.998
@@ -77,13 +75,9 @@ class Recipe:
                 raise ValueError(f"{name} must be an int >= 1; got {value!r}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be > 0 and finite; got {self.learning_rate}")
-        for name in ("weight_decay", "pixel_weight", "gap_weight", "distil_weight", "power", "clip"):
+        for name in ("weight_decay", "pixel_weight", "distil_weight", "power", "clip"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite; got {getattr(self, name)}")
-        if self.gap_weight and not self.pixel_weight:
-            raise ValueError(
-                f"gap_weight weighs the pixel loss and needs pixel_weight > 0; got {self.gap_weight} and 0"
-            )
         for name in ("warmup", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")

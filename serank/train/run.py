@@ -192,16 +192,9 @@ class TrainingRun:
         with torch.autocast(self.device.type, kind, enabled=self.recipe.precision != "float32"):
             outputs = self.forward(x)
             taught = None if self.teacher is None else self.teacher(frames)
-        loss = deep_supervision_loss(
-            outputs,
-            masks,
-            loss=self.recipe.loss,
-            pixel_weight=self.recipe.pixel_weight,
-            gap_weight=self.recipe.gap_weight,
-        )
+        loss = deep_supervision_loss(outputs, masks, loss=self.recipe.loss, pixel_weight=self.recipe.pixel_weight)
         if taught is not None:
-            between = masks if self.recipe.gap_weight else None
-            loss = loss + self.recipe.distil_weight * distillation_loss(outputs, taught, between)
+            loss = loss + self.recipe.distil_weight * distillation_loss(outputs, taught)
         return loss
 
     def _over_processes(self, value: Tensor) -> float:
