@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from serank.datasets.describe import describe_folder
 from serank.datasets.folder import FolderDataset, check_overlap, warn_overlap
-from serank.datasets.joined import JoinedSamples
 from serank.datasets.layouts import Layout, Overlap
-from serank.datasets.noisy import NoisySIRST
-from serank.datasets.report import FolderReport, SizeMismatch
-from serank.datasets.sample import Sample
-from serank.datasets.sirst_aug import SIRSTAug, sirst_aug
+from serank.datasets.masks import SizeMismatch
+from serank.datasets.recipes import NoisySIRST, SIRSTAug, sirst_aug
+from serank.datasets.report import FolderReport
+from serank.datasets.sample import JoinedSamples, Sample, grey_statistics
 from serank.datasets.splits import (
     available_splits,
     identify_split,
@@ -17,7 +16,6 @@ from serank.datasets.splits import (
     split_names,
     warn_sirst_test_names,
 )
-from serank.datasets.statistics import grey_statistics
 from serank.datasets.write import write_folder
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Training crops: random scale, place, flips, blur and contrast, as usual in this field."""
+"""Training crops with random scale, position, flips, blur and contrast."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from serank.datasets import Sample
+from serank.datasets.sample import Sample
 from serank.frames.reading import FrameSpec
 from serank.train.paste import paste_target
+from serank.utils.numbers import check_int, check_real
 
 __all__ = ["Augmentation", "RandomCrops"]
 
@@ -24,15 +25,20 @@ Float = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training frame.
+    """Random changes of a training frame.
 
     Attributes:
-        crop: side of the square crop, in pixels of the scaled frame.
-        scale: range of the random scale, drawn evenly in its logarithm, on top of the scale of detection.
-        target_share: share of crops placed so that they hold a target, where the frame has one.
-        blur: share of crops blurred by a Gaussian of up to 1 px.
-        contrast: largest relative change of gain and, times 0.5, of offset.
-        paste: share of crops that get a target of another frame, see `serank.train.paste.paste_target`.
+        crop: side of the square crop, >= 16 px of the scaled frame.
+        scale: range (low, high) of the random scale, log-uniform, on top of the scale used in detection.
+        target_share: share of crops positioned to hold a target, where the frame has one, in [0, 1].
+        blur: share of crops blurred by a Gaussian with a sigma of up to 1 px, in [0, 1].
+        contrast: largest relative change of gain and, times 0.5, of offset, in [0, 1].
+        paste: share of crops that get a target of another frame, see `serank.train.paste.paste_target`, in [0, 1].
+
+    numpy's numbers are stored as Python's.
+
+    Raises:
+        ValueError: a value out of its range or of another type; names the attribute.
     """
 
     crop: int = 256
@@ -43,9 +49,13 @@ class Augmentation:
     paste: float = 0.0
 
     def __post_init__(self) -> None:
-        low, high = self.scale
-        if self.crop < 16:
-            raise ValueError(f"crop must be >= 16 px; got {self.crop}")
+        object.__setattr__(self, "crop", check_int("crop", self.crop, 16))
+        for name in ("target_share", "blur", "contrast", "paste"):
+            object.__setattr__(self, name, check_real(name, getattr(self, name)))
+        if not isinstance(self.scale, (tuple, list)) or len(self.scale) != 2:
+            raise ValueError(f"scale must be a range (low, high); got {self.scale!r}")
+        low, high = (check_real("scale", value) for value in self.scale)
+        object.__setattr__(self, "scale", (low, high))
         if not 0 < low <= high < math.inf:
             raise ValueError(f"scale must be a range (low, high) with 0 < low <= high; got {self.scale}")
         for name in ("target_share", "blur", "contrast", "paste"):
@@ -54,14 +64,13 @@ class Augmentation:
 
 
 class RandomCrops:
-    """A random crop of each frame of a data set, the same for the same seed, epoch and index.
+    """A random crop of each frame of a data set, determined by seed, epoch and index.
 
     Args:
-        samples: the frames.
+        samples: the data set.
         augmentation: see `Augmentation`.
-        spec: how detection will scale the frames.
-        seed: of every random choice.
-
+        spec: the network's preprocessing, which sets the scale.
+        seed: of all random numbers, >= 0.
     """
 
     def __init__(self, samples: Sequence[Sample], augmentation: Augmentation, spec: FrameSpec, seed: int = 0) -> None:

@@ -1,9 +1,8 @@
-"""Distillation: a trained network whose probabilities a training takes beside the masks."""
+"""Knowledge distillation: the probabilities of a trained network as a second target."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -11,23 +10,24 @@ from torch import Tensor
 
 from serank.losses import bce_loss
 from serank.models.network import SeRankDet
+from serank.utils.digest import content_digest
 
 __all__ = ["Teacher", "distillation_loss"]
 
 
 class Teacher:
-    """A copy of a network, in eval mode and without gradients.
+    """A copy of a network in eval mode, without gradients.
 
     Args:
-        model: of any width; left as it is.
-        device: where its copy runs.
+        model: of any width; it isn't changed.
+        device: of the copy.
 
     Attributes:
-        digest: of its configuration and weights, which tells two teachers apart.
+        digest: SHA-256 of configuration and weights, 16 hexadecimal digits.
     """
 
     def __init__(self, model: SeRankDet, device: torch.device) -> None:
-        self.digest = _digest(model)
+        self.digest = content_digest({"config": model.config, "weights": model.state_dict()})[:16]
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -58,11 +58,3 @@ def distillation_loss(outputs: Sequence[Tensor], probabilities: Tensor) -> Tenso
     if not outputs:
         raise ValueError("outputs must hold at least one logit map")
     return torch.stack([bce_loss(o, probabilities) for o in outputs]).sum()
-
-
-def _digest(model: SeRankDet) -> str:
-    digest = hashlib.sha256(repr(sorted(model.config.items())).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())  # bfloat16 too
-    return digest.hexdigest()[:16]

@@ -13,7 +13,7 @@ Float = NDArray[np.float32]
 MARGIN = 4
 """Pixels around a target that are pasted with it, fading out."""
 GAIN = (0.4, 1.2)
-"""Range of the factor on the target's contrast, drawn evenly in its logarithm."""
+"""Range of the log-uniform factor on the target's contrast."""
 EIGHT = np.ones((3, 3), bool)
 
 
@@ -27,10 +27,11 @@ def paste_target(frame: Float, mask: Float, donor: Float, donor_mask: Float, rng
         mask: `(H, W)` float32, 0 or 1.
         donor: like `frame`, of any size.
         donor_mask: like `mask`, of the size of `donor`.
-        rng: of the choices.
+        rng: source of the random numbers.
 
     Returns:
-        Whether a target was added; not where the donor has none that lies within it, is small enough and finds place.
+        Whether a target was added. None is where the donor has no target, its border cuts the drawn one, that one is
+        larger than a quarter of `frame`, or the drawn place already holds a target.
     """
     labels, count = ndimage.label(donor_mask > 0.5, structure=EIGHT)
     if not count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -9,7 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing", "sha256", "share"]
+__all__ = ["remove_leftovers", "replacing", "sha256", "share"]
+
+TEMPORARY = ".serank-"
+"""How temporary names begin, by which those of a killed process are told from a user's hidden files."""
 
 
 @contextmanager
@@ -21,7 +25,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: its folder doesn't exist; make it first")
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem.lstrip('.')}-", suffix=target.suffix, dir=target.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f"{TEMPORARY}{target.stem.lstrip('.')}-", suffix=target.suffix, dir=target.parent
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -30,6 +36,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Removes what processes that were killed within `replacing(path)` left beside `path`; none may be writing it."""
+    target = Path(path)
+    for leftover in target.parent.glob(f"{glob.escape(TEMPORARY + target.stem.lstrip('.'))}-*{target.suffix}"):
+        leftover.unlink(missing_ok=True)
 
 
 def share(path: Path, mode: int) -> None:
