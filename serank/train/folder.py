@@ -87,11 +87,10 @@ class RunFolder:
         if is_main() and self.last.exists():
             try:
                 state = torch.load(self.last, map_location="cpu", weights_only=True)
-            except Exception as error:  # damaged files raise many kinds, struct.error and pickle's own among them
-                failure = f"{self.last}: can't be read: {error}"
-            else:
                 if wrong := _defect(state):
                     failure = f"{self.last}: can't be read: {wrong}"
+            except Exception as error:  # damaged files raise many kinds, struct.error and pickle's own among them
+                failure = f"{self.last}: can't be read: {error}"
         if failure := from_main(failure):
             raise CheckpointError(failure)
         return from_main(state)
