@@ -54,12 +54,12 @@ ROWS = {
 """Rows by name; the full network stands for all three branches and o = 3 too."""
 
 PAPER = {"full": (81.27, 79.66)}
-"""The paper's IoU and nIoU in percent on SIRST's test split, from its table of comparisons; the figures of its tables
+"""The paper's IoU and nIoU in percent on SIRST's test split, from its table of comparisons; the metrics of its tables
 III to V are not filled in."""
 
 
 def train_row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Figures of one row, from its folder if it has been trained."""
+    """Metrics of one row, from its folder if it has been trained."""
     folder = Path(options.output) / f"{name}-{seed}"
     if (found := stored(folder, options)) is not None:
         return found
@@ -73,17 +73,17 @@ def train_row(name: str, seed: int, options: argparse.Namespace) -> dict[str, An
     recipe = recipe_of(options, seed)
     history = fit(model, train_set, val_set, recipe=recipe, output=folder, resume=True, device=options.device)
     row = history.rows[-1]
-    figures = {
+    metrics = {
         **{key: row[key] for key in ("iou", "niou", "pd", "fa", "false_components", "loss")},
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": sum(r["seconds"] for r in history.rows),
     }
-    keep(folder, options, figures)
-    return figures
+    keep(folder, options, metrics)
+    return metrics
 
 
 def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> str:
-    """The figures as Markdown, the budget named."""
+    """The metrics as Markdown, the budget named."""
     names = list(results)
     lines = [
         f"{describe(options)}, seeds {', '.join(map(str, options.seeds))}. Paper: width 64, 500 epochs at 512 px, "

@@ -24,10 +24,10 @@ NAMES = (
     "batch_size",
     "lr",
     "pixel_weight",
-    "average",
+    "ema_decay",
     "precision",
 )
-"""Options that all figures of a table share."""
+"""Options that all rows of a table share."""
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--pixel-weight", type=float, default=0.0, help="of a cross-entropy beside soft IoU")
-    parser.add_argument("--average", type=float, default=0.99)
+    parser.add_argument("--ema-decay", type=float, default=0.99)
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="bfloat16")
     parser.add_argument("--device", default="cpu")
 
@@ -48,9 +48,9 @@ def recipe_of(options: argparse.Namespace, seed: int) -> Recipe:
     return Recipe(
         epochs=options.epochs,
         batch_size=options.batch_size,
-        learning_rate=options.lr,
+        lr=options.lr,
         pixel_weight=options.pixel_weight,
-        average=options.average,
+        ema_decay=options.ema_decay,
         precision=options.precision,
         validate_every=options.epochs,
         seed=seed,
@@ -68,7 +68,7 @@ def describe(options: argparse.Namespace) -> str:
         f"Width {options.width}, {options.epochs} epochs on `train` of {Path(options.root).name}, crops of "
         f"{options.crop} px of which at least {options.target_share:.0%} hold a target, batch {options.batch_size}, "
         f"working size {options.working_size}, learning rate {options.lr:g}, pixel loss {options.pixel_weight:g}, "
-        f"averaged weights ({options.average:g}) of the last epoch, {options.precision}; measured on `val`, native "
+        f"averaged weights ({options.ema_decay:g}) of the last epoch, {options.precision}; measured on `val`, native "
         f"resolution, standard protocol, threshold 0.5; {machine}"
     )
 
@@ -77,10 +77,10 @@ def _budget(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in NAMES}
 
 
-def keep(folder: Path, options: argparse.Namespace, figures: dict[str, Any]) -> None:
-    """Writes figures with the budget that they took."""
+def keep(folder: Path, options: argparse.Namespace, metrics: dict[str, Any]) -> None:
+    """Writes metrics with the budget that they took."""
     with replacing(folder / RESULT) as path:
-        path.write_text(json.dumps({"budget": _budget(options), "figures": figures}, indent=1) + "\n")
+        path.write_text(json.dumps({"budget": _budget(options), "metrics": metrics}, indent=1) + "\n")
 
 
 def stored(folder: Path, options: argparse.Namespace) -> dict[str, Any] | None:
@@ -90,5 +90,5 @@ def stored(folder: Path, options: argparse.Namespace) -> dict[str, Any] | None:
     found: dict[str, Any] = json.loads((folder / RESULT).read_text())
     if found["budget"] != _budget(options):
         raise SystemExit(f"{folder} was trained with {found['budget']}, not {_budget(options)}; use another --output")
-    figures: dict[str, Any] = found["figures"]
-    return figures
+    metrics: dict[str, Any] = found["metrics"]
+    return metrics

@@ -3,7 +3,7 @@
     python examples/fine_tune.py                      # on synthetic frames that the checkpoint does badly on
     python examples/fine_tune.py path/to/my_frames    # on your folder with images/, masks/, train.txt and val.txt
 
-Prints the figures before and after on the validation frames, and detects with the result.
+Prints the metrics before and after on the validation frames, and detects with the result.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def make_frames(folder: Path) -> None:
     (folder / "val.txt").write_text("\n".join(names[20:]) + "\n")
 
 
-def figures(model: SeRankDet, dataset: FolderDataset) -> str:
-    """One line of figures."""
+def metrics(model: SeRankDet, dataset: FolderDataset) -> str:
+    """IoU, nIoU, Pd and Fa in one line."""
     m = evaluate(model, dataset, curves=False).metrics
     return f"IoU {m['iou']:.3f}  nIoU {m['niou']:.3f}  Pd {m['pd']:.3f}  Fa {m['fa'] * 1e6:.1f}e-6"
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("root", nargs="?", help="folder of frames and masks (default: synthetic ones)")
     parser.add_argument("--output", default="runs/fine-tuned", help="folder of the run")
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(options.root) if options.root else Path(temporary) / "frames"
@@ -50,18 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         val_set = FolderDataset(root, "val", cache=True)
 
         model = SeRankDet.from_pretrained("sirst")
-        print(f"before: {figures(model, val_set)}")
+        print(f"before: {metrics(model, val_set)}")
         recipe = Recipe(
             epochs=options.epochs,
             batch_size=4,
-            learning_rate=1e-3,
-            average=0.95,
+            lr=1e-3,
+            ema_decay=0.95,
             augmentation=Augmentation(crop=128, scale=(0.8, 1.25)),
         )
         fit(model, train_set, val_set, recipe=recipe, output=options.output, resume=options.resume)
 
         model = SeRankDet.from_pretrained(f"{options.output}/best")
-        print(f"after:  {figures(model, val_set)}")
+        print(f"after:  {metrics(model, val_set)}")
         found = model.detect(val_set[0].frame)
         found.save(f"{options.output}/first_frame.png")
         print(f"{len(found)} detections in {val_set[0].name}, drawn in {options.output}/first_frame.png")

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from serank.gaps import gaps
-
 __all__ = [
     "LOSSES",
     "area_soft_iou_loss",
@@ -85,13 +83,12 @@ def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
     return (1 - (2 * both + smooth) / (predicted + wanted + smooth)).mean()
 
 
-def bce_loss(logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
+def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy, the mean over pixels.
 
     Args:
         logits: as for `soft_iou_loss`.
         target: as for `soft_iou_loss`.
-        weight: of each pixel, in the shape of `target`; the mean's divisor stays the number of pixels.
 
     Returns:
         Scalar >= 0.
@@ -101,7 +98,7 @@ def bce_loss(logits: Tensor, target: Tensor, *, weight: Tensor | None = None) ->
     """
     _check(logits, target)
     x = _wide(logits)
-    return F.binary_cross_entropy_with_logits(x, target.to(x.dtype), weight=weight)
+    return F.binary_cross_entropy_with_logits(x, target.to(x.dtype))
 
 
 def focal_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -148,7 +145,6 @@ def deep_supervision_loss(
     *,
     loss: str = "soft_iou",
     pixel_weight: float = 0.0,
-    gap_weight: float = 0.0,
 ) -> Tensor:
     """A loss summed over the maps of `SeRankDet.forward_deep`, all with weight 1 as in the paper.
 
@@ -158,25 +154,20 @@ def deep_supervision_loss(
         loss: one of `LOSSES`.
         pixel_weight: weight of an auxiliary `bce_loss`, whose gradient does not vanish where the network is sure and
             wrong; 0, the paper, leaves it out.
-        gap_weight: by how much more `serank.gaps.gaps` weigh in the pixel loss, so that neighbours are kept apart, as
-            U-Net (Ronneberger et al., MICCAI 2015) weighs the border of touching cells.
 
     Returns:
         Scalar >= 0.
 
     Raises:
-        ValueError: no map, a gap weight without a pixel loss, an unknown loss, or shapes that differ.
+        ValueError: no map, an unknown loss, or shapes that differ.
     """
     if not outputs:
         raise ValueError("outputs must hold at least one logit map")
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {loss!r}")
     total = torch.stack([LOSSES[loss](o, target) for o in outputs]).sum()
-    if gap_weight and not pixel_weight:
-        raise ValueError(f"gap_weight belongs to the pixel loss and needs pixel_weight > 0; got {gap_weight} and 0")
     if pixel_weight:
-        weight = 1 + gap_weight * gaps(target) if gap_weight else None
-        total = total + pixel_weight * torch.stack([bce_loss(o, target, weight=weight) for o in outputs]).sum()
+        total = total + pixel_weight * torch.stack([bce_loss(o, target) for o in outputs]).sum()
     return total
 
 

@@ -33,7 +33,7 @@ with started():
     model = SeRankDet(width=2).double()  # in float32 the rounding of sums grows with the steps
     train = SyntheticScenes(10, 40, 48, targets=(1, 2), size=(3, 6), scr=(10, 30), seed=5)
     val = SyntheticScenes(5, 40, 48, targets=(0, 2), size=(3, 6), scr=(10, 30), seed=6)
-    recipe = Recipe(epochs=3, batch_size=4, average=0.9, accumulate=int(sys.argv[2]), learning_rate=1e-3,
+    recipe = Recipe(epochs=3, batch_size=4, ema_decay=0.9, accumulation_steps=int(sys.argv[2]), lr=1e-3,
                     augmentation=Augmentation(crop=32, scale=(0.8, 1.25)))
     history = fit(model, train, val, recipe=recipe, output=folder / "run",
                   checkpointing=sys.argv[3] == "True", progress=False)
@@ -58,14 +58,14 @@ if sys.platform == "linux":  # threads that outlive the group may abort the proc
 
 
 def train(
-    folder: Path, processes: int, accumulate: int = 1, checkpointing: bool = False
+    folder: Path, processes: int, accumulation_steps: int = 1, checkpointing: bool = False
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     folder.mkdir()
     (folder / "script.py").write_text(SCRIPT)
     start = [sys.executable, "-W", "error"]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*start, str(folder / "script.py"), str(folder), str(accumulate), str(checkpointing)]
+    command = [*start, str(folder / "script.py"), str(folder), str(accumulation_steps), str(checkpointing)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr

@@ -154,7 +154,7 @@ def test_ranked_points_lie_over_the_frame(tmp_path: Path) -> None:
 def rows(epochs: int, **every_second: float) -> Rows:
     found: Rows = []
     for epoch in range(1, epochs + 1):
-        row: dict[str, float] = {"epoch": epoch, "loss": 6 / epoch, "learning_rate": 1e-3 / epoch, "seconds": 1.0}
+        row: dict[str, float] = {"epoch": epoch, "loss": 6 / epoch, "lr": 1e-3 / epoch, "seconds": 1.0}
         found.append(row | (every_second if epoch % 2 == 0 else {}))
     return found
 

@@ -15,7 +15,7 @@ from serank import SeRankDet
 from serank.synthetic import SyntheticScenes
 from serank.train import Augmentation, Recipe, fit
 
-RECIPE = Recipe(epochs=3, batch_size=2, average=0.9, augmentation=Augmentation(crop=32, scale=(0.8, 1.25)))
+RECIPE = Recipe(epochs=3, batch_size=2, ema_decay=0.9, augmentation=Augmentation(crop=32, scale=(0.8, 1.25)))
 
 SCRIPT = """
 import io, os, signal, sys

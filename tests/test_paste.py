@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from serank.datasets import Sample
 from serank.frames import FrameSpec
@@ -54,33 +51,6 @@ def test_other_targets_stay_free() -> None:
             assert mask.sum() == before.sum() + 16
             assert frame[24:40, 24:40].min() == np.float32(0.6)
     assert 20 < placed < 180  # a place is tried once
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_close_ones_leave_few_pixels_free(seed: int) -> None:
-    frame, mask = blob(64, 64, 30, 30, 5)
-    assert paste_target(frame, mask, *blob(), np.random.default_rng(seed), close=1.0)
-    first = np.zeros_like(mask, bool)
-    first[30:35, 30:35] = True
-    assert mask[first].all()
-    second = (mask > 0) & ~first
-    assert second.sum() == 16
-    # chessboard distance of neighbours is 1, so it is 2 across one free pixel
-    assert 2 <= ndimage.distance_transform_cdt(~first, "chessboard")[second].min() <= 5
-
-
-def test_close_ones_are_put_anywhere_where_there_is_no_target() -> None:
-    frame, mask = np.full((64, 64), 0.2, np.float32), np.zeros((64, 64), np.float32)
-    assert paste_target(frame, mask, *blob(), np.random.default_rng(0), close=1.0)
-    assert mask.sum() == 16
-
-
-def test_a_close_one_that_finds_no_place_changes_nothing() -> None:
-    frame, mask = blob(16, 16, 2, 2, 12)
-    before = frame.copy(), mask.copy()
-    assert not paste_target(frame, mask, *blob(side=3), np.random.default_rng(0), close=1.0)
-    assert (frame == before[0]).all()
-    assert (mask == before[1]).all()
 
 
 def test_only_one_of_several_targets_comes() -> None:
@@ -139,15 +109,6 @@ def test_without_pasting_crops_are_as_ever() -> None:
     assert 10 < sum(same) < 40
 
 
-def test_crops_pass_on_the_share_of_close_ones() -> None:
-    plain = Augmentation(crop=64, scale=(1, 1), blur=0, contrast=0, target_share=1, paste=1)
-    far, close = (RandomCrops(samples(), replace(plain, paste_close=share), FrameSpec(), seed=3) for share in (0, 1))
-    differ = [bool((far[e, 0][1] != close[e, 0][1]).any()) for e in range(20)]
-    assert any(differ)
-
-
 def test_a_share_outside_its_range() -> None:
     with pytest.raises(ValueError, match=r"paste must lie in \[0, 1\]; got 2"):
         Augmentation(paste=2)
-    with pytest.raises(ValueError, match=r"paste_close must lie in \[0, 1\]; got -1"):
-        Augmentation(paste_close=-1)

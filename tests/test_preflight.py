@@ -74,7 +74,7 @@ def test_unreadable_frames_are_listed_and_counted() -> None:
 
 def test_sizes_that_disagree() -> None:
     wrong = sample("wide", 3)._replace(frame=np.zeros((20, 30), np.float32))
-    with pytest.raises(ValueError, match=r"1 of 2 samples can't be used:\n  wide: mask is \(20, 20\), its frame"):
+    with pytest.raises(ValueError, match=r"1 of 2 samples can't be used:\n  wide: mask is 20 x 20, its frame 20 x 30"):
         inspect_samples([sample("a", 3), wrong], "train_set")
 
 
@@ -112,7 +112,7 @@ def test_frames_in_both_sets_are_warned_of(tmp_path: Path) -> None:
     for name, text in (("some", "a\nb\n"), ("other", "b\nc\n")):
         (root / f"{name}.txt").write_text(text)
     sets = [FolderDataset(root, "some"), JoinedSamples([NoisySIRST(FolderDataset(root, "other"), 10)])]
-    with pytest.warns(UserWarning, match="figures on this test set will be too good"):
+    with pytest.warns(UserWarning, match="metrics on this test set will be too good"):
         fit(SeRankDet(width=2), sets[0], sets[1], recipe=Recipe(epochs=1, batch_size=2), progress=False)
 
 

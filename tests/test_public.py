@@ -94,5 +94,5 @@ def test_code_in_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.M
     assert len(runnable) >= (4 if page == "README.md" else 0)
     namespace: dict[str, object] = {}
     for block in runnable:
-        exec(compile(block, page, "exec"), namespace)
+        exec(compile(re.sub(r"epochs=\d+", "epochs=1", block), page, "exec"), namespace)  # enough to see it run
     assert len(blocks) - len(runnable) <= 1

@@ -19,7 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from serank.datasets import Sample
-from serank.synthetic import BACKGROUNDS, MASK_FRACTION, Scene, SyntheticScenes, make_scene, pretraining_scenes
+from serank.synthetic import BACKGROUNDS, MASK_FRACTION, Scene, SyntheticScenes, make_scene
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 EIGHT_CONNECTED = np.ones((3, 3))
@@ -307,7 +307,7 @@ def test_defects_are_single_pixels_that_are_no_targets() -> None:
 
 
 def test_a_real_target_lights_its_neighbours_and_a_hot_pixel_does_not() -> None:
-    """What tells the smallest targets of `pretraining_scenes` from defects."""
+    """What tells the smallest targets from defects."""
     for seed in range(20):
         scene = make_scene(48, 48, background="sky", noise=0, size=1.5, scr=20, seed=seed)
         clean = make_scene(48, 48, background="sky", noise=0, targets=0, seed=seed)
@@ -426,62 +426,6 @@ def test_a_data_set_passes_everything_on() -> None:
     rng.choice(["sea"])
     rng.uniform()  # whether the sample is empty
     assert same(scenes[1], make_scene(64, 72, background="sea", targets=2, seed=rng, **kwargs))
-
-
-# Scenes to pre-train on.
-
-
-def test_pretraining_scenes_are_samples_in_any_order() -> None:
-    scenes = pretraining_scenes(30, size=64, seed=2)
-    assert len(scenes) == len(list(scenes)) == 30
-    for i in (7, 0, 29):
-        sample = scenes[i]
-        assert isinstance(sample, Sample)
-        assert same(sample, pretraining_scenes(1000, size=64, seed=2)[i])
-        assert sample.name.endswith(f"_{i:06d}")
-        assert same(sample, scenes.scene(i))
-    assert same(scenes[-1], scenes[29])
-    assert not same(scenes[0], pretraining_scenes(30, size=64, seed=3)[0])
-    with pytest.raises(IndexError):
-        scenes[30]
-
-
-def test_pretraining_scenes_are_of_every_kind() -> None:
-    scenes = pretraining_scenes(160, size=96)
-    drawn = [scenes.scene(i) for i in range(len(scenes))]
-    assert {s.name.split("_")[0] for s in scenes} == set(BACKGROUNDS)
-    counts = np.bincount([len(s.targets) for s in drawn])
-    assert len(counts) >= 5
-    assert 0.2 < counts[0] / len(drawn) < 0.4
-    assert all(s.frame.shape == s.mask.shape == (96, 96) for s in drawn)
-    assert all(0 <= s.frame.min() <= s.frame.max() <= 1 for s in drawn)
-    assert all(len(s.targets) == len(areas(s.mask)) for s in drawn)
-    found = [a for s in drawn for a in areas(s.mask)]
-    assert min(found) <= 2
-    assert max(found) >= 80
-    assert sum(a <= 9 for a in found) > 0.25 * len(found)
-    ratios = [t.scr for s in drawn for t in s.targets]
-    assert min(ratios) < 5
-    assert max(ratios) > 30
-    # grain: the median step between neighbours goes from nearly nothing to strong
-    grain = [float(np.median(np.abs(np.diff(s.frame)))) for s in drawn]
-    assert max(grain) > 8 * min(grain)
-    alone = [s for s in drawn if not s.targets]
-    assert any(np.abs(s.frame - ndimage.median_filter(s.frame, 3)).max() > 0.25 for s in alone)  # hot or dead pixels
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ({"length": 0}, "length"),
-        ({"size": 63}, "size must be an int >= 64"),
-        ({"size": 80.0}, "size"),
-        ({"seed": -1}, "seed"),
-    ],
-)
-def test_bad_arguments_of_pretraining_scenes_are_named(bad: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        pretraining_scenes(**{"length": 4, **bad})
 
 
 @pytest.fixture(scope="module")

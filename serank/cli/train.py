@@ -20,16 +20,15 @@ __all__ = ["DETAILS", "add_arguments", "run"]
 RECIPE = (
     "epochs",
     "batch_size",
-    "accumulate",
-    "learning_rate",
+    "accumulation_steps",
+    "lr",
     "weight_decay",
     "warmup",
-    "clip",
+    "max_grad_norm",
     "loss",
     "pixel_weight",
-    "gap_weight",
     "distil_weight",
-    "average",
+    "ema_decay",
     "precision",
     "validate_every",
 )
@@ -49,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for checkpoints, log and curves")
     parser.add_argument("--train-split", default="train", metavar="NAME", help="list or sub-folder")
     parser.add_argument("--val-split", default="val", metavar="NAME", help='list or sub-folder; "" for none')
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output; repeat its options")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output; repeat its options")
     _add_network(parser)
     _add_recipe(parser)
     machine = parser.add_argument_group("machine")
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare crops")
     machine.add_argument("--compile", action="store_true", help="run the network through torch.compile")
     machine.add_argument(
-        "--checkpointing", action="store_true", help="less memory for more time: compute parts again going backward"
+        "--checkpointing", action="store_true", help="activation checkpointing: less memory, more time"
     )
     machine.add_argument("--save-every", type=int, metavar="N", help="steps between checkpoints within an epoch")
     machine.add_argument("--tensorboard", action="store_true", help="write event files for TensorBoard too")
@@ -86,22 +85,23 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--preset", choices=sorted(PRESETS), help="the paper's recipe for that data set, with its width")
 
     def option(flag: str, text: str, **arguments: Any) -> None:
-        name = arguments.get("dest", flag.lstrip("-").replace("-", "_"))
+        name = flag.lstrip("-").replace("-", "_")
         group.add_argument(flag, help=f"{text} (default: {getattr(default, name)})", **arguments)
 
     option("--epochs", "passes over the training split", type=int)
     option("--batch-size", "crops in a step, over all processes", type=int)
-    option("--accumulate", "parts into which a process splits its share of a batch", type=int, metavar="N")
-    option("--lr", "peak learning rate", type=float, dest="learning_rate", metavar="RATE")
+    option(
+        "--accumulation-steps", "micro-batches into which a process splits its share of a batch", type=int, metavar="N"
+    )
+    option("--lr", "peak learning rate", type=float)
     option("--weight-decay", "of AdamW", type=float)
-    option("--warmup", "share of all steps over which the rate rises", type=float, metavar="SHARE")
-    option("--clip", "largest norm of the gradient, 0 for any", type=float)
+    option("--warmup", "share of all steps over which the learning rate rises", type=float, metavar="SHARE")
+    option("--max-grad-norm", "clip gradients to this norm, 0 for no clipping", type=float, metavar="NORM")
     option("--loss", "of one map", choices=sorted(LOSSES))
     option("--pixel-weight", "weight of the auxiliary pixel loss", type=float)
-    option("--gap-weight", "by how much more that loss weighs the gaps between neighbouring targets", type=float)
-    group.add_argument("--teacher", metavar="NAME", help="checkpoint whose probabilities are learnt beside the masks")
+    group.add_argument("--teacher", metavar="NAME", help="checkpoint for knowledge distillation")
     option("--distil-weight", "weight of the loss against the teacher's probabilities", type=float)
-    option("--average", "decay of the averaged weights, 0 for none", type=float)
+    option("--ema-decay", "decay of the averaged weights, 0 for none", type=float, metavar="DECAY")
     option("--precision", "of the network", choices=("float32", "bfloat16", "float16"))
     option("--validate-every", "epochs between validations", type=int, metavar="N")
     option("--seed", "of weights, crops and order", type=int)
@@ -127,12 +127,6 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=f"share of crops that get a target of another frame (default: {crops.paste})",
     )
-    group.add_argument(
-        "--paste-close",
-        type=float,
-        metavar="P",
-        help=f"share of these targets put close to one that is there already (default: {crops.paste_close})",
-    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -146,7 +140,7 @@ def run(options: argparse.Namespace) -> int:
 def _train_here(options: argparse.Namespace, device: str) -> int:
     import torch
 
-    from serank.datasets import JoinedSamples
+    from serank.datasets.sample import JoinedSamples
     from serank.models.network import SeRankDet
     from serank.train.recipe import preset
     from serank.train.run import selection_score
@@ -215,7 +209,7 @@ def _log_to_standard_error() -> None:
 
 
 def _open(root: str, split: str) -> Any:
-    from serank.datasets import FolderDataset
+    from serank.datasets.folder import FolderDataset
 
     return FolderDataset(root, split, cache=True)
 
@@ -225,7 +219,7 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
 
     recipe = chosen.recipe if chosen else Recipe()
     given = {name: value for name in (*RECIPE, "seed") if (value := getattr(options, name)) is not None}
-    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste", "paste_close")}
+    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste")}
     crops["scale"] = tuple(options.scale) if options.scale else None
     augmentation = replace(recipe.augmentation, **{k: v for k, v in crops.items() if v is not None})
     return replace(
@@ -239,7 +233,7 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
 
 
 def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any) -> SeRankDet:
-    from serank.datasets import grey_statistics
+    from serank.datasets.sample import grey_statistics
     from serank.models.network import SeRankDet
 
     changes = preparation(options)

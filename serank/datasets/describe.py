@@ -27,8 +27,8 @@ from serank.datasets.layouts import (
     role,
     split_folders,
 )
-from serank.datasets.masks import grey_mask, has_grey
-from serank.datasets.report import FolderReport, Shape, SizeMismatch
+from serank.datasets.masks import Shape, SizeMismatch, has_grey, is_inverted, read_mask
+from serank.datasets.report import FolderReport
 from serank.datasets.splits import identify_split, sirst_test_names
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
@@ -150,13 +150,13 @@ def _mode(file: Path) -> str:
 
 def _read_mask(report: FolderReport, name: str, file: Path, shape: Shape | None) -> None:
     try:
-        grey = grey_mask(decode(file), file)
+        grey = read_mask(file)
     except (OSError, ValueError) as error:
         report.unreadable.append(str(error))
         return
     if has_grey(grey):
         report.grey_masks.append(name)
-    if np.mean(grey > 127) > 0.5:
+    if is_inverted(grey > 127):
         report.inverted_masks.append(name)
     if not np.any(grey > 127):
         report.empty_masks.append(name)

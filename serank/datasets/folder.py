@@ -27,18 +27,18 @@ from serank.datasets.layouts import (
     same_frame,
     split_folders,
 )
-from serank.datasets.masks import grey_mask, has_grey
-from serank.datasets.report import Shape, SizeMismatch
+from serank.datasets.masks import Shape, SizeMismatch, has_grey, read_mask
 from serank.datasets.sample import Sample
 from serank.datasets.splits import available_splits, split_names, warn_sirst_test_names
 from serank.frames.preparation import unit_frame
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
+from serank.utils.text import listing
 
 __all__ = ["FolderDataset", "check_overlap", "warn_overlap"]
 
-_SAID: set[tuple[Path, str]] = set()
-"""What was said of a folder: its training, validation and test set are opened one after the other."""
+_WARNED: set[tuple[Path, str]] = set()
+"""Folders and what was warned of: training, validation and test set of one are opened one after the other."""
 
 
 class FolderDataset(Sequence[Sample]):
@@ -105,8 +105,7 @@ class FolderDataset(Sequence[Sample]):
             else:
                 self._files.append((frames[name], mask))
         if lost:
-            shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
-            raise FileNotFoundError(f"{base}: {len(lost)} of {len(self.names)} entries lack a file: {shown}")
+            raise FileNotFoundError(f"{base}: {len(lost)} of {len(self.names)} entries lack a file: {listing(lost, 5)}")
         if not self._files:
             raise FileNotFoundError(f"{base}: no frames in {images}")
         layout = find_layout(self.root) or find_layout(base)
@@ -149,12 +148,12 @@ class FolderDataset(Sequence[Sample]):
         return Sample(self.names[index], unit_frame(frame, str(frame_file)), mask.copy())
 
     def _mask(self, name: str, file: Path, shape: Shape) -> NDArray[np.bool_]:
-        image = Image.fromarray(grey_mask(decode(file), file))
+        image = Image.fromarray(read_mask(file))
         if has_grey(np.asarray(image)):
             self._warn("grey", f"{file}: mask has grey values, cut at half of the range")
         if image.size != (shape[1], shape[0]):
-            self._warn("size", f"{file}: mask is {image.size[::-1]}, its frame {shape}; resized by nearest")
             mismatch = SizeMismatch(name, shape, (image.height, image.width))
+            self._warn("size", f"{file}: {mismatch.sizes}; resized by nearest")
             if mismatch not in self.mismatches:
                 self.mismatches.append(mismatch)
             image = image.resize((shape[1], shape[0]), Image.Resampling.NEAREST)
@@ -186,7 +185,7 @@ def warn_overlap(train: FolderDataset, test: FolderDataset) -> list[str]:
     names = check_overlap(train, test)
     if names:
         overlap = Overlap(f"the training set {train.root}", f"the test set {test.root}", tuple(names))
-        warnings.warn(f"{overlap}; figures on this test set will be too good", stacklevel=2)
+        warnings.warn(f"{overlap}; metrics on this test set will be too good", stacklevel=2)
     return names
 
 
@@ -202,8 +201,8 @@ def _warn_of_splits(root: Path, split: str | None, names: Sequence[str]) -> None
 
 def _first_time(root: Path, message: str) -> bool:
     key = (root.resolve(), message)
-    first = key not in _SAID
-    _SAID.add(key)
+    first = key not in _WARNED
+    _WARNED.add(key)
     return first
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from serank.datasets.splits import available_splits, bare_name
 from serank.frames.sources import frame_files
+from serank.utils.text import listing
 
 __all__ = ["Layout", "Overlap", "find_layout", "list_overlaps", "same_frame"]
 
@@ -68,9 +69,8 @@ class Overlap:
     names: tuple[str, ...]
 
     def __str__(self) -> str:
-        shown = ", ".join(self.names[:3]) + (", ..." if len(self.names) > 3 else "")
         count = f"{len(self.names)} frame{'s' if len(self.names) > 1 else ''}"
-        return f"{self.first} and {self.second} share {count} ({shown})"
+        return f"{self.first} and {self.second} share {count} ({listing(self.names, 3)})"
 
 
 def frame_folder(base: Path) -> Path | None:

@@ -8,32 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serank.datasets.layouts import IMAGE_FOLDERS, MASK_FOLDERS, Layout, Overlap
+from serank.datasets.masks import POLARITY, Shape, SizeMismatch
+from serank.utils.text import listing
 
-__all__ = ["KNOWN_MISMATCH", "FolderReport", "Shape", "SizeMismatch"]
-
-Shape = tuple[int, int]
-
-KNOWN_MISMATCH = "Misc_111"
-"""SIRST's one frame whose published mask has another size."""
-
-
-@dataclass(frozen=True)
-class SizeMismatch:
-    """A mask of another size than its frame; sizes are height and width in px."""
-
-    name: str
-    frame: Shape
-    mask: Shape
-
-    @property
-    def known(self) -> bool:
-        """Whether this is the published defect of SIRST."""
-        return self.name == KNOWN_MISMATCH
-
-    def __str__(self) -> str:
-        frame, mask = (f"{h} x {w}" for h, w in (self.frame, self.mask))
-        known = " (the known defect of SIRST, resized by nearest)" if self.known else ""
-        return f"{self.name}: mask is {mask}, its frame {frame}{known}"
+__all__ = ["FolderReport"]
 
 
 @dataclass
@@ -99,13 +77,13 @@ class FolderReport:
         found += [_listed(f"list {key}: repeated names", names) for key, names in self.repeated.items()]
         found += [str(mismatch) for mismatch in self.mismatches]
         if self.pairs and len(self.empty_masks) == self.pairs:
-            found += ["no mask holds a target; targets must be bright (1 or 255) on black"]
+            found += [f"no mask holds a target; {POLARITY}"]
         found += [_listed("masks of which more than half is target (inverted?)", self.inverted_masks)]
         found += [_listed("masks with grey values, cut at half when read", self.grey_masks)]
         found += [f"by name, {overlap}" for overlap in self.name_overlaps]
         found += [f"by content, {overlap}" for overlap in self.content_overlaps]
         found += [
-            f"{split} holds {count} of the 86 test frames of SIRST's 341/86 split: never report figures on that test "
+            f"{split} holds {count} of the 86 test frames of SIRST's 341/86 split: never report metrics on that test "
             "split from a network trained on it"
             for split, count in self.sirst_test.items()
         ]
@@ -127,10 +105,7 @@ class FolderReport:
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{what}: {len(names)} ({', '.join(names[:5])}{more})"
+    return f"{what}: {len(names)} ({listing(names, 5)})" if names else ""
 
 
 def _sizes(sizes: Mapping[Shape, int]) -> str:

@@ -1,13 +1,16 @@
-"""What every data set of serank is made of."""
+"""What every data set is made of, several sets as one, and their grey levels."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Sample"]
+__all__ = ["JoinedSamples", "Sample", "grey_statistics"]
 
 
 class Sample(NamedTuple):
@@ -18,3 +21,48 @@ class Sample(NamedTuple):
     """`(H, W)` float32 in [0, 1]."""
     mask: NDArray[np.bool_]
     """`(H, W)` bool, true on targets."""
+
+
+class JoinedSamples(Sequence[Sample]):
+    """The samples of several sets, one set after the other.
+
+    Args:
+        sets: at least one.
+
+    Raises:
+        ValueError: no set.
+    """
+
+    def __init__(self, sets: Sequence[Sequence[Sample]]) -> None:
+        if not sets:
+            raise ValueError("sets is empty; expected at least one set of samples")
+        self.sets = list(sets)
+        self._ends = list(accumulate(len(s) for s in self.sets))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        """The sample at `index`; negative counts from the end."""
+        index = range(len(self))[index]
+        which = bisect_right(self._ends, index)
+        return self.sets[which][index - (self._ends[which - 1] if which else 0)]
+
+
+def grey_statistics(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Mean and standard deviation of all pixels, three digits, as `SeRankDet` takes them.
+
+    Raises:
+        ValueError: no samples.
+    """
+    if len(samples) == 0:
+        raise ValueError("samples is empty; expected at least one frame")
+    count, total, squares = 0, 0.0, 0.0
+    for i in range(len(samples)):
+        frame = samples[i].frame.astype(np.float64)
+        count, total, squares = count + frame.size, total + frame.sum(), squares + (frame**2).sum()
+    mean = total / count
+    return round(mean, 3), max(round(float(np.sqrt(max(squares / count - mean**2, 0.0))), 3), 1e-3)

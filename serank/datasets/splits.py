@@ -10,7 +10,7 @@ frames, `Misc_1` to `Misc_427`, and two splits in use that must never be mixed:
 `sirst-v2` has the lists of the frames that SIRST-V2 (Dai et al., "One-Stage Cascade Refinement Networks for
 Infrared Small Target Detection", TGRS 2023) adds to SIRST, its test frames left out.
 
-Every list is checked against its SHA-256 when it is read: a changed split would change published figures.
+Every list is checked against its SHA-256 when it is read: a changed split would change published metrics.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from serank.frames.reading import FRAME_SUFFIXES
+from serank.utils.text import listing
 
 __all__ = ["available_splits", "identify_split", "sirst_test_names", "split_names", "warn_sirst_test_names"]
 
@@ -172,8 +173,8 @@ def warn_sirst_test_names(names: Iterable[str], source: str = "the training list
         title = identify_split(names)
         which = f" is {title} and" if title else ""
         warnings.warn(
-            f"{source}{which} holds {len(found)} of the 86 test frames of SIRST's 341/86 split ({', '.join(found[:3])}"
-            f"{', ...' if len(found) > 3 else ''}); never report figures on that test split from a network trained so",
+            f"{source}{which} holds {len(found)} of the 86 test frames of SIRST's 341/86 split ({listing(found, 3)}); "
+            f"never report metrics on that test split from a network trained so",
             stacklevel=stacklevel,
         )
     return len(found)

@@ -10,7 +10,7 @@ import numpy as np
 from serank.synthetic.backgrounds import BACKGROUNDS
 from serank.synthetic.sensor import Sensor
 
-__all__ = ["check_scene", "check_seed", "count_range", "value_range"]
+__all__ = ["check_scene", "count_range", "value_range"]
 
 MIN_SIDE = 16
 MOST = {"noise": 0.5, "blur": 10.0, "shot": 0.5, "stripes": 0.5, "shading": 0.5, "defects": 0.1}
@@ -54,9 +54,3 @@ def check_scene(height: int, width: int, backgrounds: Sequence[str], size: float
         strength = getattr(sensor, name)
         if not 0 <= strength <= most:
             raise ValueError(f"{name} must be in [0, {most:g}]; got {strength!r}")
-
-
-def check_seed(seed: int) -> None:
-    """Refuses what is no seed."""
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be an int >= 0; got {seed!r}")

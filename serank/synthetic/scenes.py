@@ -8,10 +8,11 @@ from dataclasses import asdict
 import numpy as np
 
 from serank.datasets.sample import Sample
-from serank.synthetic.arguments import check_scene, check_seed, count_range, value_range
+from serank.synthetic.arguments import check_scene, count_range, value_range
 from serank.synthetic.backgrounds import BACKGROUNDS
 from serank.synthetic.scene import SizeLaw, make_scene
 from serank.synthetic.sensor import Sensor
+from serank.utils.numbers import check_int
 
 __all__ = ["SyntheticScenes"]
 
@@ -64,16 +65,13 @@ class SyntheticScenes(Sequence[Sample]):
         shading: float = 0.0,
         defects: float = 0.0,
     ) -> None:
-        if not isinstance(length, (int, np.integer)) or length < 1:
-            raise ValueError(f"length must be an int >= 1; got {length!r}")
         if not 0 <= empty <= 1:
             raise ValueError(f"empty must be a probability in [0, 1]; got {empty!r}")
-        check_seed(seed)
-        self.length, self.height, self.width = int(length), height, width
+        self.length, self.height, self.width = check_int("length", length, 1), height, width
         self.backgrounds = (background,) if isinstance(background, str) else tuple(background)
         self.targets, self.size = count_range(targets), value_range("size", size, 1.0)
         self.scr = value_range("scr", scr, 1e-3)
-        self.empty, self.seed, self.sizes = empty, int(seed), sizes
+        self.empty, self.seed, self.sizes = empty, check_int("seed", seed, 0), sizes
         self.sensor = Sensor(noise, blur, shot, stripes, shading, defects)
         check_scene(height, width, self.backgrounds, self.size[1], sizes, self.sensor)
 

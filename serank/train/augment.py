@@ -1,4 +1,4 @@
-"""Training crops: random scale, place, flips, blur and contrast, as usual in this field."""
+"""Training crops with random scale, position, flips, blur and contrast."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from serank.datasets import Sample
+from serank.datasets.sample import Sample
 from serank.frames.preparation import FrameSpec
 from serank.train.paste import paste_target
+from serank.utils.numbers import check_int, check_real
 
 __all__ = ["Augmentation", "RandomCrops"]
 
@@ -24,16 +25,20 @@ Float = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training frame.
+    """Random changes of a training frame.
 
     Attributes:
-        crop: side of the square crop, in pixels of the scaled frame.
-        scale: range of the random scale, drawn evenly in its logarithm, on top of the scale of detection.
-        target_share: share of crops placed so that they hold a target, where the frame has one.
-        blur: share of crops blurred by a Gaussian of up to 1 px.
-        contrast: largest relative change of gain and, times 0.5, of offset.
-        paste: share of crops that get a target of another frame, see `serank.paste`.
-        paste_close: share of these targets that are put close to one that is there already.
+        crop: side of the square crop, >= 16 px of the scaled frame.
+        scale: range (low, high) of the random scale, log-uniform, on top of the scale used in detection.
+        target_share: share of crops positioned to hold a target, where the frame has one, in [0, 1].
+        blur: share of crops blurred by a Gaussian with a sigma of up to 1 px, in [0, 1].
+        contrast: largest relative change of gain and, times 0.5, of offset, in [0, 1].
+        paste: share of crops that get a target of another frame, see `serank.train.paste.paste_target`, in [0, 1].
+
+    numpy's numbers are stored as Python's.
+
+    Raises:
+        ValueError: a value out of its range or of another type; names the attribute.
     """
 
     crop: int = 256
@@ -42,28 +47,30 @@ class Augmentation:
     blur: float = 0.3
     contrast: float = 0.2
     paste: float = 0.0
-    paste_close: float = 0.0
 
     def __post_init__(self) -> None:
-        low, high = self.scale
-        if self.crop < 16:
-            raise ValueError(f"crop must be >= 16 px; got {self.crop}")
+        object.__setattr__(self, "crop", check_int("crop", self.crop, 16))
+        for name in ("target_share", "blur", "contrast", "paste"):
+            object.__setattr__(self, name, check_real(name, getattr(self, name)))
+        if not isinstance(self.scale, (tuple, list)) or len(self.scale) != 2:
+            raise ValueError(f"scale must be a range (low, high); got {self.scale!r}")
+        low, high = (check_real("scale", value) for value in self.scale)
+        object.__setattr__(self, "scale", (low, high))
         if not 0 < low <= high < math.inf:
             raise ValueError(f"scale must be a range (low, high) with 0 < low <= high; got {self.scale}")
-        for name in ("target_share", "blur", "contrast", "paste", "paste_close"):
+        for name in ("target_share", "blur", "contrast", "paste"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
 
 
 class RandomCrops:
-    """A random crop of each frame of a data set, the same for the same seed, epoch and index.
+    """A random crop of each frame of a data set, determined by seed, epoch and index.
 
     Args:
-        samples: the frames.
+        samples: the data set.
         augmentation: see `Augmentation`.
-        spec: how detection will scale the frames.
-        seed: of every random choice.
-
+        spec: the network's preprocessing, which sets the scale.
+        seed: of all random numbers, >= 0.
     """
 
     def __init__(self, samples: Sequence[Sample], augmentation: Augmentation, spec: FrameSpec, seed: int = 0) -> None:
@@ -85,7 +92,7 @@ class RandomCrops:
         if rng.random() < self.augmentation.paste:
             donor = self.samples[int(rng.integers(len(self.samples)))]
             pasted = random_crop(donor, self._around_targets, self.spec, rng)
-            paste_target(frame, mask, *pasted, rng, close=self.augmentation.paste_close)
+            paste_target(frame, mask, *pasted, rng)
         return torch.from_numpy(frame)[None], torch.from_numpy(mask)[None], sample.name
 
 

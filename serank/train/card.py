@@ -1,4 +1,4 @@
-"""The model card of a checkpoint that was trained here."""
+"""The model card of a trained checkpoint."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["training_card"]
 def training_card(
     config: Mapping[str, Any], recipe: Recipe, row: Mapping[str, float], origin: Sequence[str] = ()
 ) -> str:
-    """The card of a checkpoint that `serank.train.fit` made.
+    """The model card of a checkpoint of `serank.train.fit`, in Markdown.
 
-    Its metadata has the figures; licence and data sets, which training doesn't know, are for the user to add.
+    Its metadata hold the metrics; licence and data sets are left to the user.
 
     Args:
         config: the network's arguments.
         recipe: of the training.
-        row: of the history, for the epoch whose weights are kept; without metrics if nothing was validated.
-        origin: what the training was started with and on which frames, one entry each.
+        row: of the history, for the kept weights; without metrics if nothing was validated.
+        origin: lines on how the training was started and on its data sets.
     """
-    figures = {key: round(row[key], 8) for key in FIGURES if math.isfinite(row.get(key, math.nan))}
-    metadata = front_matter("SeRankDet", [Result(UNKNOWN, "val", figures)] if figures else [])
+    metrics = {key: round(row[key], 8) for key in FIGURES if math.isfinite(row.get(key, math.nan))}
+    metadata = front_matter("SeRankDet", [Result(UNKNOWN, "val", metrics)] if metrics else [])
     lines = [metadata, INTRODUCTION]
     if "iou" in row:
         lines += [
-            "## Figures\n",
+            "## Metrics\n",
             f"On the validation set ({row['frames']:.0f} frames, {row['targets']:.0f} targets), native resolution, "
             f"standard protocol, threshold {config['threshold']}. The epoch was chosen on this same set, which "
-            "flatters the figures.\n",
+            "flatters the metrics.\n",
             "| IoU | nIoU | Pd | Fa, 1e-6 | false components a frame |",
             "|---|---|---|---|---|",
             f"| {row['iou']:.4f} | {row['niou']:.4f} | {row['pd']:.4f} | {row['fa'] * 1e6:.2f} "
@@ -46,7 +46,7 @@ def training_card(
         ]
     lines += [
         "## Training\n",
-        f"serank {__version__}, PyTorch {torch.__version__}; {'averaged ' if recipe.average else ''}weights after "
+        f"serank {__version__}, PyTorch {torch.__version__}; {'averaged ' if recipe.ema_decay else ''}weights after "
         f"epoch {row['epoch']:.0f} of {recipe.epochs}.\n",
         *(f"- {entry}" for entry in origin),
         *([""] if origin else []),

@@ -1,4 +1,4 @@
-"""The folder of a training: its state, its log, its pictures and its best checkpoint. Process 0 alone writes."""
+"""The output folder of a training: state, log, figure and best checkpoint. Process 0 alone writes."""
 
 from __future__ import annotations
 
@@ -11,27 +11,48 @@ from typing import Any
 
 import torch
 
+from serank.checkpoints.pretrained import CARD, CONFIG, WEIGHTS
 from serank.errors import CheckpointError
 from serank.models.network import SeRankDet
 from serank.train.card import training_card
 from serank.train.recipe import Recipe
+from serank.utils.digest import content_digest
 from serank.utils.distributed import from_main, is_main
-from serank.utils.files import replacing
+from serank.utils.files import remove_leftovers, replacing
 
 __all__ = ["RunFolder"]
 
 STATE = "last.pt"
+LOG = "log.csv"
+CURVES = "curves.png"
 BEST = "best"
-KEYS = {"setup", "epoch", "step", "sums", "model", "average", "best_state", "optimizer", "scaler", "rows", "best"}
-"""What a state must have at least to be one of ours."""
+CHECKSUM = "checksum"
+ENTRIES: dict[str, type] = {
+    "setup": dict,
+    "epoch": int,
+    "step": int,
+    "sums": dict,
+    "skipped": int,
+    "model": dict,
+    "ema": dict,
+    "best_state": dict,
+    "optimizer": dict,
+    "scaler": dict,
+    "rows": list,
+    "best": dict,
+    CHECKSUM: str,
+}
+"""Entries of a state and their types."""
+TRAINING_COLUMNS = ("loss", "grad_norm", "lr", "seconds", "waiting")
+"""Columns of the log that are no validation metrics."""
 
 
 class RunFolder:
-    """Reads and writes what a training leaves behind, each file whole or not at all.
+    """Reads and writes the files of a training, each one atomically.
 
     Args:
-        path: the folder, made if it doesn't exist.
-        resume: whether a run that is there may be gone on with.
+        path: the folder, created if it doesn't exist. Temporary files of a killed run are removed from it, others not.
+        resume: whether a run in it may be continued.
         tensorboard: write event files too.
 
     Raises:
@@ -52,34 +73,30 @@ class RunFolder:
         self._written = 0
         if is_main():
             self.path.mkdir(parents=True, exist_ok=True)
-            for folder in (self.path, self.path / BEST):  # what a run that was killed while writing left there
-                for leftover in folder.glob(".*-*.*"):
-                    if leftover.suffix in (".pt", ".csv", ".png", ".safetensors", ".json", ".md"):
-                        leftover.unlink(missing_ok=True)
+            for name in (STATE, LOG, CURVES, *(f"{BEST}/{file}" for file in (WEIGHTS, CONFIG, CARD))):
+                remove_leftovers(self.path / name)
 
     def load(self) -> dict[str, Any] | None:
-        """The state written last, on the CPU, or `None`; every process gets the one that process 0 reads.
+        """The last state, on the CPU, or `None` without one; process 0 reads it and sends it to the others.
 
         Raises:
-            CheckpointError: the file can't be read.
+            CheckpointError: the file can't be read, is no state of a training, or doesn't match its checksum.
         """
         state: dict[str, Any] | None = None
         failure = ""
         if is_main() and self.last.exists():
             try:
                 state = torch.load(self.last, map_location="cpu", weights_only=True)
+                if wrong := _defect(state):
+                    failure = f"{self.last}: can't be read: {wrong}"
             except Exception as error:  # damaged files raise many kinds, struct.error and pickle's own among them
                 failure = f"{self.last}: can't be read: {error}"
-            else:
-                if not isinstance(state, dict) or (missing := sorted(KEYS - set(state))):
-                    what = f"it lacks {', '.join(missing)}" if isinstance(state, dict) else f"it is a {type(state)}"
-                    failure = f"{self.last}: can't be read: no state of a training, {what}"
         if failure := from_main(failure):
             raise CheckpointError(failure)
         return from_main(state)
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replaces the state.
+        """Replaces the state, with a checksum of its content.
 
         Raises:
             OSError: it can't be written; the one before is left as it was.
@@ -88,10 +105,10 @@ class RunFolder:
             return
         try:
             with replacing(self.last) as path:
-                torch.save(dict(state), path)
+                torch.save({**state, CHECKSUM: content_digest(state)}, path)
         except (OSError, RuntimeError) as error:  # PyTorch's writer raises RuntimeError where the disk is full
             if self.last.exists():
-                left = f"the one written before is whole; free some space and go on with resume ({self.last})"
+                left = f"the one written before is whole; free some space and resume from it ({self.last})"
             else:
                 left = "none was written yet"
             reason = str(error).splitlines()[0]
@@ -102,7 +119,7 @@ class RunFolder:
         if not is_main():
             return
         fields = list(dict.fromkeys(key for row in rows for key in row))
-        with replacing(self.path / "log.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.path / LOG) as path, path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fields)
             writer.writeheader()
             writer.writerows(rows)
@@ -113,23 +130,23 @@ class RunFolder:
         if self._events is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # all rows are written anew, and those of a run before this one hidden
+            # all rows are written again, and those of an earlier process hidden
             self._events = SummaryWriter(str(self.path / "tensorboard"), purge_step=1)
         for row in rows[self._written :]:
             for name, value in row.items():
                 if name != "epoch":
-                    group = "train" if name in ("loss", "gradient", "learning_rate", "seconds", "waiting") else "val"
+                    group = "train" if name in TRAINING_COLUMNS else "val"
                     self._events.add_scalar(f"{group}/{name}", value, int(row["epoch"]))
         self._written = len(rows)
         self._events.flush()
 
     def keep(self, model: SeRankDet, recipe: Recipe, row: Mapping[str, float], origin: Sequence[str] = ()) -> None:
-        """Writes the checkpoint `best/`, with a card that says how it was made."""
+        """Writes the checkpoint `best/` with its model card."""
         if is_main():
             model.save_pretrained(self.path / BEST, card=training_card(model.config, recipe, row, origin))
 
     def finish(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Writes the history once more and draws `curves.png`, if matplotlib is there."""
+        """Writes the history once more and draws `curves.png`, if matplotlib is installed."""
         if rows:
             self.log(rows)
         if self._events is not None:
@@ -137,4 +154,18 @@ class RunFolder:
         if is_main() and find_spec("matplotlib") is not None:
             from serank.evaluation.report.figures import save_figure, training_curves
 
-            save_figure(training_curves(rows), self.path / "curves.png")
+            save_figure(training_curves(rows), self.path / CURVES)
+
+
+def _defect(state: object) -> str:
+    """Why `state` is none that `RunFolder.save` wrote; empty for one that is."""
+    if not isinstance(state, dict):
+        return f"no state of a training, it is a {type(state)}"
+    if missing := sorted(ENTRIES.keys() - state.keys()):
+        return f"no state of a training, it lacks {', '.join(missing)}"
+    for name, kind in ENTRIES.items():
+        if not isinstance(state[name], kind) or isinstance(state[name], bool):
+            return f"{name} must be of type {kind.__name__}; got {type(state[name]).__name__}"
+    if state[CHECKSUM] != content_digest({name: value for name, value in state.items() if name != CHECKSUM}):
+        return "its content doesn't match its checksum, so the file is damaged; start again from best/"
+    return ""

@@ -1,4 +1,4 @@
-"""Pasting a target of one training crop into another: more targets, on more backgrounds, faint or close ones too."""
+"""Pasting a target of one training crop into another: more targets, on more backgrounds."""
 
 from __future__ import annotations
 
@@ -13,17 +13,11 @@ Float = NDArray[np.float32]
 MARGIN = 4
 """Pixels around a target that are pasted with it, fading out."""
 GAIN = (0.4, 1.2)
-"""Range of the factor on the target's contrast, drawn evenly in its logarithm."""
-CLOSE = (1, 4)
-"""Range of the free pixels between a target and one that is pasted close to it."""
-TRIES = 40
-"""Places tried for a close one."""
+"""Range of the log-uniform factor on the target's contrast."""
 EIGHT = np.ones((3, 3), bool)
 
 
-def paste_target(
-    frame: Float, mask: Float, donor: Float, donor_mask: Float, rng: np.random.Generator, *, close: float = 0.0
-) -> bool:
+def paste_target(frame: Float, mask: Float, donor: Float, donor_mask: Float, rng: np.random.Generator) -> bool:
     """Adds one target of `donor` to `frame`, in place, where there is no target yet.
 
     What is added is the target's contrast to the background around it, so that the new background keeps its texture.
@@ -33,12 +27,11 @@ def paste_target(
         mask: `(H, W)` float32, 0 or 1.
         donor: like `frame`, of any size.
         donor_mask: like `mask`, of the size of `donor`.
-        rng: of the choices.
-        close: probability that, where `frame` has a target, the new one is put beside it, 1 to 4 px apart. Two targets
-            that nearly touch are rare in data sets, and a network that has seen few marks them as one.
+        rng: source of the random numbers.
 
     Returns:
-        Whether a target was added; not where the donor has none that lies within it, is small enough and finds place.
+        Whether a target was added. None is where the donor has no target, its border cuts the drawn one, that one is
+        larger than a quarter of `frame`, or the drawn place already holds a target.
     """
     labels, count = ndimage.label(donor_mask > 0.5, structure=EIGHT)
     if not count:
@@ -57,8 +50,7 @@ def paste_target(
     near = ndimage.binary_dilation(donor_mask[top : top + height, left : left + width] > 0.5, EIGHT, iterations=2)
     if near.all():
         return False
-    beside = close > 0 and bool(mask.any()) and rng.random() < close
-    corner = (_close_corner if beside else _free_corner)(mask, own, rng)
+    corner = _free_corner(mask, own, rng)
     if corner is None:
         return False
     y, x = corner
@@ -76,18 +68,3 @@ def _free_corner(mask: Float, own: NDArray[np.bool_], rng: np.random.Generator) 
     """A random place for the window of `own`; None if that one holds a target."""
     y, x = (int(rng.integers(0, side - part + 1)) for side, part in zip(mask.shape, own.shape, strict=True))
     return None if mask[y : y + own.shape[0], x : x + own.shape[1]].any() else (y, x)
-
-
-def _close_corner(mask: Float, own: NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int] | None:
-    """Where `own` leaves few pixels free to the targets of `mask` but touches none; None if no try finds a place."""
-    distance = ndimage.distance_transform_cdt(mask < 0.5, "chessboard")
-    free = int(rng.integers(CLOSE[0], CLOSE[1] + 1))
-    rim, points = np.argwhere(distance == free + 1), np.argwhere(own)
-    rng.shuffle(rim)
-    for at in rim[:TRIES]:
-        y, x = (int(c) for c in at - points[rng.integers(len(points))])
-        if y < 0 or x < 0 or y + own.shape[0] > mask.shape[0] or x + own.shape[1] > mask.shape[1]:
-            continue
-        if distance[y : y + own.shape[0], x : x + own.shape[1]][own].min() > CLOSE[0]:
-            return y, x
-    return None

@@ -1,4 +1,4 @@
-"""A look at every frame before the first step, so that a bad data set ends a training before it begins."""
+"""Checks of the data sets before the first step of a training."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serank.datasets import FolderDataset, JoinedSamples, Sample, warn_overlap
+from serank.datasets.folder import FolderDataset, warn_overlap
+from serank.datasets.masks import POLARITY, SizeMismatch, is_inverted
+from serank.datasets.sample import JoinedSamples, Sample
 from serank.errors import FrameError
 from serank.metrics.components import label_components
+from serank.utils.text import listing
 
 __all__ = ["SetSummary", "inspect_samples", "warn_shared_frames"]
 
 SHOWN = 10
-"""Problems that an error lists."""
+"""Problems listed in an error."""
 
 
 @dataclass(frozen=True)
 class SetSummary:
-    """What a set of samples holds.
+    """Summary of a data set.
 
     Attributes:
-        frames: how many.
+        frames: number of frames.
         empty: frames without a target.
         targets: 8-connected components of all masks.
         areas: smallest, median and largest target in pixels; zeros without targets.
         sides: shortest and longest side of any frame in pixels.
-        digest: of the frames' names, sizes, pixels and masks in their order, which tells two sets apart.
+        digest: SHA-256 of names, sizes, pixels and masks in their order, 16 hexadecimal digits.
     """
 
     frames: int
@@ -50,14 +53,14 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
     """Reads every sample once.
 
     Args:
-        samples: the set; one with a cache is filled by this.
-        name: what errors call it, such as `"train_set"`.
+        samples: the data set; this fills its cache, if it has one.
+        name: its name in errors, such as `"train_set"`.
         need_targets: whether a set without any target is an error.
 
     Raises:
-        ValueError: an empty set, samples that can't be read or whose mask has another size than its frame, but for
-            SIRST's known one (listed, all of them counted), masks that are mostly target in more than half of the
-            frames (inverted; fewer are warned of), or no target at all.
+        ValueError: an empty set; samples that can't be read, or whose mask has another size than the frame, SIRST's
+            known one excepted (the first are listed, all counted); masks that are mostly target in more than half of
+            the frames (fewer are warned of); no target at all.
     """
     if len(samples) == 0:
         raise ValueError(f"{name} is empty; expected at least one sample")
@@ -78,31 +81,32 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
         digest.update(np.ascontiguousarray(sample.frame, np.float32).data)
         digest.update(np.packbits(np.asarray(sample.mask, np.bool_)).data)
         if sample.mask.shape != sample.frame.shape:
-            problems.append(f"{sample.name}: mask is {sample.mask.shape}, its frame {sample.frame.shape}")
+            mismatch = SizeMismatch(sample.name, (height, width), (sample.mask.shape[0], sample.mask.shape[1]))
+            problems.append(f"{sample.name}: {mismatch.sizes}")
             continue
         shortest, longest = min(shortest, height, width), max(longest, height, width)
         labels, count = label_components(sample.mask)
         areas += np.bincount(labels.ravel(), minlength=count + 1)[1:].tolist()
         empty += count == 0
-        if sample.mask.mean() > 0.5:
+        if is_inverted(sample.mask):
             inverted.append(sample.name)
     for part in _folders(samples):
         problems += [f"{m}; mend the file or take the name out of the list" for m in part.mismatches if not m.known]
     if problems:
-        shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
-        raise ValueError(f"{name}: {len(problems)} of {len(samples)} samples can't be used:\n  " + "\n  ".join(shown))
+        shown = listing(problems, SHOWN, separator="\n  ")
+        raise ValueError(f"{name}: {len(problems)} of {len(samples)} samples can't be used:\n  {shown}")
     if len(inverted) > len(samples) / 2:
         raise ValueError(
             f"{name}: in {len(inverted)} of {len(samples)} masks more than half of the pixels are target; are they "
-            "inverted? Targets must be bright (1 or 255) on black"
+            f"inverted? {POLARITY.capitalize()}"
         )
     if inverted:
-        names = ", ".join(inverted[:SHOWN])
+        names = listing(inverted, SHOWN)
         warnings.warn(f"{name}: more than half of the mask is target in {names}; inverted?", stacklevel=2)
     if need_targets and not areas:
         raise ValueError(
             f"{name}: none of its {len(samples)} masks holds a target, so there is nothing to learn. "
-            "Targets must be bright (1 or 255) on black; check that masks and lists belong together"
+            f"{POLARITY.capitalize()}; check that masks and lists belong together"
         )
     ordered = sorted(areas)
     sizes = (ordered[0], ordered[len(ordered) // 2], ordered[-1]) if ordered else (0, 0, 0)
@@ -111,14 +115,14 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
 
 
 def warn_shared_frames(train_set: Sequence[Sample], val_set: Sequence[Sample]) -> None:
-    """Warns (`UserWarning`) when folders that make up the two sets share frames."""
+    """Warns (`UserWarning`) when folders of the two sets share frames."""
     for train in _folders(train_set):
         for val in _folders(val_set):
             warn_overlap(train, val)
 
 
 def _folders(samples: Sequence[Sample]) -> list[FolderDataset]:
-    """The folders that a set is made of, as far as it is."""
+    """The folders that a set is made of, through JoinedSamples and the sets made from others."""
     if isinstance(samples, JoinedSamples):
         return [folder for part in samples.sets for folder in _folders(part)]
     if isinstance(samples, FolderDataset):

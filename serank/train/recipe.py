@@ -1,4 +1,4 @@
-"""What sets the course of a training, and the paper's four recipes by name."""
+"""The settings of a training, and the paper's four recipes by name."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from serank.losses import LOSSES
 from serank.train.augment import Augmentation
+from serank.utils.numbers import check_int, check_real
 
 __all__ = ["PRESETS", "Precision", "Preset", "Recipe", "preset"]
 
@@ -17,52 +18,54 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that sets the course of a training; the same recipe, data and machine give the same weights.
+    """All settings of a training; the same recipe, data and machine give the same weights.
 
     Attributes:
         epochs: passes over the training set.
         batch_size: crops in an optimizer step, over all processes; the last, smaller batch of an epoch is left out.
-        accumulate: parts into which each process splits its share of a batch, one after the other, for batches that
-            don't fit into memory. Batch norm then takes its statistics from each part.
-        learning_rate: peak of the schedule, linear warm-up then polynomial decay to 0. The paper uses 1e-4 at width
-            64; narrow networks take more.
+        accumulation_steps: micro-batches into which each process splits its share of a batch, for batches that don't
+            fit into memory; their gradients are added. Batch norm takes its statistics from each micro-batch.
+        lr: peak learning rate; linear warm-up, then polynomial decay to 0. The paper uses 1e-4 at width 64; narrow
+            networks take more.
         weight_decay: of AdamW.
-        warmup: share of all steps over which the rate rises.
+        warmup: share of all steps over which the learning rate rises, in [0, 1).
         power: of the polynomial decay.
-        clip: largest norm of the gradient, larger ones are scaled down to it; 0 leaves all as they are.
+        max_grad_norm: gradients of a larger norm are scaled down to it; 0 clips none.
         loss: one of `serank.losses.LOSSES`, `"soft_iou"` in the paper.
         pixel_weight: weight of the auxiliary pixel loss, see `serank.losses.deep_supervision_loss`.
-        gap_weight: by how much more that loss weighs the background between neighbouring targets, see there.
         distil_weight: weight of the loss against the probabilities of the `teacher` given to `serank.train.fit`, see
-            `serank.train.distillation.distillation_loss`; with a gap weight it leaves the gaps out.
+            `serank.train.distillation.distillation_loss`.
         deep_supervision: sum the loss over the six outputs, as the paper does; `False` trains the final one alone.
-        average: decay of the exponential average of weights that is validated and kept; 0 keeps the raw weights.
+        ema_decay: decay of the exponential moving average (EMA) of the weights, which is validated and kept, in [0, 1);
+            0 keeps the raw weights.
         precision: `"float32"`, or autocast to `"bfloat16"` or `"float16"`, the latter with a gradient scaler.
-        freeze_encoder: leave the encoder (its DDC blocks, attention and batch norm statistics) as it is.
-        freeze_statistics: leave all running statistics of batch norm as they are and normalise by them, so that
-            training sees what inference does, whatever the batch; for networks that are trained already.
+        freeze_encoder: don't train the encoder: its DDC blocks, attention and batch norm statistics.
+        freeze_statistics: run batch norm in eval mode: its running statistics normalise and don't change, whatever the
+            batch; for networks that are trained already.
         validate_every: epochs between validations.
-        seed: of the crops and their order. Seed PyTorch before building the network to fix its first weights.
+        seed: of the crops and their order, in [0, 2 ** 40). `torch.manual_seed` before building the network fixes its
+            initial weights.
         augmentation: see `serank.train.Augmentation`.
 
+    numpy's numbers are stored as Python's.
+
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value out of its range or of another type; names the attribute.
     """
 
     epochs: int = 100
     batch_size: int = 8
-    accumulate: int = 1
-    learning_rate: float = 1e-3
+    accumulation_steps: int = 1
+    lr: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.05
     power: float = 0.9
-    clip: float = 0.0
+    max_grad_norm: float = 0.0
     loss: str = "soft_iou"
     pixel_weight: float = 0.0
-    gap_weight: float = 0.0
     distil_weight: float = 0.0
     deep_supervision: bool = True
-    average: float = 0.998
+    ema_decay: float = 0.998
     precision: Precision = "float32"
     freeze_encoder: bool = False
     freeze_statistics: bool = False
@@ -71,43 +74,44 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "validate_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an int >= 1; got {value!r}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be > 0 and finite; got {self.learning_rate}")
-        for name in ("weight_decay", "pixel_weight", "gap_weight", "distil_weight", "power", "clip"):
+        for name in ("epochs", "batch_size", "accumulation_steps", "validate_every"):
+            object.__setattr__(self, name, check_int(name, getattr(self, name), 1))
+        object.__setattr__(self, "seed", check_int("seed", self.seed, 0))
+        for name in ("lr", "weight_decay", "warmup", "power", "max_grad_norm", "pixel_weight", "distil_weight"):
+            object.__setattr__(self, name, check_real(name, getattr(self, name)))
+        object.__setattr__(self, "ema_decay", check_real("ema_decay", self.ema_decay))
+        for name in ("deep_supervision", "freeze_encoder", "freeze_statistics"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be > 0 and finite; got {self.lr}")
+        for name in ("weight_decay", "pixel_weight", "distil_weight", "power", "max_grad_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite; got {getattr(self, name)}")
-        if self.gap_weight and not self.pixel_weight:
-            raise ValueError(
-                f"gap_weight weighs the pixel loss and needs pixel_weight > 0; got {self.gap_weight} and 0"
-            )
-        for name in ("warmup", "average"):
+        for name in ("warmup", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {self.loss!r}")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**40:
-            raise ValueError(f"seed must be an int >= 0 and below 2 ** 40; got {self.seed!r}")
+        if self.seed >= 2**40:
+            raise ValueError(f"seed must be an int >= 0 and below 2 ** 40; got {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
-        """All attributes by name, those of the augmentation among them, as plain values for `json.dumps`."""
+        """All attributes by name, with those of the augmentation, as values that JSON can hold."""
         flat = asdict(self)
         flat |= flat.pop("augmentation")
         plain: dict[str, Any] = json.loads(json.dumps(flat))
         return plain
 
-    def rate(self, step: int, steps: int) -> float:
+    def lr_at(self, step: int, steps: int) -> float:
         """Learning rate of step `step` (from 0) out of `steps`: linear warm-up, then polynomial decay."""
         warmup = max(1, round(self.warmup * steps))
         if step < warmup:
-            return self.learning_rate * (step + 1) / warmup
+            return self.lr * (step + 1) / warmup
         left = 1 - (step - warmup) / max(1, steps - warmup)
-        return self.learning_rate * float(left**self.power)
+        return self.lr * float(left**self.power)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Preset:
     Attributes:
         recipe: see `Recipe`.
         width: of the network.
-        working_size: longest side to which frames are scaled, in px.
+        working_size: longest side to which frames are scaled, in pixels.
     """
 
     recipe: Recipe
@@ -129,9 +133,9 @@ def _paper(epochs: int, size: int, batch_size: int) -> Preset:
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch_size,
-        learning_rate=1e-4,
+        lr=1e-4,
         warmup=5 / epochs,
-        average=0.0,
+        ema_decay=0.0,
         augmentation=Augmentation(crop=size),
     )
     return Preset(recipe, width=64, working_size=size)
@@ -143,9 +147,9 @@ PRESETS: dict[str, Preset] = {
     "sirstaug": _paper(500, 256, 8),
     "nudt-sirst": _paper(1500, 256, 8),
 }
-"""Recipes of the paper for its four data sets: epochs, size, AdamW, rate 1e-4, weight decay 0.01, decay power 0.9 and
-soft IoU on six outputs from its section IV-A; batch size and five epochs of warm-up, which it leaves open, from the
-configuration files of the released code. Crops are `serank.augment`'s, since the paper doesn't describe its own."""
+"""The paper's recipes for its four data sets: epochs, size, AdamW, learning rate 1e-4, weight decay 0.01, decay power
+0.9 and soft IoU on six outputs from its section IV-A; batch size and five epochs of warm-up, which it leaves open, from
+the configuration files of the released code. The augmentation is this library's; the paper doesn't describe its own."""
 
 
 def preset(name: str) -> Preset:

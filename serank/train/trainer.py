@@ -1,4 +1,4 @@
-"""Training: one function, the paper's loss and schedule, averaged weights, resumable, on one process or several."""
+"""The trainer: the paper's loss and schedule, averaged weights, resumable, on one process or several."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
-from serank.datasets import Sample
+from serank.datasets.sample import Sample
 from serank.evaluation.runner import evaluate
 from serank.layers.norm import synchronise
 from serank.models.network import SeRankDet
@@ -20,8 +20,9 @@ from serank.train.recipe import Recipe
 from serank.train.run import History, TrainingRun
 from serank.utils.device import check_device
 from serank.utils.distributed import is_main, world_size
+from serank.utils.numbers import check_int
 
-__all__ = ["History", "Recipe", "fit"]
+__all__ = ["fit"]
 
 LOGGER = logging.getLogger("serank.train")
 
@@ -44,14 +45,14 @@ def fit(
     progress: bool = True,
     origin: str | None = None,
 ) -> History:
-    """Trains `model` in place and leaves it with the best averaged weights.
+    """Trains `model` in place; it ends with the best averaged weights, in eval mode.
 
     Soft IoU over the six outputs of `forward_deep`, AdamW, linear warm-up and polynomial decay (paper, section IV-A).
-    Crops depend on seed, epoch and frame alone, so that neither `workers`, `save_every` nor a stop changes the
-    course: on a CPU a resumed run ends with the weights of an uninterrupted one, bit for bit.
+    Crops depend on seed, epoch and frame alone, so that neither `workers`, `save_every` nor a stop changes the result:
+    on a CPU a resumed run ends with the weights of an uninterrupted one, bit for bit.
 
-    Both sets are read once before the first step, and what they hold is logged (logger `serank.train`, level info), as
-    is a line for each epoch where no bar is shown.
+    Both sets are read once before the first step, and a summary of each is logged (logger `serank.train`, level info),
+    as is a line for each epoch where no progress bar is shown.
 
     In processes started by `torchrun` (within `serank.utils.distributed.started`) each takes its share of every batch;
     batch norm, loss and metrics are those of the whole batch and set, and process 0 alone writes.
@@ -62,54 +63,52 @@ def fit(
         val_set: measured at each frame's own size under the standard protocol; the weights with the best mean of IoU
             and nIoU are kept. `None` keeps the last.
         recipe: see `Recipe`.
-        teacher: a trained network whose probabilities are learnt beside the masks, with `recipe.distil_weight`: a wide
-            one, for a narrow `model`, or one whose ways `model` should keep. Left as it is.
+        teacher: a trained network for knowledge distillation, weighed by `recipe.distil_weight`; of any width. It isn't
+            changed.
         output: folder for `log.csv`, `curves.png` (with matplotlib installed), `last.pt` (to resume from) and
             `best/` (the kept checkpoint, which `SeRankDet.from_pretrained` loads). `None` writes nothing.
-        resume: go on from `output/last.pt` if there is one.
+        resume: continue from `output/last.pt` if there is one.
         device: where to train.
         workers: processes of the data loader; 0 prepares crops in this one.
         compile: run the network through `torch.compile`.
-        checkpointing: keep less for the backward pass and compute it again there: less memory, more time, the same
-            course, see `SeRankDet`. A run may be resumed with or without.
+        checkpointing: activation checkpointing: less memory, more time, the same result, see `SeRankDet`. A run may be
+            resumed with or without it.
         save_every: steps between checkpoints within an epoch, besides the one at its end.
         tensorboard: write `output/tensorboard` too; needs the extra `serank[tensorboard]`.
         progress: show a bar on standard error.
-        origin: for the card of `best/`, what the run was started with, such as the command; the card says by itself
-            what the sets hold, but not where they or the network's weights come from.
+        origin: for the model card of `best/`: how the run was started, such as its command line.
 
     Returns:
         Losses and metrics by epoch.
 
     Raises:
-        ValueError: a data set that can't be trained on (a report of what is wrong with it), fewer training frames
-            than a batch, a batch that processes and parts don't divide, a teacher without its weight or the other way
-            round, a `device` that isn't there, `compile` in
-            several processes or with `checkpointing`, `resume` or `tensorboard` without `output`, `tensorboard`
-            without its package, an `output` that holds a run when not resuming, or one with another recipe,
-            network or data.
-        serank.errors.CheckpointError: `last.pt` can't be read.
+        ValueError: a data set that can't be trained on (the message lists what is wrong), fewer training frames than a
+            batch, a `batch_size` that isn't divisible by processes times `accumulation_steps`, `teacher` without
+            `distil_weight` or the reverse, an unavailable `device`, `compile` in several processes or with
+            `checkpointing`, `resume` or `tensorboard` without `output`, `tensorboard` without its package, an `output`
+            that holds a run when not resuming, or one with another recipe, network or data.
+        serank.errors.CheckpointError: `last.pt` can't be read or is damaged.
         OSError: a checkpoint can't be written, for example to a full disk; the last good one is left as it was.
         FloatingPointError: loss or gradient is NaN or infinite; names epoch, step, learning rate and frames.
     """
     recipe = recipe or Recipe()
     target = check_device(device)
+    workers = check_int("workers", workers, 0)
+    save_every = None if save_every is None else check_int("save_every", save_every, 1)
     if len(train_set) < recipe.batch_size:
         raise ValueError(
             f"train_set has {len(train_set)} frames, fewer than batch_size={recipe.batch_size}; lower batch_size"
         )
-    parts = world_size() * recipe.accumulate
-    if recipe.batch_size % parts:
+    micro_batches = world_size() * recipe.accumulation_steps
+    if recipe.batch_size % micro_batches:
         raise ValueError(
-            f"batch_size must be a multiple of {parts}, {world_size()} processes times accumulate="
-            f"{recipe.accumulate}; got {recipe.batch_size}"
+            f"batch_size must be a multiple of {micro_batches}, {world_size()} processes times accumulation_steps="
+            f"{recipe.accumulation_steps}; got {recipe.batch_size}"
         )
     if compile and world_size() > 1:
         raise ValueError("compile works in one process alone: several exchange their statistics within batch norm")
     if compile and checkpointing:
         raise ValueError("compile decides by itself what to keep for the backward pass; leave checkpointing out")
-    if workers < 0 or (save_every is not None and save_every < 1):
-        raise ValueError(f"workers must be >= 0 and save_every >= 1; got {workers} and {save_every}")
     if (teacher is None) != (not recipe.distil_weight):
         raise ValueError(
             f"teacher and recipe.distil_weight belong together; got {'no' if teacher is None else 'a'} teacher and "
@@ -125,13 +124,13 @@ def fit(
     if is_main():
         for name, summary in summaries.items():
             LOGGER.info("%s: %s", name, summary)
-    told = ([] if origin is None else [origin]) + [f"{name}: {summary}" for name, summary in summaries.items()]
+    notes = ([] if origin is None else [origin]) + [f"{name}: {summary}" for name, summary in summaries.items()]
     with _trainable(model, recipe, checkpointing):
         digests = {name: summary.digest for name, summary in summaries.items()}
         run = TrainingRun(model, train_set, recipe, target, digests, workers=workers, compile=compile, teacher=teacher)
         if folder is not None and (state := folder.load()) is not None:
             run.restore(state)
-            folder.log(run.history.rows)  # a run that was stopped after saving may have left its last row out
+            folder.log(run.history.rows)  # a run that was stopped after saving may not have logged its last row
         total = recipe.epochs * run.steps
         with tqdm(total=total, initial=run.done, disable=not (progress and is_main()), unit="step") as bar:
             while run.epoch < recipe.epochs:
@@ -140,28 +139,28 @@ def fit(
                         folder.save(run.state())
                 row = run.end_epoch()
                 if val_set is not None and (run.epoch % recipe.validate_every == 0 or run.epoch == recipe.epochs):
-                    row |= evaluate(run.average, val_set, curves=False).metrics
+                    row |= evaluate(run.ema, val_set, curves=False).metrics
                     bar.set_postfix(loss=f"{row['loss']:.3f}", iou=f"{row['iou']:.3f}", refresh=False)
-                kept = run.record(row, last=run.epoch == recipe.epochs, validated=val_set is not None)
+                better = run.record(row, last=run.epoch == recipe.epochs, validated=val_set is not None)
                 if bar.disable and is_main():
-                    figures = f", IoU {row['iou']:.4f}, nIoU {row['niou']:.4f}" if "iou" in row else ""
-                    LOGGER.info("epoch %d of %d: loss %.4f%s", run.epoch, recipe.epochs, row["loss"], figures)
+                    metrics = f", IoU {row['iou']:.4f}, nIoU {row['niou']:.4f}" if "iou" in row else ""
+                    LOGGER.info("epoch %d of %d: loss %.4f%s", run.epoch, recipe.epochs, row["loss"], metrics)
                 if folder is not None:
                     folder.save(run.state())
                     folder.log(run.history.rows)
-                    if kept:
-                        folder.keep(run.average, recipe, row, told)
+                    if better:
+                        folder.keep(run.ema, recipe, row, notes)
     model.load_state_dict(run.best_state)
     model.eval()
-    if folder is not None:  # once more: a run that was stopped while saving may have an older one there
-        folder.keep(model, recipe, run.history.best, told)
+    if folder is not None:  # once more: a run that was stopped while saving may have left an older one
+        folder.keep(model, recipe, run.history.best, notes)
         folder.finish(run.history.rows)
     return run.history
 
 
 @contextmanager
 def _trainable(model: SeRankDet, recipe: Recipe, checkpointing: bool) -> Iterator[None]:
-    """Leaves out of training what the recipe leaves out; afterwards everything is as it was."""
+    """Freezes the parameters that the recipe freezes; restores the network's settings at the end."""
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     was, model.checkpointing = model.checkpointing, checkpointing
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import re
@@ -16,7 +17,10 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked", "replacing", "sha256", "share"]
+__all__ = ["locked", "remove_leftovers", "replacing", "sha256", "share"]
+
+TEMPORARY = ".serank-"
+"""How temporary names begin, by which those of a killed process are told from a user's hidden files."""
 
 
 @contextmanager
@@ -28,7 +32,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: its folder doesn't exist; make it first")
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem.lstrip('.')}-", suffix=target.suffix, dir=target.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f"{TEMPORARY}{target.stem.lstrip('.')}-", suffix=target.suffix, dir=target.parent
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -73,6 +79,13 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     finally:
         Path(path).unlink(missing_ok=True)
         os.close(handle)
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Removes what processes that were killed within `replacing(path)` left beside `path`; none may be writing it."""
+    target = Path(path)
+    for leftover in target.parent.glob(f"{glob.escape(TEMPORARY + target.stem.lstrip('.'))}-*{target.suffix}"):
+        leftover.unlink(missing_ok=True)
 
 
 def share(path: Path, mode: int) -> None:

@@ -267,7 +267,7 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Loss, validation figures and learning rate by epoch.
 
     Args:
-        rows: as in `serank.train.History.rows`: `epoch`, `loss`, `learning_rate` and, on some epochs only, `iou`,
+        rows: as in `serank.train.History.rows`: `epoch`, `loss`, `lr` and, on some epochs only, `iou`,
             `niou` and `pd` in [0, 1]. Without any of these three their axis is left out.
 
     Raises:
@@ -275,7 +275,7 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     """
     if not rows:
         raise ValueError("rows is empty; expected at least one epoch")
-    series = {key: _series(rows, key) for key in ("loss", "iou", "niou", "pd", "learning_rate")}
+    series = {key: _series(rows, key) for key in ("loss", "iou", "niou", "pd", "lr")}
     validated = any(len(series[key][0]) for key in ("iou", "niou", "pd"))
     figure = _figure(7.5, 7.0 if validated else 4.8)
     heights = [3, 3, 1.4] if validated else [3, 1.4]
@@ -288,7 +288,7 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
         panels[1].set_ylabel("validation, in [0, 1]")
         panels[1].set_ylim(-0.02, 1.02)
         panels[1].legend(loc="lower right", frameon=False, ncols=3)
-    _draw_series(panels[-1], series["learning_rate"], GREY)
+    _draw_series(panels[-1], series["lr"], GREY)
     panels[-1].set_ylabel("learning rate")
     panels[-1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     panels[-1].set_xlabel("epoch")

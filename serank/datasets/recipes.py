@@ -1,4 +1,7 @@
-"""The recipe of SIRST-AUG: crops around each target, with the target at the corners and in the centre, rotated.
+"""Published recipes that make a data set of another: NoisySIRST and SIRST-AUG.
+
+NoisySIRST is the noise-robustness test of SeRankDet's paper: SIRST with additive white Gaussian noise of standard
+deviation 10, 20 or 30 on the 8-bit scale. The published frames are not needed: the noise is made here, from a seed.
 
 SIRST-AUG comes from Zhang et al., "Attention-Guided Pyramid Context Networks for Detecting Infrared Small Target
 Under Complex Background", IEEE TAES 2023: frames of 256 x 256 px, 8525 for training and 545 for tests, made of SIRST
@@ -29,12 +32,51 @@ from numpy.typing import NDArray
 
 from serank.datasets.sample import Sample
 from serank.metrics.components import component_table, label_components
+from serank.utils.numbers import check_int
 
-__all__ = ["SIRSTAug", "sirst_aug"]
+__all__ = ["NoisySIRST", "SIRSTAug", "sirst_aug"]
 
 PLACES = ("top-left", "top-right", "bottom-left", "bottom-right", "centre")
 SPARE = 2
 """Pixels between a target at a corner and the border of the crop."""
+
+
+class NoisySIRST(Sequence[Sample]):
+    """A data set with Gaussian noise added to its frames; masks and names stay.
+
+    The noise of sample i depends on `seed` and i alone, not on the order of access or on the process. Frames are
+    clipped to [0, 1] and rounded to the 256 levels of 8 bits, as files are: reading what `write_folder` writes of it
+    gives the same frames.
+
+    Args:
+        samples: any data set, such as `FolderDataset("sirst", "val")`.
+        sigma: standard deviation of the noise in grey levels of 8 bits, > 0; 10, 20 and 30 in the paper.
+        seed: an int >= 0. Two data sets of one seed have the same noise, of different `sigma` the same but scaled.
+
+    Raises:
+        ValueError: `sigma` or `seed` is out of its range.
+    """
+
+    def __init__(self, samples: Sequence[Sample], sigma: float, seed: int = 0) -> None:
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"sigma must be > 0 and finite, in grey levels of 8 bits such as 10; got {sigma!r}")
+        self.samples = samples
+        self.sigma = float(sigma)
+        self.seed = check_int("seed", seed, 0)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        """The noisy sample at `index`; negative counts from the end."""
+        index = range(len(self))[index]
+        name, frame, mask = self.samples[index]
+        noise = np.random.default_rng((self.seed, index)).standard_normal(frame.shape)
+        levels = np.rint(np.clip(255 * frame.astype(np.float64) + self.sigma * noise, 0, 255))
+        return Sample(name, levels.astype(np.float32) / np.float32(255), mask)
 
 
 class _Crop(NamedTuple):
@@ -140,8 +182,8 @@ def sirst_aug(samples: Sequence[Sample], *, size: int = 256, rotations: int = 5,
     """Five crops for each target of a data set, at its corners and in its centre, by the recipe of SIRST-AUG.
 
     The crops are views on `samples`, read again for each: give `FolderDataset` a `cache`, or write the crops with
-    `write_folder`. Every crop holds its target; frames without a target give none. See the module for what the recipe
-    leaves open and how it is done here.
+    `write_folder`. Every crop holds its target; frames without a target give none. The module's documentation says what
+    the recipe leaves open and how it is done here.
 
     Args:
         samples: any data set. Its masks are read once, to find the targets.
@@ -155,7 +197,5 @@ def sirst_aug(samples: Sequence[Sample], *, size: int = 256, rotations: int = 5,
     Raises:
         ValueError: an argument is out of its range, or no sample has a target.
     """
-    for name, value, least in (("size", size, 16), ("rotations", rotations, 1), ("seed", seed, 0)):
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be an int >= {least}; got {value!r}")
-    return SIRSTAug(samples, int(size), int(rotations), int(seed))
+    size, rotations = check_int("size", size, 16), check_int("rotations", rotations, 1)
+    return SIRSTAug(samples, size, rotations, check_int("seed", seed, 0))
