@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from serank.metrics.components import component_table, label_components
+from serank.metrics import component_table, label_components
 
 Mask = NDArray[np.bool_]
 Pixel = tuple[int, int]

@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import serank.metrics.functional
+import serank.metrics.detection
 from serank.metrics import (
     CURVE_THRESHOLDS,
     DetectionMetrics,
@@ -195,7 +195,7 @@ def random_scene(seed: int, frames: int, height: int, width: int) -> tuple[Array
     return probability, target
 
 
-scenes = st.builds(random_scene, st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 24), st.integers(1, 24))
+scenes = st.builds(random_scene, st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(2, 24), st.integers(2, 24))
 distances = st.sampled_from([0.5, 1.0, 3.0, 8.0])
 protocols = st.sampled_from(PROTOCOLS)
 
@@ -621,6 +621,6 @@ def test_compute_keys_and_types() -> None:
 
 
 def test_docstring_example() -> None:
-    result = doctest.testmod(serank.metrics.functional)
+    result = doctest.testmod(serank.metrics.detection)
     assert result.attempted > 0
     assert result.failed == 0

@@ -14,8 +14,9 @@ from serank.cli.options import add_model, add_preparation, new_command, preparat
 if TYPE_CHECKING:
     from serank.cli.options import Commands
     from serank.datasets import FolderDataset
-    from serank.evaluation.evaluator import Evaluation, Resolution
-    from serank.evaluation.report.writer import FrameView
+    from serank.evaluation.report.pictures import FrameView
+    from serank.evaluation.resolution import Resolution
+    from serank.evaluation.results import Evaluation
     from serank.evaluation.threshold import ThresholdChoice
     from serank.frames.reading import FrameSpec
     from serank.models.network import SeRankDet
@@ -75,7 +76,7 @@ def add(commands: Commands) -> None:
 
 
 def _resolution(text: str) -> Resolution:
-    from serank.evaluation.evaluator import check_resolution
+    from serank.evaluation.resolution import check_resolution
 
     try:
         return check_resolution(int(text) if text.isdigit() else text)
@@ -160,7 +161,7 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     places = {name: i for i, name in enumerate(dataset.names)}
 
     def look(name: str) -> FrameView:
-        from serank.evaluation.report.writer import FrameView
+        from serank.evaluation.report.pictures import FrameView
 
         sample, probability = predict_sample(model, dataset[places[name]], options.resolution)
         return FrameView(sample.frame, probability, sample.mask)
@@ -250,7 +251,7 @@ def _score(options: argparse.Namespace) -> None:
     )
 
     def look(name: str) -> FrameView:
-        from serank.evaluation.report.writer import FrameView
+        from serank.evaluation.report.pictures import FrameView
 
         pair = folder.load(name)
         return FrameView(pair.frame, pair.probability, pair.mask)
