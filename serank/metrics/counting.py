@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +31,7 @@ F1_EPSILON = 1e-5  # what the released code adds to precision + recall
 IOU_UNIT = 2**64  # per-frame IoU is summed as an integer in units of 1 / IOU_UNIT: no order of frames changes it
 DISTANCE_DIGITS = 9  # distances are rounded, so that float noise decides neither ties nor distances of max_distance
 FEW_PAIRS = 2**16  # up to this many pairs of components, all distances take less time than a search tree
-CHUNK = 1024  # targets searched at once
+CHUNK = 2**14  # targets searched at once
 
 
 @dataclass(frozen=True)
@@ -65,31 +64,39 @@ class Match(NamedTuple):
 def _candidates(
     predictions: ComponentTable, targets: ComponentTable, max_distance: float
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]]:
-    """Distance, target and prediction of all pairs less than `max_distance` apart, in scan order, chunk by chunk."""
+    """Distance, target and prediction of all pairs less than `max_distance` apart, in scan order, in parts."""
     if not len(predictions) or not len(targets):
         return
-    tree, step = None, len(targets)
-    if len(predictions) * len(targets) > FEW_PAIRS:
-        # imported here, since it takes longer to import than all the rest of serank
-        from scipy.spatial import cKDTree
+    if len(predictions) * len(targets) <= FEW_PAIRS:
+        places = np.indices((len(targets), len(predictions))).reshape(2, -1)
+        yield _near(predictions, targets, places[0], places[1], max_distance)
+        return
+    # imported here, since it takes longer to import than all the rest of serank
+    from scipy.spatial import cKDTree
 
-        tree, step = cKDTree(predictions.centroids), CHUNK
+    tree = cKDTree(predictions.centroids)
     # a little farther than any distance that rounds to less than max_distance, and no farther than the frame
-    span = float(np.abs(np.concatenate([predictions.centroids, targets.centroids])).max())
+    span = float(np.concatenate([predictions.centroids, targets.centroids]).max())
     reach = min(max_distance * (1 + 1e-9) + 1e-8, 2 * span + 1)
-    for start in range(0, len(targets), step):
-        centroids = targets.centroids[start : start + step]
-        if tree is None:
-            target, prediction = (axis.ravel() for axis in np.indices((len(centroids), len(predictions))))
-        else:
-            found = tree.query_ball_point(centroids, reach, return_sorted=True)
-            number = np.fromiter(map(len, found), np.intp, len(found))
-            target = np.repeat(np.arange(len(found)), number)
-            prediction = np.fromiter(chain.from_iterable(found), np.intp, len(target))
-        distance = np.sqrt(np.square(predictions.centroids[prediction] - centroids[target]).sum(axis=1))
-        distance = distance.round(DISTANCE_DIGITS)
-        near = distance < max_distance
-        yield distance[near], target[near] + start, prediction[near]
+    for start in range(0, len(targets), CHUNK):
+        chunk = cKDTree(targets.centroids[start : start + CHUNK])
+        found = chunk.sparse_distance_matrix(tree, reach, output_type="ndarray")
+        found = found[np.lexsort((found["j"], found["i"]))]
+        yield _near(predictions, targets, found["i"] + start, found["j"], max_distance)
+
+
+def _near(
+    predictions: ComponentTable,
+    targets: ComponentTable,
+    target: NDArray[np.intp],
+    prediction: NDArray[np.intp],
+    max_distance: float,
+) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:
+    """Distance, target and prediction of those pairs that are less than `max_distance` apart."""
+    offset = predictions.centroids[prediction] - targets.centroids[target]
+    distance = np.sqrt(np.square(offset).sum(axis=1)).round(DISTANCE_DIGITS)
+    near = distance < max_distance
+    return distance[near], target[near], prediction[near]
 
 
 def match_components(
