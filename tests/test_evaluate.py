@@ -250,12 +250,12 @@ def test_command_writes_a_report(source: str, root: Path, checkpoint: str, tmp_p
 
 
 def test_a_folder_that_is_no_report_is_refused_before_anything_is_measured(
-    root: Path, checkpoint: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    monkeypatch.setattr("serank.evaluation.runner.predict", None)  # anything measured would fail on this
-    assert main(["evaluate", str(root), "--checkpoint", checkpoint, "--output", str(tmp_path / "mine")]) == 1
+    absent = str(tmp_path / "absent")  # anything loaded or measured would fail on this
+    assert main(["evaluate", str(root), "--checkpoint", absent, "--output", str(tmp_path / "mine")]) == 1
     assert "holds 'notes.txt', which no report has" in capsys.readouterr().err
 
 

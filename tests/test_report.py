@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
@@ -192,6 +193,38 @@ def test_odd_names(tmp_path: Path) -> None:
     assert names[:8] == ODD_NAMES[:8]
     assert names[8] == "caf\u00e9\\udce9"
     assert "<b>&" not in (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("quick")
+def test_text_of_others_is_escaped(tmp_path: Path) -> None:
+    hostile = "</script><script>alert('{{ 7 * 7 }}')</script>"
+    evaluator = Evaluator()
+    evaluator.update(hostile, scene(0).probability, scene(0).mask)
+    evaluation = evaluator.result(about={"checkpoint": hostile, hostile: "x"}, problems=[hostile])
+    write_report(evaluation, tmp_path / "r", look={hostile: scene(0)}.__getitem__)
+    text = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    assert text.count("<script>") == text.count("</script>") == 1
+    assert check_folder(tmp_path / "r").words.count(hostile) >= 4
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_page_sorts_its_frames_and_follows_the_reader_s_colour_scheme(views: Views, tmp_path: Path) -> None:
+    write_report(measured(views), tmp_path / "r", look=views.__getitem__)
+    text = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    assert text.count('<table class="sortable">') == 1
+    assert 'querySelectorAll("table.sortable")' in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_overlays_of_forty_thousand_components_take_seconds() -> None:
+    mask = np.zeros((400, 400), np.bool_)
+    mask[::2, ::2] = True
+    start = time.process_time()
+    masks = match_masks(mask, mask, 3.0, "standard")
+    match_overlay(mask.astype(np.float32), masks, "caption")
+    assert time.process_time() - start < 5
+    np.testing.assert_array_equal(masks.detected, mask)
+    assert not masks.false.any()
 
 
 def test_file_names_are_safe_and_differ() -> None:
