@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serank.metrics.components import component_table, label_components
+from serank.metrics import component_table, label_components
 from serank.synthetic import Scene, make_scene
 from serank.utils.files import replacing
 

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from serank.metrics.components import component_table, label_components
+from serank.metrics import component_table, label_components
+from serank.metrics.components import dilate
 
 Mask = NDArray[np.bool_]
 Pixel = tuple[int, int]
@@ -98,6 +100,14 @@ def test_transposed_views() -> None:
     labels, count = label_components(mask)
     flipped = component_table(labels.T, count)
     np.testing.assert_array_equal(flipped.boxes, component_table(labels, count).boxes[:, [1, 0, 3, 2]])
+
+
+@given(masks, st.integers(0, 15))
+def test_dilation_is_that_by_a_square(mask: Mask, radius: int) -> None:
+    square = np.ones((2 * radius + 1, 2 * radius + 1), np.bool_)
+    before = mask.copy()
+    np.testing.assert_array_equal(dilate(mask, radius), ndimage.binary_dilation(mask, square))
+    np.testing.assert_array_equal(mask, before)
 
 
 def test_labels_that_are_not_components() -> None:

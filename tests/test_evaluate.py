@@ -18,9 +18,8 @@ from PIL import Image
 from serank import SeRankDet
 from serank.cli.entry import main
 from serank.datasets import FolderDataset, Sample
-from serank.evaluation import Evaluator, evaluate
-from serank.evaluation.evaluator import resize_mask
-from serank.evaluation.runner import predict_sample
+from serank.evaluation import Evaluator, evaluate, predict_sample
+from serank.evaluation.resolution import resize_mask
 from serank.frames.preparation import resize
 from serank.metrics import DetectionMetrics
 from serank.synthetic import SyntheticScenes
@@ -251,12 +250,12 @@ def test_command_writes_a_report(source: str, root: Path, checkpoint: str, tmp_p
 
 
 def test_a_folder_that_is_no_report_is_refused_before_anything_is_measured(
-    root: Path, checkpoint: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, capsys: Any
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    monkeypatch.setattr("serank.evaluation.runner.predict", None)  # anything measured would fail on this
-    assert main(["evaluate", str(root), "--checkpoint", checkpoint, "--output", str(tmp_path / "mine")]) == 1
+    absent = str(tmp_path / "absent")  # anything loaded or measured would fail on this
+    assert main(["evaluate", str(root), "--checkpoint", absent, "--output", str(tmp_path / "mine")]) == 1
     assert "holds 'notes.txt', which no report has" in capsys.readouterr().err
 
 

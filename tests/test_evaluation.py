@@ -16,11 +16,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from serank.evaluation import AREA_BINS, DEFAULT_THRESHOLDS, SCR_BINS, Evaluation, Evaluator
-from serank.evaluation.evaluator import check_resolution, resize_mask
-from serank.metrics import CURVE_THRESHOLDS, DetectionMetrics, Protocol, pd_fa_curve, roc
-from serank.metrics.components import component_table, label_components
-from serank.metrics.functional import components
+from serank.evaluation import AREA_BINS, DEFAULT_THRESHOLDS, SCR_BINS, Evaluation, Evaluator, check_resolution
+from serank.evaluation.resolution import resize_mask
+from serank.metrics import (
+    CURVE_THRESHOLDS,
+    DetectionMetrics,
+    Protocol,
+    component_table,
+    label_components,
+    pd_fa_curve,
+    roc,
+)
+from serank.metrics.components import find_components
 from serank.metrics.roc_auc import BINS, ScoreHistogram
 from serank.synthetic import BACKGROUNDS, make_scene
 
@@ -122,7 +129,7 @@ def test_cropped_components_are_the_same(seed: int, height: int, width: int, sha
     mask = np.zeros((height, width), np.bool_)
     row, column = rng.integers(0, height), rng.integers(0, width)
     mask[row:, column:] = rng.random((height - row, width - column)) < share
-    expected, found = component_table(*label_components(mask)), components(mask)
+    expected, found = component_table(*label_components(mask)), find_components(mask)
     np.testing.assert_array_equal(found.areas, expected.areas)
     np.testing.assert_array_equal(found.centroids, expected.centroids)
     np.testing.assert_array_equal(found.boxes, expected.boxes)

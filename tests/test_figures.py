@@ -13,7 +13,8 @@ from PIL import Image
 
 from serank.evaluation import Curves, Group
 from serank.evaluation.report import figures
-from serank.evaluation.report.top_k import RankedLevel
+from serank.evaluation.report.frame_figures import MAX_CELLS, block_maxima, surface_figure, top_k_figure
+from serank.evaluation.report.top_k import TopKLevel
 
 Float = NDArray[np.float32]
 Rows = list[dict[str, float]]
@@ -49,7 +50,7 @@ def drawn(figure: Any, path: Path) -> NDArray[np.uint8]:
 
 
 def test_roc_has_both_scales_and_the_area(tmp_path: Path) -> None:
-    figure = figures.roc(curves())
+    figure = figures.roc_figure(curves())
     linear, logarithmic = panels(figure)
     np.testing.assert_allclose(linear.lines[0].get_xdata(), [0, 0, 1e-4, 1e-3, 1])
     np.testing.assert_allclose(linear.lines[0].get_ydata(), [0, 0.5, 0.8, 0.9, 1])
@@ -62,11 +63,11 @@ def test_roc_has_both_scales_and_the_area(tmp_path: Path) -> None:
 
 
 def test_roc_without_an_area() -> None:
-    assert "nan" not in texts(figures.roc(curves(auc=float("nan")))).lower()
+    assert "nan" not in texts(figures.roc_figure(curves(auc=float("nan")))).lower()
 
 
 def test_pd_fa_is_in_false_pixels_per_million_without_the_threshold_of_0(tmp_path: Path) -> None:
-    figure = figures.pd_fa(curves(), operating=(0.5, 0.9, 1e-5))
+    figure = figures.pd_fa_figure(curves(), operating=(0.5, 0.9, 1e-5))
     (axes,) = panels(figure)
     np.testing.assert_allclose(axes.lines[0].get_xdata()[:2], [2000, 10])
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [1, 0.9, 0.6, 0])
@@ -78,18 +79,18 @@ def test_pd_fa_is_in_false_pixels_per_million_without_the_threshold_of_0(tmp_pat
 
 def test_pd_fa_of_a_single_threshold_of_0(tmp_path: Path) -> None:
     one = curves(**{key: np.array([value]) for key, value in {"thresholds": 0.0, "pd": 0.5, "fa": 0.0}.items()})
-    (axes,) = panels(figures.pd_fa(one))
+    (axes,) = panels(figures.pd_fa_figure(one))
     assert axes.lines[0].get_ydata().tolist() == [0.5]
-    drawn(figures.pd_fa(one, operating=(0.0, 0.5, 0.0)), tmp_path / "one.png")
+    drawn(figures.pd_fa_figure(one, operating=(0.0, 0.5, 0.0)), tmp_path / "one.png")
 
 
 def test_thresholds_next_to_1_are_told_from_it() -> None:
     steps = np.array([0.5, 0.9999])
-    figure = figures.pd_fa(curves(thresholds=steps, pd=np.array([1.0, 0.5]), fa=np.array([1e-3, 1e-5])))
+    figure = figures.pd_fa_figure(curves(thresholds=steps, pd=np.array([1.0, 0.5]), fa=np.array([1e-3, 1e-5])))
     assert "1-0.0001" in texts(figure)
 
 
-@pytest.mark.parametrize("draw", [figures.roc, figures.pd_fa])
+@pytest.mark.parametrize("draw", [figures.roc_figure, figures.pd_fa_figure])
 def test_curves_without_a_finite_point_are_refused(draw: Any) -> None:
     nothing = np.full(5, np.nan)
     with pytest.raises(ValueError, match="no finite point"):
@@ -98,7 +99,7 @@ def test_curves_without_a_finite_point_are_refused(draw: Any) -> None:
 
 def test_groups_say_how_many_there_were(tmp_path: Path) -> None:
     rows = [Group("<5 px", 0, 5, 8, 2), Group("$x_$", 5, 9, 0, 0), Group("rest", 9, 99, 3, 3)]
-    figure = figures.groups(rows, "area, px")
+    figure = figures.group_figure(rows, "area, px")
     (axes,) = panels(figure)
     assert [bar.get_height() for bar in axes.patches] == [0.25, 0, 1]
     assert "2/8" in texts(figure)
@@ -107,19 +108,19 @@ def test_groups_say_how_many_there_were(tmp_path: Path) -> None:
     assert "nan" not in texts(figure)
     drawn(figure, tmp_path / "groups.png")
     with pytest.raises(ValueError, match="rows is empty"):
-        figures.groups([], "area")
+        figures.group_figure([], "area")
 
 
 @pytest.mark.parametrize("shape", [(30, 40), (300, 77), (1, 5), (1, 1)])
 def test_surfaces_keep_the_height_of_single_pixels(shape: tuple[int, int], tmp_path: Path) -> None:
     probability = np.zeros(shape, np.float32)
     probability[-1, -1] = 0.875
-    figure = figures.surface(np.full(shape, 0.5, np.float32), probability, "a$b_1$ 帧")
+    figure = surface_figure(np.full(shape, 0.5, np.float32), probability, "a$b_1$ 帧")
     picture, grey, response = panels(figure)
-    cells, step = figures._reduced(probability)
+    cells, step = block_maxima(probability)
     assert cells.max() == cells[-1, -1] == 0.875
     assert cells.shape == tuple(-(-side // step) for side in shape)
-    assert max(cells.shape) <= figures.CELLS
+    assert max(cells.shape) <= MAX_CELLS
     assert response.get_zlim() == (0, 1)
     assert picture.images[0].get_array().shape == shape
     assert grey.get_title() == "grey value"
@@ -127,16 +128,16 @@ def test_surfaces_keep_the_height_of_single_pixels(shape: tuple[int, int], tmp_p
 
 
 def test_surface_without_a_frame(tmp_path: Path) -> None:
-    figure = figures.surface(None, np.eye(9, dtype=np.float32))
+    figure = surface_figure(None, np.eye(9, dtype=np.float32))
     assert [axes.get_title() for axes in panels(figure)] == ["probability", "probability"]
     drawn(figure, tmp_path / "surface.png")
 
 
-def test_ranked_points_lie_over_the_frame(tmp_path: Path) -> None:
+def test_top_k_points_lie_over_the_frame(tmp_path: Path) -> None:
     counts = np.zeros((3, 4), np.int64)
     counts[2, 1] = 4
-    level = RankedLevel(level=2, counts=counts, channels=4, k=1, scale=(10.0, 12.0))
-    figure = figures.ranked(np.zeros((25, 40), np.float32), [level], "name")
+    level = TopKLevel(level=2, counts=counts, channels=4, k=1, scale=(10.0, 12.0))
+    figure = top_k_figure(np.zeros((25, 40), np.float32), [level], "name")
     _, panel, bar = panels(figure)
     shares = panel.images[1]
     array = shares.get_array()
@@ -146,9 +147,9 @@ def test_ranked_points_lie_over_the_frame(tmp_path: Path) -> None:
     assert panel.get_xlim() == (-0.5, 39.5)
     assert "level 2: 4 channels, 1 of 12 points each" in panel.get_title()
     assert "share of channels" in bar.get_ylabel()
-    drawn(figure, tmp_path / "ranked.png")
+    drawn(figure, tmp_path / "top_k.png")
     with pytest.raises(ValueError, match="no layer that ranks"):
-        figures.ranked(np.zeros((5, 5), np.float32), [])
+        top_k_figure(np.zeros((5, 5), np.float32), [])
 
 
 def rows(epochs: int, **every_second: float) -> Rows:
@@ -160,7 +161,7 @@ def rows(epochs: int, **every_second: float) -> Rows:
 
 
 def test_training_curves_draw_what_there_is(tmp_path: Path) -> None:
-    figure = figures.training_curves(rows(6, iou=0.5, niou=0.4, pd=float("nan"), fa=1e-5))
+    figure = figures.training_figure(rows(6, iou=0.5, niou=0.4, pd=float("nan"), fa=1e-5))
     loss, validation, rate = panels(figure)
     assert loss.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
     assert loss.get_ylim()[0] == 0
@@ -172,15 +173,15 @@ def test_training_curves_draw_what_there_is(tmp_path: Path) -> None:
 
 
 def test_training_curves_without_validation(tmp_path: Path) -> None:
-    figure = figures.training_curves(rows(1))
+    figure = figures.training_figure(rows(1))
     assert [axes.get_ylabel() for axes in panels(figure)] == ["training loss", "learning rate"]
     drawn(figure, tmp_path / "curves.png")
     with pytest.raises(ValueError, match="rows is empty"):
-        figures.training_curves([])
+        figures.training_figure([])
 
 
 def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figure = figures.groups([Group("a", 0, 1, 1, 1)], "x")
+    figure = figures.group_figure([Group("a", 0, 1, 1, 1)], "x")
     figures.save_figure(figure, tmp_path / "figure.svg")
     before = (tmp_path / "figure.svg").read_bytes()
     with pytest.raises(ValueError, match="no known suffix"):
@@ -204,7 +205,7 @@ def test_pyplot_is_not_used() -> None:
     script = (
         "import sys; from serank.evaluation.report import figures; from serank.evaluation import Group\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "figures.groups([Group('a', 0, 1, 1, 1)], 'x')\n"
+        "figures.group_figure([Group('a', 0, 1, 1, 1)], 'x')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
@@ -214,4 +215,4 @@ def test_missing_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'serank\[report\]'"):
-        figures.training_curves(rows(2))
+        figures.training_figure(rows(2))

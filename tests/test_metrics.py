@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import serank.metrics.functional
+import serank.metrics.detection
 from serank.metrics import (
     CURVE_THRESHOLDS,
     DetectionMetrics,
@@ -195,7 +195,7 @@ def random_scene(seed: int, frames: int, height: int, width: int) -> tuple[Array
     return probability, target
 
 
-scenes = st.builds(random_scene, st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 24), st.integers(1, 24))
+scenes = st.builds(random_scene, st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(2, 24), st.integers(2, 24))
 distances = st.sampled_from([0.5, 1.0, 3.0, 8.0])
 protocols = st.sampled_from(PROTOCOLS)
 
@@ -447,6 +447,21 @@ def test_layouts_and_types_agree() -> None:
     assert repr(measure(probability[:1], target[0])) == one
 
 
+def test_frames_of_one_column_have_a_channel_axis() -> None:
+    """Without it `(N, H, 1)` could be one frame `(H, W, 1)`, whose rows would count as frames."""
+    probability, target = np.array([[0.9, 0.1, 0.8]]), np.array([[1, 0, 0]])
+    expected = repr(measure(probability, target))
+    assert repr(measure(probability.T, target.T)) == expected
+    assert repr(measure(probability.T[None, None], target.T[None, None])) == expected
+    assert repr(measure([probability.T], [target.T])) == expected
+
+
+def test_masked_arrays_without_masked_pixels() -> None:
+    probability, target = random_scene(seed=4, frames=2, height=9, width=8)
+    expected = repr(measure(probability, target))
+    assert repr(measure(np.ma.array(probability), np.ma.array(target, mask=False))) == expected
+
+
 def test_bool_predictions() -> None:
     target = square((4, 4))
     assert iou(target, target) == 1
@@ -506,6 +521,11 @@ GOOD = np.zeros((4, 5))
         (GOOD.astype(object), GOOD, "got dtype object"),
         (GOOD, GOOD.astype(np.complex64), "target must hold real numbers or bool; got dtype complex64"),
         (GOOD, GOOD.astype(object), "target must hold real numbers or bool; got dtype object"),
+        (GOOD[..., None], GOOD[..., None], r"probability of shape \(4, 5, 1\) is one frame \(H, W, 1\) or"),
+        (torch.zeros(4, 5, 1), torch.zeros(4, 5, 1), r"probability of shape \(4, 5, 1\)"),
+        ([GOOD], [GOOD[..., None]], r"target of shape \(4, 5, 1\).*pass \(H, W\)"),
+        (np.ma.masked_equal(np.eye(4, 5), 1), GOOD, "probability is a masked array with 4 masked pixels.*filled"),
+        ([GOOD], [np.ma.masked_equal(np.eye(4, 5), 1)], "target is a masked array with 4 masked pixels"),
     ],
 )
 def test_bad_frames(probability: Any, target: Any, message: str) -> None:
@@ -621,6 +641,6 @@ def test_compute_keys_and_types() -> None:
 
 
 def test_docstring_example() -> None:
-    result = doctest.testmod(serank.metrics.functional)
+    result = doctest.testmod(serank.metrics.detection)
     assert result.attempted > 0
     assert result.failed == 0

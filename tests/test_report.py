@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
@@ -20,14 +21,13 @@ from PIL import Image
 
 import serank
 from serank import SeRankDet
-from serank.evaluation import Evaluation, Evaluator, write_report
-from serank.evaluation.report import figures
-from serank.evaluation.report.pictures import _verdict, file_names, worst_false_alarms, worst_misses
-from serank.evaluation.report.writer import FrameView
-from serank.inference import drawing as plot
-from serank.inference.detector import predict
-from serank.metrics import Protocol
-from serank.metrics.components import component_table, label_components
+from serank.evaluation import Evaluation, Evaluator, FrameView, write_report
+from serank.evaluation.report import canvas
+from serank.evaluation.report.contact_sheet import CROP_SIDE, GAP, Cell, contact_sheet, crop_window
+from serank.evaluation.report.overlays import MatchMasks, match_masks, match_overlay
+from serank.evaluation.report.pictures import file_names, worst_false_alarms, worst_misses
+from serank.inference import predict
+from serank.metrics import Protocol, component_table, label_components
 
 Float = NDArray[np.float32]
 Views = dict[str, FrameView]
@@ -94,10 +94,10 @@ def views() -> Views:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saves blank figures, where they are not what is tested: matplotlib takes most of a report's time."""
 
-    def save(_: Any, path: Path) -> None:
+    def save(_: Any, path: Path, **__: Any) -> None:
         Image.new("L", (64, 64)).save(path)
 
-    monkeypatch.setattr(figures, "save_figure", save)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
 
 
 def check_folder(folder: Path) -> Page:
@@ -143,7 +143,7 @@ def test_a_network_end_to_end(tmp_path: Path) -> None:
     )
     page = check_folder(tmp_path / "new" / "report")
     assert len([link for link in page.links if "/overlays/" in link]) >= 3
-    assert any("/ranked_" in link for link in page.links)
+    assert any("/top_k_" in link for link in page.links)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report"]
 
 
@@ -158,7 +158,7 @@ def test_everything_is_there(views: Views, tmp_path: Path) -> None:
     for figure in ("iou", "niou", "precision", "recall", "f1", "pd"):
         assert f"{evaluation.metrics[figure]:.4f}" in page.text
     assert f"{evaluation.metrics['fa'] * 1e6:.2f}" in page.text
-    assert "None: they need the network" in page.text  # no model, no ranked points
+    assert "None: they need the network" in page.text  # no model, no top-k points
     assert f"serank {serank.__version__}, torch" in page.text
 
 
@@ -193,6 +193,38 @@ def test_odd_names(tmp_path: Path) -> None:
     assert names[:8] == ODD_NAMES[:8]
     assert names[8] == "caf\u00e9\\udce9"
     assert "<b>&" not in (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("quick")
+def test_text_of_others_is_escaped(tmp_path: Path) -> None:
+    hostile = "</script><script>alert('{{ 7 * 7 }}')</script>"
+    evaluator = Evaluator()
+    evaluator.update(hostile, scene(0).probability, scene(0).mask)
+    evaluation = evaluator.result(about={"checkpoint": hostile, hostile: "x"}, problems=[hostile])
+    write_report(evaluation, tmp_path / "r", look={hostile: scene(0)}.__getitem__)
+    text = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    assert text.count("<script>") == text.count("</script>") == 1
+    assert check_folder(tmp_path / "r").words.count(hostile) >= 4
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_page_sorts_its_frames_and_follows_the_reader_s_colour_scheme(views: Views, tmp_path: Path) -> None:
+    write_report(measured(views), tmp_path / "r", look=views.__getitem__)
+    text = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    assert text.count('<table class="sortable">') == 1
+    assert 'querySelectorAll("table.sortable")' in text
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_overlays_of_forty_thousand_components_take_seconds() -> None:
+    mask = np.zeros((400, 400), np.bool_)
+    mask[::2, ::2] = True
+    start = time.process_time()
+    masks = match_masks(mask, mask, 3.0, "standard")
+    match_overlay(mask.astype(np.float32), masks, "caption")
+    assert time.process_time() - start < 5
+    np.testing.assert_array_equal(masks.detected, mask)
+    assert not masks.false.any()
 
 
 def test_file_names_are_safe_and_differ() -> None:
@@ -398,21 +430,21 @@ def test_outlines_tell_what_was_counted(protocol: Protocol) -> None:
     assert evaluation.metrics["pd"] > 0.1
     for score in evaluation.frames:
         view = views[score.name]
-        verdict = _verdict(view, evaluation)
-        counts = [label_components(mask)[1] for mask in verdict]
+        masks = match_masks(view.probability > 0.8, view.mask, 4.0, protocol)
+        counts = [label_components(mask)[1] for mask in masks]
         assert counts == [
             score.detected,
             score.targets - score.detected,
             score.detected,
             score.false_components,
         ]
-        centroids = component_table(*label_components(verdict.matched)).centroids
+        centroids = component_table(*label_components(masks.matched)).centroids
         for target in evaluation.targets:
             if target.frame == score.name and target.detected:
                 distances = np.hypot(*(centroids - (target.x, target.y)).T)
                 assert np.isclose(distances, target.distance).any()
-        np.testing.assert_array_equal(verdict.found | verdict.missed, view.mask)
-        np.testing.assert_array_equal(verdict.matched | verdict.false, view.probability > 0.8)
+        np.testing.assert_array_equal(masks.detected | masks.missed, view.mask)
+        np.testing.assert_array_equal(masks.matched | masks.false, view.probability > 0.8)
 
 
 def colour_at(image: Image.Image, colour: int) -> NDArray[np.bool_]:
@@ -429,60 +461,60 @@ def square(row: int, column: int, side: int) -> NDArray[np.bool_]:
 def test_overlay_colours_and_marks() -> None:
     nothing = square(0, 0, 0)
     frame = np.random.default_rng(0).random((80, 160), dtype=np.float32)
-    verdict = plot.Verdict(square(10, 20, 3), square(40, 80, 2), square(10, 20, 3), square(60, 130, 4))
-    image = plot.verdict_overlay(frame, verdict, "caption")
+    masks = MatchMasks(square(10, 20, 3), square(40, 80, 2), square(10, 20, 3), square(60, 130, 4))
+    image = match_overlay(frame, masks, "caption")
     assert image.mode == "P"
     assert image.width == 640
-    top = plot.LINE + 6
+    top = canvas.LINE_HEIGHT + 6
     picture = image.crop((0, top, 640, top + 320))
-    clean = plot.verdict_overlay(frame, plot.Verdict(*[nothing] * 4), "caption").crop((0, top, 640, top + 320))
+    clean = match_overlay(frame, MatchMasks(*[nothing] * 4), "caption").crop((0, top, 640, top + 320))
     marked = np.asarray(picture) != np.asarray(clean)
-    inside = np.logical_or.reduce(verdict).repeat(4, axis=0).repeat(4, axis=1)
+    inside = np.logical_or.reduce(masks).repeat(4, axis=0).repeat(4, axis=1)
     assert not (marked & inside).any()  # outlines leave the target's own pixels visible
-    found, matched = colour_at(picture, plot.FOUND), colour_at(picture, plot.MATCHED)
+    found, matched = colour_at(picture, canvas.DETECTED), colour_at(picture, canvas.MATCHED)
     # equal outlines alternate
     assert found.sum() + matched.sum() == 4 * 12 + 4
     assert min(found.sum(), matched.sum()) >= 20
-    for colour, mask in ((plot.MISSED, verdict.missed), (plot.FALSE, verdict.false)):
+    for colour, mask in ((canvas.MISSED, masks.missed), (canvas.FALSE, masks.false)):
         rows, columns = np.nonzero(colour_at(picture, colour))
         target = np.argwhere(mask) * 4 + 2
         assert abs(np.array([rows.mean(), columns.mean()]) - target.mean(axis=0)).max() < 2
         assert np.ptp(rows) > 20  # the mark around it
-    alone = plot.verdict_overlay(frame, verdict._replace(matched=nothing), "caption").crop((0, top, 640, top + 320))
-    assert colour_at(alone, plot.FOUND).sum() == 4 * 12 + 4
-    assert not colour_at(alone, plot.MATCHED).any()
+    alone = match_overlay(frame, masks._replace(matched=nothing), "caption").crop((0, top, 640, top + 320))
+    assert colour_at(alone, canvas.DETECTED).sum() == 4 * 12 + 4
+    assert not colour_at(alone, canvas.MATCHED).any()
 
 
 def test_overlays_of_odd_frames() -> None:
     for shape in ((1, 1), (3, 900), (900, 3)):
         nothing = np.zeros(shape, np.bool_)
-        everything = plot.Verdict(~nothing, nothing, nothing, ~nothing)
-        image = plot.verdict_overlay(np.zeros(shape, np.float32), everything, "name 帧 " * 40)
+        everything = MatchMasks(~nothing, nothing, nothing, ~nothing)
+        image = match_overlay(np.zeros(shape, np.float32), everything, "name 帧 " * 40)
         assert image.width >= shape[1]
         assert image.height > shape[0]
 
 
 def test_contact_sheet() -> None:
-    verdict = plot.Verdict(*[square(8, 8, 3)[:24, :24]] * 4)
+    masks = MatchMasks(*[square(8, 8, 3)[:24, :24]] * 4)
     grey = np.linspace(0.4, 0.5, 24 * 24, dtype=np.float32).reshape(24, 24)
-    cell = plot.Cell(grey, np.full((24, 24), 0.5, np.float32), verdict, ("1  name", "2 px"))
-    sizes = [plot.contact_sheet([cell] * count).size for count in (1, 3, 4)]
+    cell = Cell(grey, np.full((24, 24), 0.5, np.float32), masks, ("1  name", "2 px"))
+    sizes = [contact_sheet([cell] * count).size for count in (1, 3, 4)]
     assert sizes[0][0] < sizes[1][0] == sizes[2][0]
     assert sizes[1][1] < sizes[2][1]
-    image = np.asarray(plot.contact_sheet([cell]))
-    crop, response = image[:, : plot.CROP_SIDE + plot.GAP], image[:, plot.CROP_SIDE + plot.GAP + 4 :]
-    assert (crop == plot.GREYS - 1).any()  # stretched to its own range
-    middle = round(0.5 * (plot.GREYS - 1))
-    assert (response == middle).sum() > 0.9 * plot.CROP_SIDE**2 * 0.9
+    image = np.asarray(contact_sheet([cell]))
+    crop, response = image[:, : CROP_SIDE + GAP], image[:, CROP_SIDE + GAP + 4 :]
+    assert (crop == canvas.GREYS - 1).any()  # stretched to its own range
+    middle = round(0.5 * (canvas.GREYS - 1))
+    assert (response == middle).sum() > 0.9 * CROP_SIDE**2 * 0.9
     with pytest.raises(ValueError, match="cells is empty"):
-        plot.contact_sheet([])
+        contact_sheet([])
 
 
 def test_crops_stay_inside() -> None:
-    assert plot.crop((100, 200), 5.0, 50.0, 48) == (slice(26, 74), slice(0, 48))
-    assert plot.crop((100, 200), 199.0, 99.0, 48) == (slice(52, 100), slice(152, 200))
-    assert plot.crop((30, 200), 100.0, 3.0, 48) == (slice(0, 30), slice(76, 124))
+    assert crop_window((100, 200), 5.0, 50.0, 48) == (slice(26, 74), slice(0, 48))
+    assert crop_window((100, 200), 199.0, 99.0, 48) == (slice(52, 100), slice(152, 200))
+    assert crop_window((30, 200), 100.0, 3.0, 48) == (slice(0, 30), slice(76, 124))
 
 
 def test_text_that_fonts_lack() -> None:
-    assert plot.plain_text("a\u00e9帧\n\udce9$") == "a\u00e9???$"
+    assert canvas.printable("a\u00e9帧\n\udce9$") == "a\u00e9???$"

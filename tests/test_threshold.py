@@ -12,9 +12,8 @@ import torch
 
 from serank import SeRankDet
 from serank.datasets import Sample
-from serank.evaluation import Curves, choose_threshold, evaluate
-from serank.evaluation.runner import predict_sample
-from serank.evaluation.threshold import CANDIDATES, pick_threshold, set_threshold
+from serank.evaluation import Curves, choose_threshold, evaluate, pick_threshold, predict_sample, set_threshold
+from serank.evaluation.threshold import CANDIDATES
 from serank.metrics import DetectionMetrics
 from serank.synthetic import SyntheticScenes
 

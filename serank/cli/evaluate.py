@@ -13,8 +13,9 @@ from serank.cli.options import add_model, add_preparation, preparation, print_me
 
 if TYPE_CHECKING:
     from serank.datasets import FolderDataset
-    from serank.evaluation.evaluator import Evaluation, Resolution
-    from serank.evaluation.report.writer import FrameView
+    from serank.evaluation.report.pictures import FrameView
+    from serank.evaluation.resolution import Resolution
+    from serank.evaluation.results import Evaluation
     from serank.evaluation.threshold import ThresholdChoice
     from serank.frames.preparation import FrameSpec
     from serank.models.network import SeRankDet
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _resolution(text: str) -> Resolution:
-    from serank.evaluation.evaluator import check_resolution
+    from serank.evaluation.resolution import check_resolution
 
     try:
         return check_resolution(int(text) if text.isdigit() else text)
@@ -157,7 +158,7 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     places = {name: i for i, name in enumerate(dataset.names)}
 
     def look(name: str) -> FrameView:
-        from serank.evaluation.report.writer import FrameView
+        from serank.evaluation.report.pictures import FrameView
 
         sample, probability = predict_sample(model, dataset[places[name]], options.resolution)
         return FrameView(sample.frame, probability, sample.mask)
@@ -247,7 +248,7 @@ def _score(options: argparse.Namespace) -> None:
     )
 
     def look(name: str) -> FrameView:
-        from serank.evaluation.report.writer import FrameView
+        from serank.evaluation.report.pictures import FrameView
 
         pair = folder.load(name)
         return FrameView(pair.frame, pair.probability, pair.mask)

@@ -2,10 +2,12 @@
 
 from serank.evaluation.evaluator import DEFAULT_THRESHOLDS, Evaluator
 from serank.evaluation.predictions import PredictionFolder, score_predictions
-from serank.evaluation.report.writer import write_report
+from serank.evaluation.report.pictures import FrameView
+from serank.evaluation.report.writer import check_report_folder, write_report
+from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import AREA_BINS, SCR_BINS, Curves, Evaluation, FrameScore, Group, TargetScore
-from serank.evaluation.runner import evaluate
-from serank.evaluation.threshold import ThresholdChoice, choose_threshold
+from serank.evaluation.runner import evaluate, predict_sample
+from serank.evaluation.threshold import ThresholdChoice, choose_threshold, pick_threshold, set_threshold
 
 __all__ = [
     "AREA_BINS",
@@ -15,12 +17,19 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "FrameScore",
+    "FrameView",
     "Group",
     "PredictionFolder",
+    "Resolution",
     "TargetScore",
     "ThresholdChoice",
+    "check_report_folder",
+    "check_resolution",
     "choose_threshold",
     "evaluate",
+    "pick_threshold",
+    "predict_sample",
     "score_predictions",
+    "set_threshold",
     "write_report",
 ]

@@ -1,82 +1,51 @@
-"""Counting frames, one by one, into an `Evaluation`; see `serank.results` for what that holds."""
+"""Counting frames one by one into an `Evaluation`; see `serank.evaluation.results` for what that holds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
-from serank.evaluation.results import AREA_BINS, SCR_BINS, Curves, Evaluation, FrameScore, Group, TargetScore, grouped
-from serank.metrics.components import component_table, label_components
-from serank.metrics.functional import (
+from serank.evaluation.resolution import Resolution
+from serank.evaluation.results import AREA_BINS, SCR_BINS, Curves, Evaluation, FrameScore, TargetScore, group_targets
+from serank.metrics.checks import (
     CURVE_THRESHOLDS,
+    Frames,
+    Protocol,
+    check_same_settings,
+    check_thresholds,
+    checked_frames,
+)
+from serank.metrics.components import component_table, find_components, label_components
+from serank.metrics.counting import (
     IOU_UNIT,
     RATE_EPSILON,
     Counts,
-    DetectionMetrics,
-    Frames,
-    Protocol,
-    check_thresholds,
-    checked_frames,
-    components,
+    count_components,
     count_pixels,
     count_regions,
-    match,
+    match_components,
     ratio,
     summary,
 )
+from serank.metrics.detection import DetectionMetrics
 from serank.metrics.roc_auc import ScoreHistogram
 from serank.metrics.signal_to_clutter import signal_to_clutter
 
-__all__ = [
-    "AREA_BINS",
-    "DEFAULT_THRESHOLDS",
-    "SCR_BINS",
-    "Curves",
-    "Evaluation",
-    "Evaluator",
-    "FrameScore",
-    "Group",
-    "Resolution",
-    "TargetScore",
-    "check_resolution",
-    "resize_mask",
-]
-
-Resolution: TypeAlias = "int | Literal['native']"
+__all__ = ["DEFAULT_THRESHOLDS", "Evaluator"]
 
 DEFAULT_THRESHOLDS = tuple(sorted({*CURVE_THRESHOLDS, *(1 / (1 + math.exp(-step / 2)) for step in range(-20, 21))}))
 """Thresholds of the curves unless others are given: 0, 0.1 to 1, and logits of -10, -9.5 to 10, because networks
 trained with the soft IoU loss give scores near 0 and 1, which even steps would not tell apart."""
 
 
-def check_resolution(resolution: int | str) -> Resolution:
-    """`resolution` as an int or `"native"`.
-
-    Raises:
-        ValueError: neither; sides below 32 px hold no targets worth measuring.
-    """
-    if resolution == "native":
-        return "native"
-    if isinstance(resolution, bool) or not isinstance(resolution, (int, np.integer)) or resolution < 32:
-        raise ValueError(f'resolution must be "native" or a side in pixels >= 32, such as 512; got {resolution!r}')
-    return int(resolution)
-
-
-def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Resizes `(H, W)` by nearest."""
-    image = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-    return np.asarray(image) > 0
-
-
 @dataclass(frozen=True)
-class _Place:
-    """A frame's figures and where it goes in the result's lists."""
+class _Entry:
+    """A frame's metrics and where it goes in the result's lists."""
 
     position: float
     score: FrameScore
@@ -114,9 +83,9 @@ class Evaluator:
         self.threshold, self.max_distance, self.protocol = settings.threshold, settings.max_distance, protocol
         self.thresholds = tuple(check_thresholds(DEFAULT_THRESHOLDS if thresholds is None else thresholds))
         self.curves = curves
-        self._places: list[_Place] = []
+        self._entries: list[_Entry] = []
         self._total = Counts()
-        self._at: list[Counts] = [Counts()] * len(self.thresholds)
+        self._threshold_counts: list[Counts] = [Counts()] * len(self.thresholds)
         self._histogram = ScoreHistogram()
 
     def __repr__(self) -> str:
@@ -154,7 +123,7 @@ class Evaluator:
             raise ValueError(f"{name}: frame must have the mask's shape {truth.shape}; got {frame.shape}")
         counts, targets = self._measure(name, scores, truth, frame)
         if self.curves:
-            self._trace(scores, truth)
+            self._count_curves(scores, truth)
         self._total += counts
         score = FrameScore(
             name=name,
@@ -170,7 +139,7 @@ class Evaluator:
             true_pixels=counts.true_positive,
             peak=float(scores.max()),
         )
-        self._places.append(_Place(math.inf if position is None else position, score, targets))
+        self._entries.append(_Entry(math.inf if position is None else position, score, targets))
 
     def _measure(
         self, name: str, scores: NDArray[Any], truth: NDArray[np.bool_], frame: NDArray[np.floating] | None
@@ -178,9 +147,9 @@ class Evaluator:
         """A frame's counts at the threshold, and its targets."""
         predicted = scores > self.threshold
         labels, number = label_components(truth)
-        table, found = component_table(labels, number), components(predicted)
-        matches = match(found, table, self.max_distance, self.protocol)
-        distances = {target: distance for distance, target, _ in matches}
+        table, found = component_table(labels, number), find_components(predicted)
+        matches = match_components(found, table, self.max_distance, self.protocol)
+        distances = {match.target: match.distance for match in matches}
         peaks = np.zeros(number)
         np.maximum.at(peaks, labels[truth] - 1, scores[truth])
         ratios = np.full(number, np.nan) if frame is None else signal_to_clutter(frame, labels, table)
@@ -200,24 +169,22 @@ class Evaluator:
         counts = count_pixels(predicted, truth, self.protocol) + count_regions(found, table, matches, self.protocol)
         return counts, targets
 
-    def _trace(self, scores: NDArray[Any], truth: NDArray[np.bool_]) -> None:
+    def _count_curves(self, scores: NDArray[Any], truth: NDArray[np.bool_]) -> None:
         """Adds a frame to the curves."""
-        table = components(truth)
+        table = find_components(truth)
         known: dict[int, Counts] = {}
         for i, threshold in enumerate(self.thresholds):
             above = scores > threshold
             # masks of rising thresholds are nested: as many pixels are the same pixels
             number = int(np.count_nonzero(above))
             if number not in known:
-                found = components(above)
-                matches = match(found, table, self.max_distance, self.protocol)
-                regions = count_regions(found, table, matches, self.protocol)
+                regions = count_components(above, table, self.max_distance, self.protocol)
                 known[number] = count_pixels(above, truth, self.protocol) + regions
-            self._at[i] += known[number]
+            self._threshold_counts[i] += known[number]
         self._histogram.add(scores, truth)
 
     def merge(self, other: Evaluator) -> None:
-        """Adds what another instance has counted, for example one received from another process.
+        """Adds what another instance has counted, as `serank.metrics.DetectionMetrics.merge`.
 
         Args:
             other: an instance of the same settings; left as it is.
@@ -225,11 +192,12 @@ class Evaluator:
         Raises:
             ValueError: the settings differ.
         """
-        if repr(self) != repr(other):
-            raise ValueError(f"other must have the same settings; got {other!r} to merge into {self!r}")
-        self._places += other._places
+        check_same_settings(self, other)
+        self._entries += other._entries
         self._total += other._total
-        self._at = [mine + theirs for mine, theirs in zip(self._at, other._at, strict=True)]
+        self._threshold_counts = [
+            mine + theirs for mine, theirs in zip(self._threshold_counts, other._threshold_counts, strict=True)
+        ]
         self._histogram.merge(other._histogram)
 
     def result(
@@ -239,7 +207,7 @@ class Evaluator:
         about: Mapping[str, str] | None = None,
         problems: Sequence[str] = (),
     ) -> Evaluation:
-        """The figures of all frames so far.
+        """The metrics of all frames so far.
 
         Args:
             resolution: at which they were measured, for the record.
@@ -250,15 +218,15 @@ class Evaluator:
             ValueError: no frame was added.
         """
         metrics = summary(self._total, self.protocol)
-        places = sorted(self._places, key=lambda place: place.position)
-        frames, targets = [p.score for p in places], [target for p in places for target in p.targets]
+        entries = sorted(self._entries, key=lambda entry: entry.position)
+        frames, targets = [entry.score for entry in entries], [t for entry in entries for t in entry.targets]
         empty = [frame.false_components for frame in frames if frame.targets == 0]
         return Evaluation(
             metrics=metrics | {"empty_frames": len(empty), "empty_false_components": ratio(sum(empty), len(empty))},
             frames=frames,
             targets=targets,
-            by_area=grouped(AREA_BINS, [target.area for target in targets], targets),
-            by_scr=grouped(SCR_BINS, [target.scr for target in targets], targets),
+            by_area=group_targets(AREA_BINS, [target.area for target in targets], targets),
+            by_scr=group_targets(SCR_BINS, [target.scr for target in targets], targets),
             curves=self._curves() if self.curves else None,
             threshold=self.threshold,
             max_distance=self.max_distance,
@@ -273,11 +241,13 @@ class Evaluator:
         area, error = self._histogram.auc()
         return Curves(
             thresholds=np.array(self.thresholds),
-            tpr=np.array([ratio(c.true_positive, c.positive + epsilon) for c in self._at]),
-            fpr=np.array([ratio(c.predicted - c.true_positive, c.pixels - c.positive + epsilon) for c in self._at]),
+            tpr=np.array([ratio(c.true_positive, c.positive + epsilon) for c in self._threshold_counts]),
+            fpr=np.array(
+                [ratio(c.predicted - c.true_positive, c.pixels - c.positive + epsilon) for c in self._threshold_counts]
+            ),
             auc=area,
-            pd=np.array([ratio(c.detected, c.targets) for c in self._at]),
-            fa=np.array([c.false_pixels / c.pixels for c in self._at]),
+            pd=np.array([ratio(c.detected, c.targets) for c in self._threshold_counts]),
+            fa=np.array([c.false_pixels / c.pixels for c in self._threshold_counts]),
             auc_error=error,
-            false_components=np.array([c.false_components / c.frames for c in self._at]),
+            false_components=np.array([c.false_components / c.frames for c in self._threshold_counts]),
         )

@@ -1,4 +1,4 @@
-"""Scoring what any method wrote: a folder of probability maps or masks, against a data set or a folder of masks."""
+"""Scoring a folder of probability maps or masks, of any method, against a data set or a folder of masks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tqdm import tqdm
 from serank.datasets import FolderDataset
 from serank.datasets.layouts import MASK_ENDINGS, frame_folder, mask_folder, read_list, split_folders
 from serank.datasets.masks import grey_mask, has_grey
-from serank.evaluation.evaluator import Evaluation, Evaluator, Resolution, check_resolution, resize_mask
+from serank.evaluation.evaluator import Evaluator
 from serank.evaluation.map_files import MAP_SUFFIXES, MapReader, read_values
+from serank.evaluation.resolution import Resolution, check_resolution, resize_mask
+from serank.evaluation.results import Evaluation
 from serank.frames.preparation import resize
 from serank.frames.reading import read_frame
 from serank.frames.sources import frame_files
-from serank.metrics.functional import Protocol
+from serank.metrics.checks import Protocol
+from serank.utils.text import listing
 
 __all__ = ["Pair", "PredictionFolder", "score_predictions"]
-
-SHOWN = 5
-"""Files that an error names before it counts the rest."""
 
 
 class Pair(NamedTuple):
@@ -95,7 +95,7 @@ class PredictionFolder:
         pictures = {} if frames is None else _by_stem(_require(frames), frame_files(frames))
         truths: dict[str, _Truth] = {}
         for stem, file in _by_stem(folder, _maps(folder)).items():
-            name = _bare(stem)
+            name = _frame_name(stem)
             if name in truths:
                 raise ValueError(f"{folder}: two masks for {name}, such as {file.name}; keep one of them")
             picture = pictures.get(name, pictures.get(stem))
@@ -131,7 +131,8 @@ class PredictionFolder:
         if not used:
             raise ValueError(
                 f"{self.folder}: no prediction for any of {len(self.names)} frames. They are named by the frames, such "
-                f"as {self.names[0]}.png ({_suffixes()}); found {_shown([p.name for p in files.values()]) or 'none'}"
+                f"as {self.names[0]}.png ({_suffixes()}); "
+                f"found {listing([p.name for p in files.values()], 5) or 'none'}"
             )
         for path in sorted(p for p in self.folder.iterdir() if not p.name.startswith(".") and p not in used):
             self._note(f"{path}: extra, belongs to none of the frames measured; not used")
@@ -176,7 +177,7 @@ class PredictionFolder:
         thresholds: ArrayLike | None = None,
         progress: bool = False,
     ) -> Evaluation:
-        """Measures all pairs; see `score_predictions`."""
+        """Measures all pairs; arguments as for `score_predictions`."""
         evaluator = Evaluator(threshold, max_distance, protocol, curves=curves, thresholds=thresholds)
         wrong: list[str] = []
         for name in tqdm(self.names, disable=not progress, unit="frame"):
@@ -234,17 +235,17 @@ def score_predictions(
         list_file: text file with a name on each line; only these are measured, in this order.
         frames: folder of the frames, for signal-to-clutter ratios, where `targets` is a plain folder of masks.
         threshold: probability above which a pixel is predicted, in [0, 1].
-        max_distance: pixels within which a detection's centroid must lie of a target's, > 0.
-        protocol: `"standard"` or `"released"`, see `serank.metrics`.
+        max_distance: as for `serank.evaluation.evaluate`, and so are `protocol`, `curves`, `thresholds` and `progress`.
+        protocol: `"standard"` or `"released"`.
         resolution: `"native"` measures at the masks' own size. A side S >= 32 px resizes maps bilinearly and masks by
             nearest to S x S; maps may then be S x S already.
         resize: resize predictions of another size bilinearly, and list them, instead of raising.
-        curves: count ROC and Pd-Fa curves too, which takes longer.
-        thresholds: `(T,)` in [0, 1], of the curves; `None` means `serank.evaluation.DEFAULT_THRESHOLDS`.
-        progress: show a bar on standard error.
+        curves: count ROC and Pd-Fa curves too.
+        thresholds: of the curves.
+        progress: show a bar.
 
     Returns:
-        The figures, as `serank.evaluation.evaluate` gives them.
+        The metrics, as `serank.evaluation.evaluate` gives them.
 
     Raises:
         FileNotFoundError: a folder, list or listed mask isn't there.
@@ -282,14 +283,16 @@ def _listed(truths: Sequence[_Truth], file: Path, targets: str | os.PathLike[str
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such list; expected a text file with a name on each line")
     by_name = {truth.name: truth for truth in truths}
-    names = [name if name in by_name else _bare(name) for name in read_list(file)]
+    names = [name if name in by_name else _frame_name(name) for name in read_list(file)]
     if lost := [name for name in names if name not in by_name]:
-        raise FileNotFoundError(f"{file}: {len(lost)} of {len(names)} names have no mask in {targets}: {_shown(lost)}")
+        raise FileNotFoundError(
+            f"{file}: {len(lost)} of {len(names)} names have no mask in {targets}: {listing(lost, 5)}"
+        )
     return [by_name[name] for name in dict.fromkeys(names)]
 
 
-def _bare(stem: str) -> str:
-    """A mask's name without the ending that tells it from its frame."""
+def _frame_name(stem: str) -> str:
+    """The name of a mask's frame: the stem without the mask ending, such as `_mask`."""
     ending = next((e for e in MASK_ENDINGS if e and stem.endswith(e)), "")
     return stem.removesuffix(ending)
 
@@ -312,11 +315,6 @@ def _by_stem(folder: Path, files: Sequence[Path]) -> Mapping[str, Path]:
             raise ValueError(f"{folder}: {named[file.stem].name} and {file.name} have one name; keep one of them")
         named[file.stem] = file
     return named
-
-
-def _shown(entries: Sequence[str]) -> str:
-    more = f" and {len(entries) - SHOWN} more" if len(entries) > SHOWN else ""
-    return ", ".join(entries[:SHOWN]) + more
 
 
 def _size(array: NDArray[np.generic]) -> str:

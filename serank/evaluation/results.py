@@ -1,4 +1,4 @@
-"""What an evaluation found: figures of a set, of each frame and each target, and curves."""
+"""Results of an evaluation: metrics of a set, of each frame and each target, and curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serank.metrics.functional import Protocol
+from serank.metrics.checks import Protocol
 
 __all__ = [
     "AREA_BINS",
@@ -20,7 +20,7 @@ __all__ = [
     "FrameScore",
     "Group",
     "TargetScore",
-    "grouped",
+    "group_targets",
 ]
 
 INFINITE = float("inf")
@@ -45,7 +45,7 @@ SCR_BINS = (
 
 @dataclass(frozen=True)
 class FrameScore:
-    """Figures of one frame, at the size at which it was measured."""
+    """Metrics of one frame, at the size at which it was measured."""
 
     name: str
     height: int
@@ -175,10 +175,19 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def grouped(
+def group_targets(
     bins: Sequence[tuple[str, float, float]], values: Sequence[float], targets: Sequence[TargetScore]
 ) -> list[Group]:
-    """Targets by a value of theirs; no group where no value is a number."""
+    """Groups targets by a value of theirs.
+
+    Args:
+        bins: label, lower bound and upper bound (exclusive) of each group.
+        values: one for each target, such as its area.
+        targets: the targets.
+
+    Returns:
+        A group for each bin; none at all where no value is finite.
+    """
     if not any(math.isfinite(value) for value in values):
         return []
     groups = []

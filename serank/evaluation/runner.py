@@ -12,12 +12,14 @@ from torch import nn
 from tqdm import tqdm
 
 from serank.datasets import Sample
-from serank.evaluation.evaluator import Evaluation, Evaluator, Resolution, check_resolution, resize_mask
+from serank.evaluation.evaluator import Evaluator
+from serank.evaluation.resolution import Resolution, check_resolution, resize_mask
+from serank.evaluation.results import Evaluation
 from serank.frames.preparation import resize
 from serank.inference.detector import Detector, predict
 from serank.inference.fast import fast
 from serank.inference.fused_network import InferenceNetwork
-from serank.metrics.functional import Protocol
+from serank.metrics.checks import Protocol
 from serank.models.network import SeRankDet
 from serank.utils.distributed import all_objects, is_main, rank, world_size
 
@@ -63,7 +65,7 @@ def evaluate(
     thresholds: ArrayLike | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Figures of `model` on `dataset`: of the set, of each frame and each target, and curves.
+    """Measures `model` on `dataset`: metrics of the set, of each frame and each target, and curves.
 
     In a run of several processes (`torchrun`) each of them must call this with the same arguments. It measures every
     n-th frame, and all of them return the same result: that of a single process, for any number of frames.
@@ -81,7 +83,7 @@ def evaluate(
         progress: show a bar on standard error.
 
     Returns:
-        The figures; `metrics` holds those of the set.
+        The results; `metrics` holds those of the whole set.
 
     Raises:
         ValueError: an empty data set, or an argument out of its range.
@@ -106,11 +108,11 @@ def evaluate(
             evaluator.update(sample.name, probability, sample.mask, sample.frame, position=i)
     except Exception as error:
         failure = error
-    return _joined(evaluator, failure).result(resolution=resolution)
+    return _merge_processes(evaluator, failure).result(resolution=resolution)
 
 
-def _joined(evaluator: Evaluator, failure: Exception | None) -> Evaluator:
-    """The counts of all processes; where one has failed, all of them raise, so that none waits for it forever."""
+def _merge_processes(evaluator: Evaluator, failure: Exception | None) -> Evaluator:
+    """Merges the counts of all processes; where one failed, all of them raise, so that none waits for it forever."""
     reason = f"{type(failure).__name__}: {failure}" if failure else None
     parts = all_objects((evaluator, reason))
     if failure is not None:
@@ -118,7 +120,7 @@ def _joined(evaluator: Evaluator, failure: Exception | None) -> Evaluator:
     for number, (_, why) in enumerate(parts):
         if why is not None:
             raise RuntimeError(f"evaluation stopped: process {number} failed with {why}")
-    joined = parts[0][0]
+    merged = parts[0][0]
     for part, _ in parts[1:]:
-        joined.merge(part)
-    return joined
+        merged.merge(part)
+    return merged

@@ -1,4 +1,4 @@
-"""Choosing the threshold for a wanted false-alarm budget."""
+"""Choosing the threshold for a false-alarm budget."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from serank.datasets import Sample
-from serank.evaluation.evaluator import Resolution
+from serank.evaluation.resolution import Resolution
 from serank.evaluation.results import Curves
 from serank.evaluation.runner import evaluate
-from serank.metrics.functional import Protocol
+from serank.metrics.checks import Protocol
 from serank.models.network import SeRankDet
 from serank.utils.checks import check_threshold
 
@@ -49,13 +49,13 @@ class ThresholdChoice:
 
 
 def pick_threshold(curve: Curves, *, false_alarms: float, per: Per = "pixel") -> ThresholdChoice:
-    """Of a curve's thresholds that keep false alarms within a budget, the one that detects most; of equals, the one
-    nearest to 0.5 on the logit scale.
+    """Picks the threshold of the highest Pd among those that keep false alarms within a budget.
 
-    A lower one of equals would add nothing on this set and risk false alarms on another. The lowest that meets the
-    budget is no choice either: far down, false alarms grow into one component, few in number but over the targets too.
-    Without targets there is no Pd: then it is the lowest from which on all higher ones meet the budget, but for any at
-    the top that exceed it, and 0.5 where that would be lower.
+    Of several with the same Pd it takes the one nearest to 0.5 on the logit scale: a lower one adds nothing on this set
+    and risks false alarms on another. The lowest that meets the budget is not the rule, because at very low thresholds
+    false alarms merge into one component, few in number but over the targets too. Without targets there is no Pd: then
+    it is the lowest threshold from which on all higher ones meet the budget, leaving aside any at the top that exceed
+    it, and 0.5 where that would be lower.
 
     Args:
         curve: of `Evaluation.curves`, thresholds in any order; those of 0 and 1, which predict all or nothing, are left
@@ -115,11 +115,10 @@ def choose_threshold(
     resolution: Resolution = "native",
     progress: bool = False,
 ) -> ThresholdChoice:
-    """The threshold that detects most while false alarms on a validation set stay within a budget.
+    """Chooses the threshold of the highest Pd that keeps false alarms on a validation set within a budget.
 
-    See `pick_threshold` for the choice among equals.
-
-    Leaves the model as it is; `set_threshold` makes it the model's own. Works in several processes as `evaluate` does.
+    Of thresholds with the same Pd it takes the one nearest to 0.5, see `pick_threshold`. The model is left as it is;
+    `set_threshold` gives it the threshold. Runs in several processes as `evaluate` does.
 
     Args:
         model: run in eval mode.
@@ -133,7 +132,7 @@ def choose_threshold(
         progress: show a bar on standard error.
 
     Returns:
-        The threshold, one of `CANDIDATES`, and its figures.
+        The threshold, one of `CANDIDATES`, and its metrics.
 
     Raises:
         ValueError: no threshold meets the budget, or an argument is out of its range.
@@ -152,7 +151,7 @@ def choose_threshold(
 
 
 def set_threshold(model: SeRankDet, threshold: float) -> None:
-    """Makes `threshold` the model's own: `detect` uses it, and `save_pretrained` and `from_pretrained` carry it.
+    """Sets the threshold that `detect` uses by default and that `save_pretrained` stores.
 
     Raises:
         ValueError: outside [0, 1].

@@ -87,7 +87,7 @@ class Detections:
         """
         from serank.inference.drawing import save_overlay
 
-        save_overlay(self, path)
+        save_overlay(path, self.frame, self.boxes, self.scores)
 
 
 def find_detections(probability: Float, frame: Float, *, threshold: float = 0.5, min_area: int = 1) -> Detections:

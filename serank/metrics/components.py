@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ComponentTable", "component_table", "label_components"]
+__all__ = ["ComponentTable", "component_table", "dilate", "find_components", "label_components"]
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=np.bool_)
 
@@ -98,3 +98,38 @@ def component_table(labels: NDArray[np.integer[Any]], count: int) -> ComponentTa
         np.minimum.at(boxes[:, axis], owner, index)
         np.maximum.at(boxes[:, axis + 2], owner, index + 1)
     return ComponentTable(areas, np.stack(sums, axis=1) / areas[:, None], boxes)
+
+
+def find_components(mask: NDArray[np.bool_]) -> ComponentTable:
+    """Components of a mask `(H, W)`: equal to `component_table(*label_components(mask))`, and faster."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return component_table(np.zeros((1, 1), np.int32), 0)
+    # masks are mostly empty: only the part that holds components is labelled
+    top, left = rows[0], columns[0]
+    table = component_table(*label_components(mask[top : rows[-1] + 1, left : columns[-1] + 1]))
+    areas, shift = table.areas[:, None], np.array([left, top])
+    # through the sums, which are whole numbers, so that centroids are the same to the last bit
+    centroids = (np.rint(table.centroids * areas) + shift * areas) / areas
+    return ComponentTable(table.areas, centroids, table.boxes + np.tile(shift, 2))
+
+
+def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Dilation of a mask by a square.
+
+    Args:
+        mask: `(H, W)` bool.
+        radius: of the square, whose side is `2 * radius + 1`, >= 0.
+
+    Returns:
+        `(H, W)` bool, true within `radius` rows and columns of a true pixel.
+    """
+    grown = mask.copy()
+    for axis in (0, 1):
+        source = grown.copy()
+        for shift in range(1, min(radius, mask.shape[axis] - 1) + 1):
+            ahead = (slice(None),) * axis + (slice(shift, None),)
+            behind = (slice(None),) * axis + (slice(None, -shift),)
+            grown[ahead] |= source[behind]
+            grown[behind] |= source[ahead]
+    return grown

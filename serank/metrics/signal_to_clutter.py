@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serank.metrics.components import ComponentTable
+from serank.metrics.components import ComponentTable, dilate
 
 __all__ = ["STD_FLOOR", "WINDOW", "signal_to_clutter"]
 
-STD_FLOOR = 0.005
-"""Lowest local standard deviation, about one grey level of 8 bits."""
-WINDOW = 8
-"""The local background reaches this many pixels beyond a target's own size, on each side."""
-GUARD = 2
-"""Pixels around every target that are no background: a target's glow reaches beyond its mask."""
+STD_FLOOR = 0.005  # lowest local standard deviation, about one grey level of 8 bits
+WINDOW = 8  # pixels by which the local background reaches beyond a target's own size, on each side
+GUARD = 2  # pixels around every target that are no background: a target's glow reaches beyond its mask
 
 
 def signal_to_clutter(
@@ -40,30 +37,17 @@ def signal_to_clutter(
         `(N,)`; NaN where targets leave no background in the square.
     """
     ratios = np.full(len(targets), np.nan)
+    near_target = dilate(labels > 0, GUARD)
     for i, ((x, y), area) in enumerate(zip(targets.centroids, targets.areas, strict=True)):
         reach = math.ceil(2 * math.sqrt(area / math.pi)) + WINDOW
         row, column = round(y), round(x)
         box = _around(row, column, reach)
-        values = frame[box][~_near_target(labels, row, column, reach)].astype(np.float64)
+        values = frame[box][~near_target[box]].astype(np.float64)
         if values.size:
             x0, y0, x1, y1 = targets.boxes[i]
             peak = float(frame[y0:y1, x0:x1][labels[y0:y1, x0:x1] == i + 1].max())
             ratios[i] = (peak - values.mean()) / max(float(values.std()), STD_FLOOR)
     return ratios
-
-
-def _near_target(labels: NDArray[np.integer[Any]], row: int, column: int, reach: int) -> NDArray[np.bool_]:
-    """Which pixels of the square belong to a target or lie within `GUARD` of one."""
-    # imported here, since it takes longer to import than all the rest of serank
-    from scipy import ndimage
-
-    # in a wider square, for the targets just outside
-    wide = labels[_around(row, column, reach + GUARD)] > 0
-    near = ndimage.binary_dilation(wide, np.ones((2 * GUARD + 1, 2 * GUARD + 1), np.bool_))
-    top, left = (min(place, reach + GUARD) - min(place, reach) for place in (row, column))
-    height, width = labels[_around(row, column, reach)].shape
-    inside: NDArray[np.bool_] = near[top : top + height, left : left + width]
-    return inside
 
 
 def _around(row: int, column: int, reach: int) -> tuple[slice, slice]:

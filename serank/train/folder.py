@@ -152,9 +152,9 @@ class RunFolder:
         if self._events is not None:
             self._events.close()
         if is_main() and find_spec("matplotlib") is not None:
-            from serank.evaluation.report.figures import save_figure, training_curves
+            from serank.evaluation.report.figures import save_figure, training_figure
 
-            save_figure(training_curves(rows), self.path / CURVES)
+            save_figure(training_figure(rows), self.path / CURVES)
 
 
 def _defect(state: object) -> str:

@@ -1,1 +1,1 @@
-"""An evaluation as a folder: page, pictures, figures and tables."""
+"""An evaluation as a folder: a page, pictures, figures and tables."""

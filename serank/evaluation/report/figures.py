@@ -1,4 +1,4 @@
-"""Figures of evaluations and trainings, drawn with matplotlib's objects alone: no pyplot, no window, no global state.
+"""Figures of curves and groups, drawn with matplotlib's objects alone: no pyplot, no window, no global state.
 
 matplotlib is an extra, `pip install 'serank[report]'`, imported by the functions that draw.
 """
@@ -8,31 +8,33 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serank.evaluation.report.canvas import printable
 from serank.evaluation.results import Curves, Group
-from serank.inference.drawing import plain_text
 from serank.utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from serank.evaluation.report.top_k import RankedLevel
-
-__all__ = ["groups", "pd_fa", "ranked", "require_matplotlib", "roc", "save_figure", "surface", "training_curves"]
-
-Float = NDArray[np.float32]
+__all__ = [
+    "group_figure",
+    "new_figure",
+    "pd_fa_figure",
+    "require_matplotlib",
+    "roc_figure",
+    "save_figure",
+    "training_figure",
+]
 
 # Okabe and Ito's colours, which readers with colour-blindness can tell apart
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-FEW = 64
-"""Curves of up to this many points show each of them."""
-CELLS = 96
-"""Most cells of a surface along a side."""
+MAX_MARKERS = 64  # curves of more points are drawn without markers
+LABEL_SPACING = 0.13  # of the axes' size, between thresholds that are written beside a curve
 DPI = 120
 
 
@@ -69,7 +71,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         figure.savefig(temporary, dpi=DPI)
 
 
-def roc(curves: Curves) -> Figure:
+def roc_figure(curves: Curves) -> Figure:
     """Pixel ROC twice, with a linear and a logarithmic false positive rate.
 
     Args:
@@ -78,11 +80,11 @@ def roc(curves: Curves) -> Figure:
     Raises:
         ValueError: every rate is NaN.
     """
-    figure = _figure(9.0, 4.2)
+    figure = new_figure(9.0, 4.2)
     linear, logarithmic = figure.subplots(1, 2, sharey=True)
     fpr, tpr, _ = _finite(curves.fpr, curves.tpr, curves.thresholds)
     order = np.lexsort((tpr, fpr))
-    marker = "o" if len(fpr) <= FEW else None
+    marker = "o" if len(fpr) <= MAX_MARKERS else None
     linear.plot(fpr[order], tpr[order], color=BLUE, marker=marker, markersize=3.5)
     linear.set_xlim(-0.02, 1.02)
     linear.set_ylim(-0.02, 1.02)
@@ -95,7 +97,7 @@ def roc(curves: Curves) -> Figure:
     return figure
 
 
-def pd_fa(curves: Curves, *, operating: tuple[float, float, float] | None = None) -> Figure:
+def pd_fa_figure(curves: Curves, *, operating: tuple[float, float, float] | None = None) -> Figure:
     """Pd over Fa, Fa logarithmic, thresholds written beside some of the points.
 
     Args:
@@ -106,7 +108,7 @@ def pd_fa(curves: Curves, *, operating: tuple[float, float, float] | None = None
     Raises:
         ValueError: every value is NaN.
     """
-    figure = _figure(6.4, 4.4)
+    figure = new_figure(6.4, 4.4)
     axes = figure.add_subplot()
     fa, pd, thresholds = _finite(curves.fa, curves.pd, curves.thresholds)
     order = np.argsort(thresholds, kind="stable")
@@ -117,13 +119,18 @@ def pd_fa(curves: Curves, *, operating: tuple[float, float, float] | None = None
     last: tuple[float, float] | None = None
     width = np.log10(shown.max() / shown.min()) or 1.0
     for x, y, threshold in zip(shown, pd, thresholds, strict=True):
-        place = (float(np.log10(x) / width), float(y))
-        # a threshold is written only where it has room beside the one before
-        if last is None or np.hypot(place[0] - last[0], place[1] - last[1]) > 0.13:
+        position = (float(np.log10(x) / width), float(y))
+        # a threshold is written only where it is clear of the previous one
+        if last is None or np.hypot(position[0] - last[0], position[1] - last[1]) > LABEL_SPACING:
             axes.annotate(
-                _threshold(threshold), (x, y), xytext=(3, -11), textcoords="offset points", fontsize=7, color=GREY
+                _format_threshold(threshold),
+                (x, y),
+                xytext=(3, -11),
+                textcoords="offset points",
+                fontsize=7,
+                color=GREY,
             )
-            last = place
+            last = position
     if operating is not None and np.isfinite(operating[1:]).all():
         threshold, y, x = operating
         axes.plot(
@@ -134,7 +141,7 @@ def pd_fa(curves: Curves, *, operating: tuple[float, float, float] | None = None
             markerfacecolor="none",
             markeredgecolor=ORANGE,
             markeredgewidth=2,
-            label=f"threshold in use, {_threshold(threshold)}",
+            label=f"threshold in use, {_format_threshold(threshold)}",
         )
         axes.legend(loc="lower right", frameon=False)
     axes.set_xlabel("Fa, false pixels per million pixels" + ("; hollow: 0" if (fa == 0).any() else ""))
@@ -144,7 +151,7 @@ def pd_fa(curves: Curves, *, operating: tuple[float, float, float] | None = None
     return figure
 
 
-def groups(rows: Sequence[Group], label: str) -> Figure:
+def group_figure(rows: Sequence[Group], label: str) -> Figure:
     """Pd of each group as a bar, with detected / all targets above it.
 
     Args:
@@ -156,115 +163,31 @@ def groups(rows: Sequence[Group], label: str) -> Figure:
     """
     if not rows:
         raise ValueError("rows is empty; expected at least one group of targets")
-    figure = _figure(max(4.8, 0.95 * len(rows) + 1.2), 3.8)
+    figure = new_figure(max(4.8, 0.95 * len(rows) + 1.2), 3.8)
     axes = figure.add_subplot()
-    places = np.arange(len(rows))
-    axes.bar(places, [row.pd if row.targets else 0.0 for row in rows], width=0.62, color=BLUE)
-    for place, row in zip(places, rows, strict=True):
+    positions = np.arange(len(rows))
+    axes.bar(positions, [row.pd if row.targets else 0.0 for row in rows], width=0.62, color=BLUE)
+    for x, row in zip(positions, rows, strict=True):
         height, text = (row.pd, f"{row.detected}/{row.targets}") if row.targets else (0.0, "no\ntarget")
         axes.annotate(
             text,
-            (float(place), height),
+            (float(x), height),
             xytext=(0, 3),
             textcoords="offset points",
             ha="center",
             fontsize=9,
             color="black" if row.targets else GREY,
         )
-    axes.set_xticks(places, [plain_text(row.label) for row in rows], parse_math=False)
+    axes.set_xticks(positions, [printable(row.label) for row in rows], parse_math=False)
     axes.set_ylim(0, 1.12)
     axes.set_yticks(np.linspace(0, 1, 6))
-    axes.set_xlabel(plain_text(label), parse_math=False)
+    axes.set_xlabel(printable(label), parse_math=False)
     axes.set_ylabel("Pd, detected / all targets")
     return figure
 
 
-def surface(frame: Float | None, probability: Float, title: str = "") -> Figure:
-    """The frame, its grey surface and the surface of the response, as in figure 8 of the SeRankDet paper.
-
-    Larger maps are reduced to 96 cells a side or fewer, each the largest value of its block, so that a target of one
-    pixel keeps its height.
-
-    Args:
-        frame: `(H, W)` float32 in [0, 1]; where it is `None`, the probability alone is drawn.
-        probability: `(H, W)` float32 in [0, 1].
-        title: above all of it, such as the frame's name.
-    """
-    figure = _figure(11.5 if frame is not None else 8.0, 4.0)
-    columns = 3 if frame is not None else 2
-    picture = figure.add_subplot(1, columns, 1)
-    if frame is None:
-        picture.imshow(probability, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        picture.set_title("probability")
-    else:
-        picture.imshow(frame, cmap="gray", interpolation="nearest")
-        picture.set_title("frame")
-        _surface(figure, (1, 3, 2), frame, "grey value", "gray", (float(frame.min()), float(frame.max())))
-    picture.set_xlabel("column, px")
-    picture.set_ylabel("row, px")
-    _surface(figure, (1, columns, columns), probability, "probability", "viridis", (0.0, 1.0))
-    figure.suptitle(plain_text(title), parse_math=False)
-    return figure
-
-
-def ranked(frame: Float, levels: Sequence[RankedLevel], title: str = "") -> Figure:
-    """The frame, and for each encoder level the share of channels that ranked each point, over the darkened frame.
-
-    Larger maps are reduced to 96 cells a side or fewer, each the largest share of its block, so that single points
-    stay visible.
-
-    Args:
-        frame: `(H, W)` float32 in [0, 1].
-        levels: as from `serank.evaluation.report.top_k.ranked_points`.
-        title: above all of it, such as the frame's name.
-
-    Raises:
-        ValueError: no level.
-    """
-    if not levels:
-        raise ValueError("levels is empty: this network has no layer that ranks points")
-    height, width = frame.shape
-    rows = -(-(len(levels) + 1) // 3)
-    figure = _figure(10.5, 0.6 + rows * min(max(2.75 * height / width + 0.45, 1.6), 5.0))
-    panels = figure.subplots(rows, 3, squeeze=False).ravel()
-    panels[0].imshow(frame, cmap="gray", interpolation="nearest")
-    panels[0].set_title("frame", fontsize=9)
-    low, high = float(frame.min()), float(frame.max())
-    image = None
-    for panel, level in zip(panels[1:], levels, strict=False):
-        panel.imshow(frame, cmap="gray", vmin=low, vmax=low + 3 * max(high - low, 1e-6), interpolation="nearest")
-        cells, step = _reduced(level.counts / level.channels)
-        # pixel centres are whole numbers, so the map's outer edge lies at -0.5
-        right, bottom = (cells.shape[axis] * step * level.scale[axis] - 0.5 for axis in (1, 0))
-        # the root keeps points apart that few of the channels ranked
-        image = panel.imshow(
-            np.ma.masked_equal(np.sqrt(cells), 0),
-            cmap="plasma",
-            vmin=0,
-            vmax=1,
-            extent=(-0.5, right, bottom, -0.5),
-            interpolation="nearest",
-        )
-        panel.set_xlim(-0.5, width - 0.5)
-        panel.set_ylim(height - 0.5, -0.5)
-        panel.set_title(
-            f"level {level.level}: {level.channels} channels, {level.k} of {level.counts.size} points each", fontsize=9
-        )
-    for panel in panels:
-        panel.tick_params(labelsize=7)
-    for panel in panels[len(levels) + 1 :]:
-        panel.remove()
-    if image is not None:
-        shares = (0.01, 0.05, 0.2, 0.5, 1.0)
-        bar = figure.colorbar(image, ax=list(panels[: len(levels) + 1]), shrink=0.8, ticks=np.sqrt(shares))
-        bar.ax.set_yticklabels([f"{share:.0%}" for share in shares])
-        bar.set_label("share of channels that ranked the point")
-    figure.suptitle(plain_text(title), parse_math=False)
-    return figure
-
-
-def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss, validation figures and learning rate by epoch.
+def training_figure(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss, validation metrics and learning rate by epoch.
 
     Args:
         rows: as in `serank.train.History.rows`: `epoch`, `loss`, `lr` and, on some epochs only, `iou`,
@@ -277,7 +200,7 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
         raise ValueError("rows is empty; expected at least one epoch")
     series = {key: _series(rows, key) for key in ("loss", "iou", "niou", "pd", "lr")}
     validated = any(len(series[key][0]) for key in ("iou", "niou", "pd"))
-    figure = _figure(7.5, 7.0 if validated else 4.8)
+    figure = new_figure(7.5, 7.0 if validated else 4.8)
     heights = [3, 3, 1.4] if validated else [3, 1.4]
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False).ravel()
     _draw_series(panels[0], series["loss"], GREY)
@@ -296,8 +219,8 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure, sides in inches."""
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of `width` x `height` inches."""
     require_matplotlib()
     from matplotlib.figure import Figure
 
@@ -306,14 +229,14 @@ def _figure(width: float, height: float) -> Figure:
 
 def _finite(*arrays: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """The arrays without the places where any is NaN."""
-    kept = np.isfinite(np.stack(arrays)).all(axis=0)
-    if not kept.any():
+    finite = np.isfinite(np.stack(arrays)).all(axis=0)
+    if not finite.any():
         raise ValueError("curves hold no finite point: the set has no target or no background pixels")
-    return [array[kept] for array in arrays]
+    return [array[finite] for array in arrays]
 
 
-def _threshold(value: float) -> str:
-    """Short, and not 1 for what lies just below it."""
+def _format_threshold(value: float) -> str:
+    """Two digits, but `1-x` for thresholds that would round to 1."""
     return f"1-{1 - value:.1g}" if 0.995 < value < 1 else f"{value:.2g}"
 
 
@@ -323,60 +246,10 @@ def _log_curve(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> ND
     floor = float(positive.min()) / 3 if len(positive) else 1e-3
     shown: NDArray[np.float64] = np.where(x > 0, x, floor)
     axes.set_xscale("log")
-    axes.plot(shown, y, color=BLUE, marker="o" if len(x) <= FEW else None, markersize=3.5)
+    axes.plot(shown, y, color=BLUE, marker="o" if len(x) <= MAX_MARKERS else None, markersize=3.5)
     if (zero := x == 0).any():
         axes.plot(shown[zero], y[zero], "o", color=BLUE, markerfacecolor="white", markersize=5.5)
     return shown
-
-
-def _reduced(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """The largest value of each square block, `CELLS` of them a side or fewer; and the blocks' side."""
-    height, width = values.shape
-    step = max(1, -(-max(height, width) // CELLS))
-    rows, columns = np.arange(0, height, step), np.arange(0, width, step)
-    cells: NDArray[Any] = np.maximum.reduceat(np.maximum.reduceat(values, rows, axis=0), columns, axis=1)
-    return cells, step
-
-
-def _surface(
-    figure: Figure,
-    place: tuple[int, int, int],
-    values: Float,
-    label: str,
-    colours: str,
-    limits: tuple[float, float],
-) -> None:
-    height, width = values.shape
-    cells, step = _reduced(values)
-    for axis in (0, 1):
-        if cells.shape[axis] == 1:  # a surface needs two points along each side
-            cells = np.repeat(cells, 2, axis=axis)
-    rows, columns = (np.arange(side) * step for side in cells.shape)
-    low, high = limits
-    # three-dimensional axes have no type hints
-    axes: Any = figure.add_subplot(*place, projection="3d")
-    axes.plot_surface(
-        *np.meshgrid(columns, rows),
-        cells,
-        cmap=colours,
-        vmin=low,
-        vmax=high if high > low else low + 1,
-        rcount=CELLS + 1,
-        ccount=CELLS + 1,
-        linewidth=0,
-        antialiased=False,
-    )
-    axes.set_xlim(0, columns[-1])
-    axes.set_ylim(rows[-1], 0)  # the first row at the back, as in the picture beside it
-    axes.set_zlim(low, high if high > low else low + 1)
-    longest = max(height, width)
-    axes.set_box_aspect((max(width / longest, 0.2), max(height / longest, 0.2), 0.55), zoom=1.12)
-    axes.view_init(elev=35, azim=-65)
-    axes.tick_params(labelsize=7, pad=0)
-    axes.locator_params(nbins=5)
-    axes.set_xlabel("column, px", fontsize=8)
-    axes.set_ylabel("row, px", fontsize=8)
-    axes.set_title(label)
 
 
 def _series(rows: Sequence[Mapping[str, float]], key: str) -> tuple[list[float], list[float]]:
@@ -389,4 +262,6 @@ def _draw_series(axes: Axes, series: tuple[list[float], list[float]], colour: st
     if series[0]:
         top = max(series[1])
         axes.set_ylim(0, 1.05 * top if top > 0 else 1)
-        axes.plot(*series, color=colour, label=name, marker="o" if len(series[0]) <= FEW else None, markersize=3)
+        axes.plot(
+            *series, color=colour, label=name, marker="o" if len(series[0]) <= MAX_MARKERS else None, markersize=3
+        )

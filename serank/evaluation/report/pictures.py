@@ -1,4 +1,4 @@
-"""The pictures of a report: curves, outlines on every frame, contact sheets, surfaces and ranked points."""
+"""The pictures of a report: curves, overlays of every frame, contact sheets, surfaces and top-k points."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serank.evaluation.report import figures
-from serank.evaluation.report.top_k import ranked_points
+from serank.evaluation.report.contact_sheet import CROP_SIDE, Cell, contact_sheet, crop_window
+from serank.evaluation.report.figures import group_figure, pd_fa_figure, roc_figure, save_figure
+from serank.evaluation.report.frame_figures import surface_figure, top_k_figure
+from serank.evaluation.report.overlays import MatchMasks, match_masks, match_overlay
+from serank.evaluation.report.top_k import count_top_k
 from serank.evaluation.results import Evaluation, FrameScore, TargetScore
-from serank.inference import drawing as plot
-from serank.metrics.components import component_table, label_components
-from serank.metrics.functional import match
+from serank.metrics.components import find_components
 from serank.models.network import SeRankDet
 
 __all__ = ["FrameView", "Gallery", "file_names", "worst_false_alarms", "worst_misses"]
 
 Float = NDArray[np.float32]
 
-CROP = 48
-"""Side in px of a contact sheet's crops, more around larger targets."""
+MIN_CROP = 48  # side in px of a contact sheet's crops, more around larger targets
 
 
 class FrameView(NamedTuple):
-    """What there is to see of a frame, at the size at which it was measured."""
+    """The arrays of a frame that pictures show, at the size at which it was measured."""
 
     frame: Float | None
     """`(H, W)` float32 in [0, 1]; `None` where the predictions were scored without the frames."""
@@ -82,7 +82,20 @@ def worst_false_alarms(evaluation: Evaluation, count: int) -> list[FrameScore]:
 
 @dataclass
 class Gallery:
-    """Draws the pictures; paths are relative to the report's folder and end up in the page."""
+    """Draws the pictures of a report and keeps their paths, relative to the report's folder, for the page.
+
+    Attributes:
+        evaluation: what was measured.
+        folder: of the report.
+        names: file name by frame, see `file_names`.
+        worst: most entries of a contact sheet.
+        model: the network, for the top-k points; `None` leaves them out.
+        of_set: path by kind: roc, pd_fa, size, scr, misses, false_alarms; absent where there is nothing to draw.
+        overlays: path by frame.
+        surfaces: path by frame.
+        top_k: path by frame.
+        reasons: why each frame with a surface was selected.
+    """
 
     evaluation: Evaluation
     folder: Path
@@ -90,90 +103,94 @@ class Gallery:
     worst: int
     model: SeRankDet | None
     of_set: dict[str, str] = field(default_factory=dict)
-    """Path by kind: roc, pd_fa, size, scr, misses, false_alarms; absent where there is nothing to draw."""
     overlays: dict[str, str] = field(default_factory=dict)
-    """Path by frame."""
     surfaces: dict[str, str] = field(default_factory=dict)
-    ranked: dict[str, str] = field(default_factory=dict)
-    chosen: dict[str, str] = field(default_factory=dict)
-    """Frames with a surface, and why."""
+    top_k: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def path(self, name: str) -> tuple[Path, str]:
-        """Where to write a picture, and what the page calls it."""
+        """The file of a picture, its folder made, and its path in the page."""
         relative = f"pictures/{name}.png"
         file = self.folder / relative
         file.parent.mkdir(parents=True, exist_ok=True)
         return file, relative
 
     def draw_set(self) -> None:
-        """The figures of the whole set."""
+        """Draws the figures of the whole set."""
         curves = self.evaluation.curves
         if curves is not None and np.isfinite(curves.tpr + curves.fpr).any():
-            self._figure("roc", figures.roc(curves))
+            self._figure("roc", roc_figure(curves))
         if curves is not None and np.isfinite(curves.pd + curves.fa).any():
             metrics = self.evaluation.metrics
             point = (self.evaluation.threshold, metrics["pd"], metrics["fa"])
-            self._figure("pd_fa", figures.pd_fa(curves, operating=point))
+            self._figure("pd_fa", pd_fa_figure(curves, operating=point))
         for kind, groups, label in (
             ("size", self.evaluation.by_area, "target area, px"),
             ("scr", self.evaluation.by_scr, "signal-to-clutter ratio"),
         ):
             if any(group.targets for group in groups):
-                self._figure(kind, figures.groups(groups, label))
+                self._figure(kind, group_figure(groups, label))
 
     def _figure(self, kind: str, figure: Any) -> None:
         file, self.of_set[kind] = self.path(kind)
-        figures.save_figure(figure, file)
+        save_figure(figure, file)
 
     def draw_frames(self, look: Callable[[str], FrameView], overlays: bool) -> None:
-        """Everything that shows frames, each looked at once."""
+        """Draws everything that shows frames; calls `look` once for each."""
         misses = worst_misses(self.evaluation, self.worst)
         alarms = worst_false_alarms(self.evaluation, self.worst)
-        self.chosen = _chosen(self.evaluation, misses, alarms)
-        wanted = {target.frame for target in misses} | {score.name for score in alarms} | set(self.chosen)
-        miss_cells: dict[int, plot.Cell] = {}
-        alarm_cells: dict[int, plot.Cell] = {}
+        self.reasons = _select_frames(self.evaluation, misses, alarms)
+        wanted = {target.frame for target in misses} | {score.name for score in alarms} | set(self.reasons)
+        miss_cells: dict[int, Cell] = {}
+        alarm_cells: dict[int, Cell] = {}
         for score in self.evaluation.frames:
             if not overlays and score.name not in wanted:
                 continue
-            view = _checked(look(score.name), score)
-            verdict = _verdict(view, self.evaluation)
+            view = _check_shapes(look(score.name), score)
+            masks = match_masks(
+                view.probability > self.evaluation.threshold,
+                view.mask,
+                self.evaluation.max_distance,
+                self.evaluation.protocol,
+            )
             if overlays:
-                self._overlay(score, view, verdict)
+                self._overlay(score, view, masks)
             for i, target in enumerate(misses):
                 if target.frame == score.name:
-                    miss_cells[i] = _miss_cell(i + 1, target, view, verdict)
+                    miss_cells[i] = _miss_cell(i + 1, target, view, masks)
             for i, alarm in enumerate(alarms):
-                if alarm.name == score.name and verdict.false.any():
-                    alarm_cells[i] = _alarm_cell(i + 1, alarm, view, verdict)
-            if score.name in self.chosen:
+                if alarm.name == score.name and masks.false.any():
+                    alarm_cells[i] = _alarm_cell(i + 1, alarm, view, masks)
+            if score.name in self.reasons:
                 self._surface(score.name, view)
         for kind, cells in (("misses", miss_cells), ("false_alarms", alarm_cells)):
             if cells:
                 file, self.of_set[kind] = self.path(kind)
-                plot.contact_sheet([cells[i] for i in sorted(cells)]).save(file, optimize=True)
+                contact_sheet([cells[i] for i in sorted(cells)]).save(file, optimize=True)
 
-    def _overlay(self, score: FrameScore, view: FrameView, verdict: plot.Verdict) -> None:
+    def _overlay(self, score: FrameScore, view: FrameView, masks: MatchMasks) -> None:
         caption = (
             f"{score.name}   {score.detected} of {score.targets} targets, {score.false_components} false, "
             f"IoU {score.iou:.3f}"
         )
         file, self.overlays[score.name] = self.path(f"overlays/{self.names[score.name]}")
-        plot.verdict_overlay(_base(view), verdict, caption).save(file)
+        match_overlay(_background(view), masks, caption).save(file)
 
     def _surface(self, name: str, view: FrameView) -> None:
         file, self.surfaces[name] = self.path(f"surface_{self.names[name]}")
-        title = f"{name} ({self.chosen[name]})"
-        figures.save_figure(figures.surface(view.frame, view.probability, title), file)
+        title = f"{name} ({self.reasons[name]})"
+        save_figure(surface_figure(view.frame, view.probability, title), file)
         if self.model is not None and view.frame is not None:
-            levels = ranked_points(self.model, view.frame)
+            levels = count_top_k(self.model, view.frame)
             if levels:
-                file, self.ranked[name] = self.path(f"ranked_{self.names[name]}")
-                figures.save_figure(figures.ranked(view.frame, levels, title), file)
+                file, self.top_k[name] = self.path(f"top_k_{self.names[name]}")
+                save_figure(top_k_figure(view.frame, levels, title), file)
 
 
-def _chosen(evaluation: Evaluation, misses: Sequence[TargetScore], alarms: Sequence[FrameScore]) -> dict[str, str]:
-    """Frames worth a closer look, and why: the worst by three measures, and a typical one."""
+def _select_frames(
+    evaluation: Evaluation, misses: Sequence[TargetScore], alarms: Sequence[FrameScore]
+) -> dict[str, str]:
+    """Frames that get a surface, and why: the worst by three measures, and a typical one."""
     reasons: dict[str, list[str]] = defaultdict(list)
     if misses:
         reasons[misses[0].frame].append("worst miss")
@@ -186,7 +203,7 @@ def _chosen(evaluation: Evaluation, misses: Sequence[TargetScore], alarms: Seque
     return {name: ", ".join(why) for name, why in reasons.items()}
 
 
-def _checked(view: FrameView, score: FrameScore) -> FrameView:
+def _check_shapes(view: FrameView, score: FrameScore) -> FrameView:
     shape = (score.height, score.width)
     for part, array in zip(FrameView._fields, view, strict=True):
         if array is not None and array.shape != shape:
@@ -194,41 +211,26 @@ def _checked(view: FrameView, score: FrameScore) -> FrameView:
     return view
 
 
-def _base(view: FrameView) -> Float:
+def _background(view: FrameView) -> Float:
     return view.probability if view.frame is None else view.frame
 
 
-def _verdict(view: FrameView, evaluation: Evaluation) -> plot.Verdict:
-    """The frame's components as the evaluation counted them."""
-    truth, truth_count = label_components(view.mask)
-    labels, count = label_components(view.probability > evaluation.threshold)
-    pairs = match(
-        component_table(labels, count),
-        component_table(truth, truth_count),
-        evaluation.max_distance,
-        evaluation.protocol,
-    )
-    found = np.isin(truth, [1 + target for _, target, _ in pairs])
-    matched = np.isin(labels, [1 + prediction for _, _, prediction in pairs])
-    return plot.Verdict(found, (truth > 0) & ~found, matched, (labels > 0) & ~matched)
-
-
-def _miss_cell(number: int, target: TargetScore, view: FrameView, verdict: plot.Verdict) -> plot.Cell:
+def _miss_cell(number: int, target: TargetScore, view: FrameView, masks: MatchMasks) -> Cell:
     scr = "" if math.isnan(target.scr) else f", SCR {target.scr:.1f}"
     lines = (f"{number}  {target.frame}", f"{target.area} px{scr}, probability {target.probability:.2f}")
-    return _cell(view, verdict, target.x, target.y, 4 * math.sqrt(target.area), lines)
+    return _cell(view, masks, target.x, target.y, 4 * math.sqrt(target.area), lines)
 
 
-def _alarm_cell(number: int, score: FrameScore, view: FrameView, verdict: plot.Verdict) -> plot.Cell:
-    table = component_table(*label_components(verdict.false))
+def _alarm_cell(number: int, score: FrameScore, view: FrameView, masks: MatchMasks) -> Cell:
+    table = find_components(masks.false)
     largest = int(table.areas.argmax())
     x0, y0, x1, y1 = table.boxes[largest].tolist()
     lines = (f"{number}  {score.name}", f"{score.false_pixels} false px, {score.false_components} components")
-    return _cell(view, verdict, (x0 + x1) / 2, (y0 + y1) / 2, 2 * max(x1 - x0, y1 - y0), lines)
+    return _cell(view, masks, (x0 + x1) / 2, (y0 + y1) / 2, 2 * max(x1 - x0, y1 - y0), lines)
 
 
-def _cell(view: FrameView, verdict: plot.Verdict, x: float, y: float, reach: float, lines: Sequence[str]) -> plot.Cell:
+def _cell(view: FrameView, masks: MatchMasks, x: float, y: float, extent: float, lines: Sequence[str]) -> Cell:
     # the largest whole factor that shows all of it, then as much of the frame as fits
-    side = plot.CROP_SIDE // max(1, int(plot.CROP_SIDE / max(CROP, reach)))
-    place = plot.crop(view.mask.shape, x, y, side)
-    return plot.Cell(_base(view)[place], view.probability[place], verdict.cut(place), lines)
+    side = CROP_SIDE // max(1, int(CROP_SIDE / max(MIN_CROP, extent)))
+    window = crop_window(view.mask.shape, x, y, side)
+    return Cell(_background(view)[window], view.probability[window], masks.crop(window), lines)

@@ -1,4 +1,4 @@
-"""Which points of a frame SeRank ranked: how often each point of an encoder level was among the K of a channel.
+"""Top-k points of a frame: for how many channels of an encoder level each point is among the K largest values.
 
 Dai et al., "Pick of the Bunch", IEEE TGRS 2024, equation 1: per channel, the K largest values of the map.
 """
@@ -19,30 +19,30 @@ from serank.inference.detector import predict
 from serank.layers.attention import SeRankAttention
 from serank.models.network import STRIDE, SeRankDet
 
-__all__ = ["RankedLevel", "ranked_points"]
+__all__ = ["TopKLevel", "count_top_k"]
 
 
-class RankedLevel(NamedTuple):
-    """The ranked points of one encoder level."""
+class TopKLevel(NamedTuple):
+    """Top-k points of one encoder level."""
 
     level: int
     """1 for the finest, as in the paper."""
     counts: NDArray[np.int64]
-    """`(h, w)`, how many channels ranked each point, 0 to `channels`; the network's own padding at the right and
-    bottom is part of the map."""
+    """`(h, w)`, channels with each point in their top k, 0 to `channels`; the network's padding at the right and bottom
+    is part of the map."""
     channels: int
     k: int
-    """Points ranked by each channel of a map, at most its number of points."""
+    """Points that each channel takes, at most the number of points of the map."""
     scale: tuple[float, float]
     """Frame pixels for each point of the map, down and across."""
 
 
-def ranked_points(model: SeRankDet, frame: NDArray[np.float32]) -> list[RankedLevel]:
-    """How often each point was ranked, at each encoder level with a `SeRankAttention` that ranks before the map.
+def count_top_k(model: SeRankDet, frame: NDArray[np.float32]) -> list[TopKLevel]:
+    """Counts the top-k points at each encoder level whose `SeRankAttention` selects before the attention map.
 
-    The frame is scaled, padded and, where larger than a tile, cut into tiles as `SeRankDet.detect` does it. Each tile
-    ranks its own points; where tiles overlap, the larger count is kept, and a tile that starts between two points of a
-    level is counted at the first of them. The model is left as it was.
+    The frame is scaled, padded and, where larger than a tile, cut into tiles as in `SeRankDet.detect`. Each tile has
+    its own top k; where tiles overlap the larger count is taken, and a tile that starts between two points of a level
+    is placed at the first of them. The model is left as it was.
 
     Args:
         model: run in eval mode on its own device.
@@ -86,9 +86,9 @@ def ranked_points(model: SeRankDet, frame: NDArray[np.float32]) -> list[RankedLe
     # in the order in which predict runs them; a frame that fits is one tile
     starts = [(top, left) for (top, _), (left, _) in product(*(tiles(side, spec.tile, spec.overlap) for side in shape))]
     return [
-        RankedLevel(
+        TopKLevel(
             level=level + 1,
-            counts=_joined(seen[level], starts, shape, 2**level),
+            counts=_merge_tiles(seen[level], starts, shape, 2**level),
             channels=channels[level],
             k=min(layer.k, seen[level][0].size),
             scale=(2**level * frame.shape[0] / shape[0], 2**level * frame.shape[1] / shape[1]),
@@ -98,20 +98,20 @@ def ranked_points(model: SeRankDet, frame: NDArray[np.float32]) -> list[RankedLe
 
 
 def _count(layer: SeRankAttention, x: Tensor) -> NDArray[np.int64]:
-    """`(1, C, h, w)` -> `(h, w)`, channels that rank each point."""
+    """`(1, C, h, w)` -> `(h, w)`, channels with each point in their top k."""
     height, width = x.shape[2:]
     _, index = layer.rank(x)
     counts: NDArray[np.int64] = torch.bincount(index.flatten(), minlength=height * width).cpu().numpy()
     return counts.reshape(height, width)
 
 
-def _joined(
+def _merge_tiles(
     maps: list[NDArray[np.int64]], starts: list[tuple[int, int]], shape: tuple[int, int], stride: int
 ) -> NDArray[np.int64]:
-    """The maps of all tiles in one map of the padded frame."""
+    """Merges the maps of all tiles into one map of the padded frame."""
     rows, columns = (-(-side // STRIDE) * STRIDE // stride for side in shape)
-    joined = np.zeros((rows, columns), np.int64)
+    merged = np.zeros((rows, columns), np.int64)
     for counts, (top, left) in zip(maps, starts, strict=True):
-        place = joined[top // stride :, left // stride :][: counts.shape[0], : counts.shape[1]]
-        np.maximum(place, counts[: place.shape[0], : place.shape[1]], out=place)
-    return joined
+        window = merged[top // stride :, left // stride :][: counts.shape[0], : counts.shape[1]]
+        np.maximum(window, counts[: window.shape[0], : window.shape[1]], out=window)
+    return merged

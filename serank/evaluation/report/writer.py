@@ -1,4 +1,4 @@
-"""A folder that tells all about an evaluation: a page to open, tables, pictures, and the figures as JSON."""
+"""Writes an evaluation as a folder: a page to open, pictures, tables, and everything as JSON."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ import numpy as np
 import torch
 
 from serank._version import __version__
-from serank.evaluation.report import figures
-from serank.evaluation.report.page import page
+from serank.evaluation.report.figures import require_matplotlib
+from serank.evaluation.report.page import render_page
 from serank.evaluation.report.pictures import FrameView, Gallery, file_names
 from serank.evaluation.results import Evaluation, FrameScore, TargetScore
 from serank.models.network import SeRankDet
 from serank.utils.files import share
 
-__all__ = ["FrameView", "check_report_folder", "write_report"]
+__all__ = ["check_report_folder", "write_report"]
 
-PARTS = frozenset({"index.html", "report.json", "frames.csv", "targets.csv", "pictures"})
-"""What a report's folder holds."""
+CONTENTS = frozenset({"index.html", "report.json", "frames.csv", "targets.csv", "pictures"})  # of a report's folder
 
 
 def write_report(
@@ -50,9 +49,9 @@ def write_report(
     Args:
         evaluation: what was measured.
         folder: made if absent, its parents too. An older report there is replaced.
-        look: gives what there is to see of a frame by its name; called once for each frame that is drawn.
-        model: the network, for pictures of the points that it ranked.
-        overlays: draw every frame.
+        look: gives the arrays of a frame by its name; called once for each frame that is drawn.
+        model: the network, for figures of its top-k points.
+        overlays: draw every frame with its outlines.
         worst: most entries in a contact sheet.
 
     Returns:
@@ -76,22 +75,22 @@ def write_report(
         versions = {"serank": __version__, "torch": torch.__version__, "numpy": np.__version__}
         date = datetime.now().astimezone().isoformat(timespec="seconds")
         _write_tables(evaluation, {"versions": versions, "date": date}, temporary)
-        made = f"Written {date} with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
+        origin = f"Written {date} with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
         gallery = Gallery(evaluation, temporary, names, worst, model)
         gallery.draw_set()
         gallery.draw_frames(look, overlays)
-        _write_text(temporary / "index.html", page(evaluation, gallery, made))
+        _write_text(temporary / "index.html", render_page(evaluation, gallery, origin))
     return target / "index.html"
 
 
 def check_report_folder(path: str | os.PathLike[str]) -> None:
-    """Says what would keep `write_report` from writing to a folder, before anything is measured.
+    """Checks, before anything is measured, that `write_report` can write to a folder.
 
     Raises:
         ImportError: matplotlib is missing.
         ValueError: the folder holds something else than a report of ours.
     """
-    figures.require_matplotlib()
+    require_matplotlib()
     folder = Path(path).resolve()
     if not folder.exists():
         return
@@ -102,7 +101,7 @@ def check_report_folder(path: str | os.PathLike[str]) -> None:
     present = {path.name for path in folder.iterdir()} - {".DS_Store", "Thumbs.db", "desktop.ini"}
     if not present:
         return
-    if other := sorted(present - PARTS):
+    if other := sorted(present - CONTENTS):
         listed = ", ".join(repr(name) for name in other[:3])
         raise ValueError(
             f"folder {str(folder)!r} holds {listed}, which no report has; name a new folder, or move them away"
@@ -156,11 +155,11 @@ def _write_csv(
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([column.name for column in fields(kind)])
         for row in rows:
-            writer.writerow([_cell(value) for value in asdict(row).values()])
+            writer.writerow([_csv_value(value) for value in asdict(row).values()])
 
 
-def _cell(value: Any) -> Any:
-    """Booleans as 0 and 1, and nothing for what is not defined."""
+def _csv_value(value: Any) -> Any:
+    """Booleans as 0 and 1, undefined numbers as an empty cell."""
     if isinstance(value, (bool, np.bool_)):
         return int(value)
     return "" if isinstance(value, float) and not math.isfinite(value) else value

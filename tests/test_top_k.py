@@ -1,4 +1,4 @@
-"""Which points SeRank ranked: counts, places, tiles, and a model left as it was."""
+"""Top-k points of a frame: counts, positions, tiles, and a model left as it was."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from serank import SeRankAttention, SeRankDet
-from serank.evaluation.report.top_k import RankedLevel, ranked_points
+from serank.evaluation.report.top_k import TopKLevel, count_top_k
 
 Float = NDArray[np.float32]
 
@@ -50,7 +50,7 @@ def without_relu(model: SeRankDet) -> SeRankDet:
 def test_counts_are_those_of_the_maps_that_enter_the_layers() -> None:
     model = without_relu(small())
     frame = noise(32, 48)
-    levels = ranked_points(model, frame)
+    levels = count_top_k(model, frame)
     assert [level.level for level in levels] == [1, 2, 3, 4, 5]
     assert [level.channels for level in levels] == [2, 4, 8, 16, 32]
     assert [level.scale for level in levels] == [(2.0**i, 2.0**i) for i in range(5)]
@@ -61,7 +61,7 @@ def test_counts_are_those_of_the_maps_that_enter_the_layers() -> None:
 
 
 def test_k_is_at_most_the_number_of_points() -> None:
-    levels = ranked_points(small(rank_offset=5), noise(16, 16))
+    levels = count_top_k(small(rank_offset=5), noise(16, 16))
     assert levels[4].k == 1
     assert levels[4].counts.tolist() == [[32]]
     assert levels[0].k == 64
@@ -74,7 +74,7 @@ def test_a_bright_spot_is_ranked_where_it_is() -> None:
             p.abs_()
     frame = np.full((50, 40), 0.1, np.float32)
     frame[30:33, 12:15] = 1
-    (finest, *_) = ranked_points(model, frame)
+    (finest, *_) = count_top_k(model, frame)
     assert finest.scale == pytest.approx((50 / 96, 40 / 77))
     assert finest.counts.shape == (96, 80)  # 96x77, padded to multiples of 16
     rows, columns = np.nonzero(finest.counts)
@@ -87,23 +87,23 @@ def test_a_bright_spot_is_ranked_where_it_is() -> None:
 def test_tiles_rank_their_own_points() -> None:
     model = without_relu(small(tile=32, overlap=0))
     frame = noise(32, 64)
-    whole = ranked_points(model, frame)
-    halves = [ranked_points(model, frame[:, :32]), ranked_points(model, frame[:, 32:])]
+    whole = count_top_k(model, frame)
+    halves = [count_top_k(model, frame[:, :32]), count_top_k(model, frame[:, 32:])]
     for i, level in enumerate(whole):
         np.testing.assert_array_equal(level.counts, np.hstack([half[i].counts for half in halves]))
         assert level.k == halves[0][i].k
 
 
 def test_where_tiles_overlap_the_larger_count_is_kept() -> None:
-    levels = ranked_points(small(tile=48, overlap=10), noise(40, 70))  # tiles of 40 x 48
+    levels = count_top_k(small(tile=48, overlap=10), noise(40, 70))  # tiles of 40 x 48
     assert [level.counts.shape for level in levels] == [(48 // 2**i, 80 // 2**i) for i in range(5)]
     for level in levels:
         assert 0 < level.counts.max() <= level.channels
 
 
 def test_networks_without_the_layer_have_no_levels() -> None:
-    assert ranked_points(small(attention="none"), noise(16, 16)) == []
-    assert ranked_points(small(attention="after"), noise(16, 16)) == []
+    assert count_top_k(small(attention="none"), noise(16, 16)) == []
+    assert count_top_k(small(attention="after"), noise(16, 16)) == []
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -111,7 +111,7 @@ def test_the_model_is_left_as_it_was() -> None:
     model.encoder[1].eval()
     modes = [module.training for module in model.modules()]
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert isinstance(ranked_points(model, noise(20, 30))[0], RankedLevel)
+    assert isinstance(count_top_k(model, noise(20, 30))[0], TopKLevel)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.modules())
@@ -125,16 +125,16 @@ def test_hooks_go_when_the_network_fails() -> None:
     model = small()
     model.head = Broken()  # type: ignore[assignment]
     with pytest.raises(ZeroDivisionError):
-        ranked_points(model, noise(16, 16))
+        count_top_k(model, noise(16, 16))
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize("frame", [np.zeros((1, 8, 8), np.float32), np.zeros((0, 8), np.float32)])
 def test_frames_of_another_shape_are_refused(frame: Float) -> None:
     with pytest.raises(ValueError, match=r"frame must be finite, of shape \(H, W\)"):
-        ranked_points(small(), frame)
+        count_top_k(small(), frame)
 
 
 def test_frames_with_nan_are_refused() -> None:
     with pytest.raises(ValueError, match="must be finite"):
-        ranked_points(small(), np.full((8, 8), np.nan, np.float32))
+        count_top_k(small(), np.full((8, 8), np.nan, np.float32))

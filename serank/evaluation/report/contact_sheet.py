@@ -1,0 +1,100 @@
+"""Contact sheets: crops of many frames in one picture, each beside its probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from serank.evaluation.report.canvas import (
+    FAINT,
+    INK,
+    LINE_HEIGHT,
+    draw_legend,
+    fit_text,
+    load_font,
+    new_canvas,
+    palette_image,
+)
+from serank.evaluation.report.overlays import MatchMasks, draw_outlines
+
+__all__ = ["CROP_SIDE", "GAP", "Cell", "contact_sheet", "crop_window"]
+
+Float = NDArray[np.float32]
+
+CROP_SIDE = 192  # crops are enlarged by the largest whole factor that keeps them within this, px
+COLUMNS = 3
+GAP = 10  # px between cells
+
+
+class Cell(NamedTuple):
+    """One entry of a contact sheet; all arrays of one size, `(H, W)`."""
+
+    picture: Float
+    """In [0, 1], the crop of the frame."""
+    probability: Float
+    masks: MatchMasks
+    lines: Sequence[str]
+    """Written below, each on a line, cut where it is too long."""
+
+
+def crop_window(shape: tuple[int, int], x: float, y: float, side: int) -> tuple[slice, slice]:
+    """Rows and columns of the square around a point, moved inside the frame, smaller only where the frame is.
+
+    Args:
+        shape: H and W of the frame.
+        x: column of the point.
+        y: row of the point.
+        side: of the square, px.
+    """
+    height, width = shape
+    top = min(max(0, round(y) - side // 2), max(0, height - side))
+    left = min(max(0, round(x) - side // 2), max(0, width - side))
+    return slice(top, min(height, top + side)), slice(left, min(width, left + side))
+
+
+def contact_sheet(cells: Sequence[Cell]) -> Image.Image:
+    """Draws crops with outlines, each beside its probability, three cells to a row.
+
+    The frame's crop is stretched to its own range; the probability goes from black, 0, to white, 1, and shows the
+    targets' outlines alone.
+
+    Args:
+        cells: one or more.
+
+    Returns:
+        A palette image.
+
+    Raises:
+        ValueError: no cell.
+    """
+    if not cells:
+        raise ValueError("cells is empty; expected at least one")
+    font = load_font()
+    columns = min(COLUMNS, len(cells))
+    cell_width = 2 * CROP_SIDE + 4 + GAP
+    cell_height = CROP_SIDE + LINE_HEIGHT * max(len(cell.lines) for cell in cells) + 4 + GAP
+    legend = draw_legend(columns * cell_width, font)
+    rows = -(-len(cells) // columns)
+    image = new_canvas(columns * cell_width + GAP, legend.height + rows * cell_height)
+    image.paste(legend, (GAP - 4, 0))
+    draw = ImageDraw.Draw(image)
+    for i, cell in enumerate(cells):
+        left = GAP + i % columns * cell_width
+        top = legend.height + i // columns * cell_height
+        factor = max(1, CROP_SIDE // max(cell.picture.shape))
+        none = np.zeros_like(cell.masks.false)
+        targets = cell.masks._replace(matched=none, false=none)
+        pair = (
+            draw_outlines(cell.picture, cell.masks, factor),
+            draw_outlines(cell.probability, targets, factor, (0.0, 1.0)),
+        )
+        for j, indices in enumerate(pair):
+            image.paste(palette_image(indices), (left + j * (CROP_SIDE + 4), top))
+        for j, line in enumerate(cell.lines):
+            position = (left, top + CROP_SIDE + 2 + j * LINE_HEIGHT)
+            draw.text(position, fit_text(line, font, cell_width - GAP), fill=FAINT if j else INK, font=font)
+    return image

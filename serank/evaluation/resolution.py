@@ -1,0 +1,32 @@
+"""The size at which frames and masks are measured."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["Resolution", "check_resolution", "resize_mask"]
+
+Resolution: TypeAlias = "int | Literal['native']"
+
+
+def check_resolution(resolution: int | str) -> Resolution:
+    """`resolution` as an int or `"native"`.
+
+    Raises:
+        ValueError: neither; sides below 32 px hold no targets worth measuring.
+    """
+    if resolution == "native":
+        return "native"
+    if isinstance(resolution, bool) or not isinstance(resolution, (int, np.integer)) or resolution < 32:
+        raise ValueError(f'resolution must be "native" or a side in pixels >= 32, such as 512; got {resolution!r}')
+    return int(resolution)
+
+
+def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Resizes a mask `(H, W)` to `(height, width)` by nearest neighbour."""
+    image = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(image) > 0

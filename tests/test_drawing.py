@@ -1,0 +1,64 @@
+"""Pictures of detections: what is drawn, and how long many boxes take."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from serank.inference.drawing import BOX_COLOUR, BOX_INDEX, overlay, save_overlay
+
+NO_BOXES = (np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+
+def test_boxes_and_scores_are_drawn_over_the_frame() -> None:
+    frame = np.random.default_rng(0).random((500, 600), dtype=np.float32)
+    boxes = np.array([[100, 200, 104, 203], [0, 0, 2, 2], [597, 498, 600, 500]], np.float32)
+    picture = overlay(frame, boxes, np.array([0.875, 1.0, 0.5], np.float32))
+    expected = overlay(frame, *NO_BOXES)
+    draw = ImageDraw.Draw(expected)
+    draw.font = ImageFont.load_default(12)
+    for box, text in (((97, 197, 106, 205), "0.88"), ((-3, -3, 4, 4), "1.00"), ((594, 495, 602, 502), "0.50")):
+        draw.rectangle(box, outline=BOX_INDEX)
+        _, _, width, height = draw.textbbox((0, 0), text)
+        y = box[1] - height - 4 if box[1] > height + 4 else box[3] + 2
+        draw.text((min(max(box[0], 0), 600 - width), y), text, fill=BOX_INDEX)
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
+    assert (np.asarray(picture) == BOX_INDEX).any()
+
+
+def test_greys_and_enlargement() -> None:
+    frame = np.array([[0.0, 0.5], [1.0, 0.25]], np.float32)
+    picture = overlay(frame, *NO_BOXES)
+    assert picture.size == (480, 480)
+    assert np.asarray(picture)[::240, ::240].tolist() == [[0, 128], [254, 64]]
+    palette = picture.getpalette()
+    assert palette is not None
+    assert tuple(palette[3 * BOX_INDEX : 3 * BOX_INDEX + 3]) == BOX_COLOUR
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif"])
+def test_saving(suffix: str, tmp_path: Path) -> None:
+    boxes, scores = np.array([[5, 5, 8, 8]], np.float32), np.array([0.9], np.float32)
+    save_overlay(tmp_path / f"a.{suffix}", np.zeros((48, 60), np.float32), boxes, scores)
+    with Image.open(tmp_path / f"a.{suffix}") as image:
+        assert image.size == (480, 384)
+        assert np.ptp(np.asarray(image.convert("RGB"))) > 100
+
+
+def test_unknown_suffixes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no known image suffix"):
+        save_overlay(tmp_path / "a.txt", np.zeros((4, 4), np.float32), *NO_BOXES)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_forty_thousand_boxes_are_drawn_in_seconds() -> None:
+    rows, columns = np.divmod(np.arange(40_000), 200)
+    boxes = np.stack([2 * columns, 2 * rows, 2 * columns + 1, 2 * rows + 1], axis=1)
+    scores = np.random.default_rng(0).random(40_000)
+    start = time.process_time()
+    overlay(np.zeros((500, 500), np.float32), boxes, scores)
+    assert time.process_time() - start < 5
