@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from serank._version import __version__ as __version__
-from serank.inference.detector import Detections
+from serank.inference.detections import Detections
 from serank.layers import DDC, LSFF, SeRankAttention, rank_size
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 
 __all__ = ["DDC", "LSFF", "Detections", "SeRankAttention", "SeRankDet", "rank_size"]
 

@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
 
 
 def _average(options: argparse.Namespace) -> int:
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
     from serank.train.averaging import average
 
     model = average([SeRankDet.from_pretrained(name) for name in options.checkpoints])

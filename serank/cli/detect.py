@@ -52,11 +52,10 @@ def _detect(options: argparse.Namespace) -> int:
 
 def _detect_here(options: argparse.Namespace, device: str) -> int:
     from serank.inference.batch import Record, detect_files, rows
-    from serank.inference.fast import fast
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
     from serank.utils.distributed import is_main, world_size
 
-    model = fast(SeRankDet.from_pretrained(options.checkpoint, device=device))
+    model = SeRankDet.from_pretrained(options.checkpoint, device=device).optimize()
     printed = False
 
     def report(record: Record) -> None:

@@ -27,28 +27,16 @@ def add(commands: Commands) -> None:
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="of the file")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write, NAME.onnx or NAME.pt2")
     parser.add_argument("--opset", type=int, metavar="N", help="of the ONNX file (default: what PyTorch recommends)")
-    parser.add_argument("--int8", action="store_true", help="compute most convolutions in 8-bit integers, on CPUs")
-    parser.add_argument(
-        "--calibrate", metavar="DIR", help="folder of frames that --int8 takes ranges from, such as training frames"
-    )
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
 
     model = SeRankDet.from_pretrained(options.checkpoint, device=options.device)
     # of a folder its own name: where it lies on this machine is nobody's business
     name = Path(options.checkpoint).resolve().name if Path(options.checkpoint).is_dir() else options.checkpoint
-    model.export(
-        options.output,
-        format=options.format,
-        opset=options.opset,
-        int8=options.int8,
-        calibrate=options.calibrate,
-        name=name,
-    )
+    model.export(options.output, format=options.format, opset=options.opset, name=name)
     size = Path(options.output).stat().st_size / 1e6
-    result = "near the checkpoint's probabilities" if options.int8 else "gives the checkpoint's logits"
-    print(f"{options.output}: {size:.1f} MB, {result}")
+    print(f"{options.output}: {size:.1f} MB, gives the checkpoint's logits")
     return 0

@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
 
 
 def _graft(options: argparse.Namespace) -> int:
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
     from serank.train.averaging import graft
 
     model, donor = (SeRankDet.from_pretrained(name) for name in (options.checkpoint, options.donor))

@@ -13,7 +13,7 @@ from serank.cli.options import add_preparation, new_command, preparation, print_
 
 if TYPE_CHECKING:
     from serank.cli.options import Commands
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
     from serank.train.recipe import Preset, Recipe
 
 __all__ = ["add"]
@@ -150,7 +150,7 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
     import torch
 
     from serank.datasets import JoinedSamples
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
     from serank.train.recipe import preset
     from serank.train.run import selection_score
     from serank.train.trainer import fit
@@ -243,7 +243,7 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
 
 def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any) -> SeRankDet:
     from serank.datasets import grey_statistics
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
 
     changes = preparation(options)
     if options.in_channels is not None:

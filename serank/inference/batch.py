@@ -23,7 +23,8 @@ from tqdm import tqdm
 from serank.errors import FrameError
 from serank.frames.reading import unit_frame
 from serank.frames.sources import SourceFrame, find_sources, read_sources
-from serank.inference.detector import Detections, Detector
+from serank.inference.detections import Detections
+from serank.inference.detector import Detector
 from serank.utils.distributed import all_objects, is_main, rank, world_size
 from serank.utils.files import replacing
 from serank.utils.prefetch import ahead, behind

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from serank.metrics.components import component_table, label_components
 from serank.utils.files import replacing
-
-if TYPE_CHECKING:
-    from serank.inference.detector import Detections
 
 __all__ = ["Cell", "Verdict", "contact_sheet", "crop", "overlay", "plain_text", "save_overlay", "verdict_overlay"]
 
@@ -36,24 +33,26 @@ SMALLEST_SIDE = 480
 """Smaller frames are enlarged by a whole factor until their longest side reaches this."""
 
 
-def overlay(detections: Detections) -> Image.Image:
+def overlay(frame: Float, boxes: Float, scores: Float) -> Image.Image:
     """The frame as a picture with a box and the score around each detection.
 
     Args:
-        detections: what `SeRankDet.detect` found in one frame.
+        frame: `(H, W)` float32 in [0, 1].
+        boxes: `(N, 4)`, x0, y0, x1, y1 in pixels.
+        scores: `(N,)`.
 
     Returns:
         Palette image of the greys 0 to 254 (255 becomes 254) and the colour of the boxes, which takes a fraction of the
         time of an RGB one to write; of the frame's size times a whole factor, 1 for frames of 480 pixels or more.
     """
-    height, width = detections.frame.shape
+    height, width = frame.shape
     factor = max(1, math.ceil(SMALLEST_SIDE / max(height, width)))
-    grey = Image.fromarray(np.clip(np.rint(255 * detections.frame), 0, BOX - 1).astype(np.uint8))
+    grey = Image.fromarray(np.clip(np.rint(255 * frame), 0, BOX - 1).astype(np.uint8))
     picture = grey.resize((width * factor, height * factor), Image.Resampling.NEAREST)
     picture.putpalette([i for i in range(BOX) for _ in range(3)] + list(BOX_COLOUR))
     draw = ImageDraw.Draw(picture)
     draw.font = ImageFont.load_default(TEXT)  # smaller ones are hard to read where a palette leaves no soft edges
-    for (x0, y0, x1, y1), score in zip(detections.boxes.tolist(), detections.scores.tolist(), strict=True):
+    for (x0, y0, x1, y1), score in zip(boxes.tolist(), scores.tolist(), strict=True):
         left, top = (x0 - MARGIN) * factor, (y0 - MARGIN) * factor
         right, bottom = (x1 + MARGIN) * factor - 1, (y1 + MARGIN) * factor - 1
         draw.rectangle((left, top, right, bottom), outline=BOX)
@@ -66,8 +65,8 @@ def overlay(detections: Detections) -> Image.Image:
     return picture
 
 
-def save_overlay(detections: Detections, path: str | os.PathLike[str]) -> None:
-    """Writes `overlay(detections)` to `path`, whole or not at all.
+def save_overlay(path: str | os.PathLike[str], frame: Float, boxes: Float, scores: Float) -> None:
+    """Writes `overlay(frame, boxes, scores)` to `path`, whole or not at all.
 
     Raises:
         ValueError: the suffix is no image format.
@@ -76,7 +75,7 @@ def save_overlay(detections: Detections, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if Image.registered_extensions().get(target.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"path {str(target)!r} has no known image suffix; use .png, .jpg, .tif or .bmp")
-    picture = overlay(detections)
+    picture = overlay(frame, boxes, scores)
     with replacing(target) as temporary:
         if target.suffix.lower() == ".png":
             picture.save(temporary, compress_level=PNG_LEVEL)

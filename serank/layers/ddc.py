@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serank.layers.norm import BatchNorm2d
-
 __all__ = ["BRANCHES", "DDC", "DifferenceConv2d", "conv_bn_relu"]
 
 BRANCHES = ("vanilla", "difference", "dilated")
@@ -55,7 +53,7 @@ class DifferenceConv2d(nn.Conv2d):
 
 def conv_bn_relu(conv: nn.Conv2d) -> nn.Sequential:
     """`conv` followed by batch norm over its output channels and ReLU."""
-    return nn.Sequential(conv, BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))
 
 
 class DDC(nn.Module):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 
 __all__ = ["average", "graft"]
 

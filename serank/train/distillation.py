@@ -11,7 +11,7 @@ from torch import Tensor
 
 from serank.gaps import gaps
 from serank.losses import bce_loss
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 
 __all__ = ["Teacher", "distillation_loss"]
 

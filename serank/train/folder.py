@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from serank.errors import CheckpointError
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 from serank.train.card import training_card
 from serank.train.recipe import Recipe
 from serank.utils.distributed import from_main, is_main

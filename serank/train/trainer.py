@@ -12,14 +12,13 @@ from tqdm import tqdm
 
 from serank.datasets import Sample
 from serank.evaluation.runner import evaluate
-from serank.layers.norm import synchronise
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 from serank.train.folder import RunFolder
 from serank.train.preflight import inspect_samples, warn_shared_frames
 from serank.train.recipe import Recipe
 from serank.train.run import History, TrainingRun
 from serank.utils.device import check_device
-from serank.utils.distributed import is_main, world_size
+from serank.utils.distributed import is_main, restore_batch_norm, world_size
 
 __all__ = ["History", "Recipe", "fit"]
 
@@ -54,7 +53,9 @@ def fit(
     is a line for each epoch where no bar is shown.
 
     In processes started by `torchrun` (within `serank.utils.distributed.started`) each takes its share of every batch;
-    batch norm, loss and metrics are those of the whole batch and set, and process 0 alone writes.
+    loss and metrics are those of the whole batch and set, and process 0 alone writes. Batch norm takes its statistics
+    over the whole batch on CUDA (`torch.nn.SyncBatchNorm`); on a CPU each process normalises by those of its own share,
+    and the running statistics are the mean over processes.
 
     Args:
         model: trained on `device`; its `frame_spec` normalises the crops and scales validation frames.
@@ -172,7 +173,7 @@ def _trainable(model: SeRankDet, recipe: Recipe, checkpointing: bool) -> Iterato
             model.side_heads.requires_grad_(False)
         yield
     finally:
-        synchronise(model, False)
+        restore_batch_norm(model)
         model.checkpointing = was
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])

@@ -19,7 +19,7 @@ from serank.evaluation.results import Evaluation, FrameScore, TargetScore
 from serank.inference import drawing as plot
 from serank.metrics.components import component_table, label_components
 from serank.metrics.functional import match
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 
 __all__ = ["FrameView", "Gallery", "file_names", "worst_false_alarms", "worst_misses"]
 

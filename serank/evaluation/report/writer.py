@@ -23,7 +23,7 @@ from serank.evaluation.report import figures
 from serank.evaluation.report.page import page
 from serank.evaluation.report.pictures import FrameView, Gallery, file_names
 from serank.evaluation.results import Evaluation, FrameScore, TargetScore
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 from serank.utils.files import share
 
 __all__ = ["FrameView", "check_report_folder", "write_report"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto
 
     from serank.frames.reading import FrameLike
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
 
 __all__ = ["FRAMES", "calibration_inputs", "quantise"]
 
