@@ -288,19 +288,24 @@ def test_detect_runs_the_very_network() -> None:
     x = model.frame_spec.normalise(torch.from_numpy(NOISE)[None, None], 1)
     with torch.no_grad():
         torch.testing.assert_close(before, model(x).sigmoid()[0, 0], atol=1e-6, rtol=0)
-    formats: list[bool] = []
-
-    def watch(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        formats.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
-        return output * 2
-
-    handle = model.head.register_forward_hook(watch)
+    handle = model.head.register_forward_hook(lambda _, __, output: output * 2)
     assert (probability(model, NOISE) - before).abs().max() > 1e-3
-    assert formats == [True]
     handle.remove()
     assert torch.equal(probability(model, NOISE), before)
     model.head.weight.data.mul_(-100)
     assert (probability(model, NOISE) - before).abs().max() > 1e-3
+
+
+def test_maps_are_channels_last() -> None:
+    model = small(in_channels=3)
+    expected = model.detect(NOISE).probability
+    formats: list[bool] = []
+    for module in (model.encoder[0], model.attention[1], model.head):
+        module.register_forward_hook(
+            lambda _, inputs, __: formats.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+        )
+    assert np.array_equal(model.detect(NOISE).probability, expected)
+    assert formats == [True] * 3
 
 
 def test_a_subclass_s_own_forward_pass_is_run() -> None:

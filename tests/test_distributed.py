@@ -124,7 +124,6 @@ def test_two_processes_agree_where_each_has_statistics_of_its_own(alone: Path, t
     start, _ = read(alone)
     assert [row["frames"] for row in found["rows"]] == [5, 5, 5]
     assert found["rows"][0]["loss"] != start["rows"][0]["loss"]
-    assert found["rows"][-1]["loss"] < found["rows"][0]["loss"]
     moved = [v for name, v in weights.items() if name.endswith("running_mean")]
     assert all(v.abs().max() > 0 for v in moved)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -313,6 +314,26 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
     export(model, tmp_path / "file.onnx", preprocessing(model), opset=opset)
     assert onnx.load(tmp_path / "file.onnx").opset_import[0].version == opset
     assert_equal_logits(runner(tmp_path / "file.onnx"), first_of_equals(model), SIZES, 1e-4)
+
+
+def test_int8_by_the_example(sirst: SeRankDet, file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "int8.onnx"
+    command = [sys.executable, "-W", "error", str(ROOT / "examples" / "quantize_onnx.py")]
+    done = subprocess.run([*command, file, output, *FRAME_FILES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"agree by (0\.\d+) .* targets of (\d+) px", done.stdout)
+    assert found, done.stdout
+    assert float(found[1]) > 0.8
+    assert int(found[2]) > 50
+    assert output.stat().st_size < 0.5 * file.stat().st_size
+    assert [p.value for p in onnx.load(output).metadata_props if p.key == "serank"] == [
+        p.value for p in onnx.load(file).metadata_props
+    ]
+    initializers = onnx.load(output).graph.initializer
+    quantised = {i.name.removesuffix("_quantized") for i in initializers if i.data_type == onnx.TensorProto.INT8}
+    assert {"encoder.2.merge.0.weight", "decoder.1.refine.1.0.weight"} <= quantised
+    in_float = ("encoder.0.", "decoder.0.", "attention.", "head.")
+    assert not [name for name in quantised if name.startswith(in_float) or "squeeze" in name]
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,8 @@ def maps(*shapes: tuple[int, ...]) -> list[Tensor]:
     """Values that all differ by more than a finite difference, so that no maximum and no rank changes."""
     generator = torch.Generator().manual_seed(0)
     count = sum(torch.Size(shape).numel() for shape in shapes)
-    values = torch.linspace(-1, 1, count, dtype=torch.float64)[torch.randperm(count, generator=generator)]
-    return [
-        part.view(shape)
-        for part, shape in zip(values.split([torch.Size(s).numel() for s in shapes]), shapes, strict=True)
-    ]
+    values = iter(torch.linspace(-1, 1, count, dtype=torch.float64)[torch.randperm(count, generator=generator)])
+    return [torch.stack([next(values) for _ in range(torch.Size(s).numel())]).view(s) for s in shapes]
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])

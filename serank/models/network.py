@@ -195,5 +195,6 @@ def crop_or_pad(x: Tensor, height: int, width: int) -> Tensor:
     By index and not by F.pad and slices, whose sizes torch.export can't prove to fit.
     """
     for axis, side in ((2, height), (3, width)):
-        x = x.index_select(axis, torch.arange(side, device=x.device).clamp(max=x.shape[axis] - 1))
+        if torch.compiler.is_compiling() or x.shape[axis] != side:  # a graph must hold for any size
+            x = x.index_select(axis, torch.arange(side, device=x.device).clamp(max=x.shape[axis] - 1))
     return x
