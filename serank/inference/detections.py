@@ -50,7 +50,7 @@ class Detections:
         return f"Detections({len(self)} in a frame of {height}x{width}, threshold={self.threshold})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Size, threshold and the detections as plain numbers, ready for `json.dumps`."""
+        """Size, threshold and the detections as Python's numbers, ready for `json.dumps`."""
         height, width = self.mask.shape
         rows = zip(self.boxes, self.centroids, self.scores, self.areas, strict=True)
         return {

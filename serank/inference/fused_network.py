@@ -1,6 +1,6 @@
 """A copy of a network for inference alone: the same outputs with fewer operations and less memory.
 
-Batch norm is folded into the convolutions, a difference convolution becomes one plain kernel, and what the network
+Batch norm is folded into the convolutions, a difference convolution becomes one ordinary kernel, and what the network
 concatenates only to convolve is convolved part by part into one sum. Side heads are left out.
 """
 

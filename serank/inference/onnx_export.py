@@ -153,7 +153,7 @@ def require_onnx() -> None:
 
 
 def _frozen(model: SeRankNet) -> SeRankNet:
-    """A copy in eval mode and float32, without gradients, each difference convolution the plain one that it equals."""
+    """A copy in eval mode and float32, without gradients, its difference convolutions as `nn.Conv2d`."""
     network: SeRankNet = copy.deepcopy(model).eval().float().requires_grad_(False)
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for module in list(network.modules()):

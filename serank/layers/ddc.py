@@ -28,7 +28,7 @@ class DifferenceConv2d(nn.Conv2d):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        theta: weight of the difference term; 0 is a plain convolution. The paper uses 0.7.
+        theta: weight of the difference term; 0 is an ordinary convolution. The paper uses 0.7.
         bias: learn a bias.
 
     Shape: `(B, in_channels, H, W) -> (B, out_channels, H, W)`, any floating dtype.
