@@ -78,7 +78,7 @@ def _choice(*names: str) -> Any:
 
 def _list(default: Sequence[Any], of: str, check_item: Callable[[str, Any], None]) -> Any:
     def check(name: str, value: Any) -> None:
-        if not isinstance(value, tuple):
+        if not isinstance(value, list):
             raise ValueError(f"{name} must be a list of {of}; got {reprlib.repr(value)}")
         for item in value:
             check_item(name, item)
@@ -90,7 +90,7 @@ def _per_channel(default: float) -> Any:
     """A number, or one for each input channel."""
 
     def check(name: str, value: Any) -> None:
-        for item in value if isinstance(value, tuple) else (value,):
+        for item in value if isinstance(value, list) else [value]:
             _check_number(name, item)
 
     return _setting(default, check)
@@ -165,9 +165,8 @@ class SeRankConfig:
     def __post_init__(self) -> None:
         for setting in fields(self):
             value = to_json(getattr(self, setting.name))
-            value = tuple(value) if isinstance(value, list) else value
             setting.metadata["check"](setting.name, value)
-            object.__setattr__(self, setting.name, value)
+            object.__setattr__(self, setting.name, tuple(value) if isinstance(value, list) else value)
         for name in ("mean", "std"):
             values = getattr(self, name)
             if isinstance(values, tuple) and len(values) != self.in_channels:
