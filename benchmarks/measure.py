@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from plain import PlainSeRankDet
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from unfused import UnfusedSeRankDet
 
 from serank import SeRankDet
 
@@ -24,10 +24,10 @@ NETWORKS = ("released", "paper", "sirst")
 STATUS = Path("/proc/self/status")
 
 
-def reference_network(width: int, side: int = 512, device: str = "cpu") -> PlainSeRankDet:
-    """The plain released graph; random weights, with batch norms that are not the identity."""
+def reference_network(width: int, side: int = 512, device: str = "cpu") -> UnfusedSeRankDet:
+    """The released graph, unfused; random weights, with batch norms that are not the identity."""
     torch.manual_seed(0)
-    network = PlainSeRankDet(width, side=max(side, 512)).eval()
+    network = UnfusedSeRankDet(width, side=max(side, 512)).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             for values, centre in ((module.running_mean, 0.0), (module.running_var, 1.0), (module.weight, 1.0)):

@@ -1,11 +1,11 @@
-"""serank's inference against the network written plainly, side by side in one run.
+"""serank's inference against the unfused network, side by side in one run.
 
     python benchmarks/speed.py --output runs/speed
     python benchmarks/speed.py --output runs/speed --networks sirst --sizes 256 --dtypes float32   # some rows of it
 
-For every network, frame size, batch and precision the plain reference (`plain.py`, NCHW) and serank run in turn, A B
+For every network, frame size, batch and precision the reference (`unfused.py`, NCHW) and serank run in turn, A B
 A B; ratios are of neighbouring runs. Before that, outputs are compared. References are the released graph at full
-width in float32 (`released`, what people run), the same under bfloat16 autocast (`autocast`), and the plain form of
+width in float32 (`released`, what people run), the same under bfloat16 autocast (`autocast`), and the unfused form of
 the very network (`own`, float32). `share of peak` sets a network's arithmetic against a large convolution of its
 precision, timed in the same run. Peak memory is that of one frame or batch above weights and input, each in a process
 of its own.
@@ -38,8 +38,8 @@ from measure import (
     reference_network,
     serank_network,
 )
-from plain import plain_form
 from torch import Tensor, nn
+from unfused import unfused_form
 
 from serank import SeRankDet
 from serank.utils.files import replacing
@@ -87,22 +87,22 @@ def case_of(row: Case) -> Case:
 def reference_of(case: Case) -> tuple[nn.Module, Tensor]:
     """The reference in eval mode, and its input."""
     if case.reference == "own" and case.network != "released":
-        plain = plain_form(serank_network(case.network, case.width, case.size, case.device))
+        reference = unfused_form(serank_network(case.network, case.width, case.size, case.device))
     else:
-        plain = reference_network(case.width, case.size, case.device)
-    channels = plain.get_parameter("Conv1.cdc_layer.0.conv.weight").shape[1]
-    return plain, frames(channels, case.size, case.batch, case.device)
+        reference = reference_network(case.width, case.size, case.device)
+    channels = reference.get_parameter("Conv1.cdc_layer.0.conv.weight").shape[1]
+    return reference, frames(channels, case.size, case.batch, case.device)
 
 
 def reference_run(case: Case) -> Callable[[], object]:
-    plain, x = reference_of(case)
+    reference, x = reference_of(case)
 
     def run() -> None:
         with (
             torch.inference_mode(),
             torch.autocast(torch.device(case.device).type, torch.bfloat16, enabled=case.reference == "autocast"),
         ):
-            plain(x)
+            reference(x)
 
     return run
 
@@ -110,8 +110,8 @@ def reference_run(case: Case) -> Callable[[], object]:
 def serank_run(case: Case) -> Callable[[], object]:
     model = serank_network(case.network, case.width, case.size, case.device)
     x = frames(model.in_channels, case.size, case.batch, case.device)
-    fast = model.optimize(DTYPES[case.dtype], compile=case.compile)
-    return lambda: fast(x)
+    optimized = model.optimize(DTYPES[case.dtype], compile=case.compile)
+    return lambda: optimized(x)
 
 
 def memory(make: str, case: Case) -> int:
@@ -123,27 +123,27 @@ def memory(make: str, case: Case) -> int:
 
 
 def agreement(network: str, width: int, device: str) -> float:
-    """Largest difference of logits between plain form and serank in float32, over the largest logit."""
+    """Largest difference of logits between unfused form and serank in float32, over the largest logit."""
     model = serank_network(network, width, device=device)
-    plain = reference_network(width, device=device) if network == "released" else plain_form(model)
+    reference = reference_network(width, device=device) if network == "released" else unfused_form(model)
     x = frames(model.in_channels, 128, 2, device)
     # in full float32: TF32, the default of convolutions on CUDA, is coarser than what is compared
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        expected = plain(x)[-1]
+        expected = reference(x)[-1]
         error = max(float((expected - y).abs().max()) for y in (model(x), model.optimize()(x)))
     return error / float(expected.abs().max())
 
 
 def measure(case: Case, repeats: int, highest: float) -> Row:
-    plain, x = reference_of(case)
+    reference, x = reference_of(case)
     model: SeRankDet = serank_network(case.network, case.width, case.size, case.device)
-    counts = flops(model, frames(model.in_channels, case.size, case.batch, case.device)), flops(plain, x)
-    del plain, model, x
-    reference, taken = in_turn((reference_run(case), serank_run(case)), repeats, case.device)
+    counts = flops(model, frames(model.in_channels, case.size, case.batch, case.device)), flops(reference, x)
+    del reference, model, x
+    taken_by_reference, taken = in_turn((reference_run(case), serank_run(case)), repeats, case.device)
     return Row(
         **asdict(case),
         seconds=taken,
-        reference_seconds=reference,
+        reference_seconds=taken_by_reference,
         memory=apart(memory, "serank", case),
         reference_memory=apart(memory, "reference", case),
         flops=counts[0],

@@ -46,24 +46,24 @@ def write_frames(folder: Path, count: int, side: int) -> list[NDArray[np.float32
 
 
 def folder_lines(checkpoint: str, count: int, side: int, batch: int, repeats: int) -> list[str]:
-    fast = SeRankDet.from_pretrained(checkpoint).optimize()
-    spec = fast.frame_spec
+    network = SeRankDet.from_pretrained(checkpoint).optimize()
+    spec = network.frame_spec
     with TemporaryDirectory() as place:
         frames = write_frames(Path(place), count, side)
         scaled = [resize(frame, *spec.working_shape(*frame.shape)) for frame in frames]
         inputs = [
-            spec.normalise(torch.from_numpy(np.stack(scaled[i : i + batch])[:, None]), fast.in_channels)
+            spec.normalise(torch.from_numpy(np.stack(scaled[i : i + batch])[:, None]), network.in_channels)
             for i in range(0, len(scaled) - batch + 1, batch)
         ]
 
         def bare() -> None:
             for number in range(count // batch):
-                fast(inputs[number % len(inputs)])
+                network(inputs[number % len(inputs)])
 
         def from_files(pictures: bool) -> Callable[[], object]:
             def run() -> None:
                 with TemporaryDirectory() as output:
-                    detect_files(fast, [place], output, batch_size=batch, pictures=pictures)
+                    detect_files(network, [place], output, batch_size=batch, pictures=pictures)
 
             return run
 
@@ -127,7 +127,7 @@ def _detect_together(checkpoint: str, place: str, output: str, processes: int, b
 
 
 def memory_lines(checkpoint: str, count: int, side: int) -> list[str]:
-    fast = SeRankDet.from_pretrained(checkpoint).optimize()
+    network = SeRankDet.from_pretrained(checkpoint).optimize()
     done = 0
     lines = [f"Resident memory over {count} frames of {side} x {side} px:", "", "| frames | MB |", "|---|---|"]
 
@@ -139,12 +139,12 @@ def memory_lines(checkpoint: str, count: int, side: int) -> list[str]:
 
     with TemporaryDirectory() as place, TemporaryDirectory() as output:
         write_frames(Path(place), count, side)
-        detect_files(fast, [place], output, pictures=False, report=report)
+        detect_files(network, [place], output, pictures=False, report=report)
     return lines
 
 
 def detect_once(checkpoint: str, side: int) -> Callable[[], object]:
-    model = SeRankDet.from_pretrained(checkpoint)
+    model = SeRankDet.from_pretrained(checkpoint).optimize()
     frame = np.random.default_rng(0).random((side, side), dtype=np.float32)
     model.detect(frame[:256, :256])  # what the first run alone takes is no part of it
     return lambda: model.detect(frame)

@@ -1,8 +1,8 @@
-"""Time and memory of a training step: the network written plainly against serank, side by side.
+"""Time and memory of a training step: the unfused network against serank, side by side.
 
     python benchmarks/training_step.py --output runs/training
 
-The reference is the released graph as its authors train it (`plain.py`, float32, NCHW), and serank the same graph and
+The reference is the released graph as its authors train it (`unfused.py`, float32, NCHW), and serank the same graph and
 weights as `serank.train.fit` trains it, channels_last, in the precisions given, and with gradient checkpointing. All
 take soft IoU over the six outputs and AdamW. Losses of the first step are compared before anything is timed, then the
 steps run in turn, A B C A B C; ratios are of neighbouring runs. Peak memory is that of one step above weights and
@@ -34,9 +34,9 @@ class Outputs(nn.Module):
 
     def __init__(self, kind: str, width: int, size: int, device: str) -> None:
         super().__init__()
-        self.plain = kind == REFERENCE
+        self.is_reference = kind == REFERENCE
         self.network: nn.Module
-        if self.plain:
+        if self.is_reference:
             self.network = reference_network(width, size, device).train()
         else:
             model = serank_network("released", width, size, device).train()
@@ -44,7 +44,7 @@ class Outputs(nn.Module):
             self.network = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        maps: list[Tensor] = self.network(x) if self.plain else self.network.forward_deep(x)  # type: ignore[operator]
+        maps: list[Tensor] = self.network(x) if self.is_reference else self.network.forward_deep(x)  # type: ignore[operator]
         return maps
 
 

@@ -1,4 +1,4 @@
-"""Where the time of one frame goes, in the plain reference and in serank's inference copy.
+"""Where the time of one frame goes, in the unfused reference and in serank's inference copy.
 
     python benchmarks/where_time_goes.py --size 512 --network released
 
@@ -15,8 +15,8 @@ from functools import partial
 
 import torch
 from measure import DTYPES, NETWORKS, frames, machine, serank_network
-from plain import plain_form
 from torch.profiler import ProfilerActivity, profile
+from unfused import unfused_form
 
 KINDS = {
     "convolutions": ("conv",),
@@ -75,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model = serank_network(options.network, options.width, options.size, options.device)
     x = frames(model.in_channels, options.size, options.batch, options.device)
-    plain = plain_form(model)
+    reference = unfused_form(model)
     with torch.inference_mode():
-        columns = {"plain, float32": shares(partial(plain, x), options.repeats, options.device)}
+        columns = {"unfused, float32": shares(partial(reference, x), options.repeats, options.device)}
         for name in options.dtypes:
             run = partial(model.optimize(DTYPES[name]), x)
             columns[f"serank, {name}"] = shares(run, options.repeats, options.device)

@@ -39,11 +39,15 @@ class Network:
     def probability(self, frame: Float) -> Float:
         """Target probability of each pixel, `(H, W) -> (H, W)`, both in [0, 1]."""
         height, width = frame.shape
+        scaled = resize(frame, *self.working_shape(height, width))
+        return np.asarray(expit(resize(self.tiled_logits(scaled), height, width)))
+
+    def working_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width to which a frame is scaled."""
         low, high = self.spec["scale_range"]
         size = self.spec["working_size"]
         scale = min(max(size / max(height, width), low), high) if size else 1.0
-        scaled = resize(frame, max(1, round(height * scale)), max(1, round(width * scale)))
-        return np.asarray(expit(resize(self.tiled_logits(scaled), height, width)))
+        return max(1, round(height * scale)), max(1, round(width * scale))
 
     def tiled_logits(self, frame: Float) -> Float:
         """Logits, tile by tile where the frame is larger than one, blended where tiles overlap."""
@@ -60,10 +64,14 @@ class Network:
 
     def logits(self, frame: Float) -> Float:
         """Grey `(H, W)` in [0, 1] to logits `(H, W)`."""
+        logits: Float = self.session.run(["logits"], {"x": self.normalise(frame)})[0][0, 0]
+        return logits
+
+    def normalise(self, frame: Float) -> Float:
+        """Grey `(H, W)` in [0, 1] to the network's input `(1, C, H, W)`."""
         x = np.repeat(frame[None, None], self.spec["in_channels"], axis=1)
         mean, std = (np.reshape(np.float32(self.spec[key]), (1, -1, 1, 1)) for key in ("mean", "std"))
-        logits: Float = self.session.run(["logits"], {"x": (x - mean) / std})[0][0, 0]
-        return logits
+        return (x - mean) / std
 
 
 def resize(frame: Float, height: int, width: int) -> Float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from serank import train as train
     from serank.inference import Detections
     from serank.layers import DDC, LSFF, SeRankAttention, rank_size
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
 else:
     # Names are imported at first use (PEP 562): PyTorch takes seconds, which `serank --help` should not.
     _MODULES = {
@@ -33,7 +33,7 @@ else:
         "LSFF": "serank.layers",
         "Detections": "serank.inference",
         "SeRankAttention": "serank.layers",
-        "SeRankDet": "serank.models.network",
+        "SeRankDet": "serank.serankdet",
         "rank_size": "serank.layers",
     }
 

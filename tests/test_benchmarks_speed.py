@@ -1,4 +1,4 @@
-"""The drivers that measure time run at tiny sizes: the plain reference agrees with serank, and results are written."""
+"""The drivers that measure time run at tiny sizes: the reference agrees with serank, and results are written."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import measure
-import plain
 import speed
 import throughput
 import topk
 import training_step
+import unfused
 import where_time_goes
 
 from serank import SeRankDet
@@ -36,7 +36,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", measure.NETWORKS)
 def test_the_reference_gives_serank_s_outputs(name: str) -> None:
     model = measure.serank_network(name, width=4)
-    reference = plain.plain_form(model)
+    reference = unfused.unfused_form(model)
     x = torch.randn(2, model.in_channels, 64, 96)
     for found, expected in zip(reference(x), model.forward_deep(x), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -47,7 +47,7 @@ def test_the_reference_gives_serank_s_outputs(name: str) -> None:
 
 def test_the_released_graph_has_its_parameters_and_arithmetic() -> None:
     with torch.device("meta"):
-        reference = plain.PlainSeRankDet()
+        reference = unfused.UnfusedSeRankDet()
         assert sum(p.numel() for p in reference.parameters()) == pytest.approx(109e6, rel=0.01)
         x = torch.empty(1, 3, 512, 512)
         assert measure.flops(reference.eval(), x) == pytest.approx(1147e9, rel=0.02)

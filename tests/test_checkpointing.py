@@ -12,7 +12,6 @@ from test_train import TINY, scenes, tiny
 from torch import Tensor
 
 from serank import SeRankDet
-from serank.layers import norm
 from serank.losses import deep_supervision_loss
 from serank.train import fit
 
@@ -37,16 +36,11 @@ def step(model: SeRankDet, dtype: torch.dtype = torch.float32) -> tuple[Tensor, 
     return loss.detach(), kept
 
 
-@pytest.mark.parametrize("own_kernel", [False, True], ids=["PyTorch's norm", "serank's norm"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "arguments", [{}, {"fusion": "gated", "merge_kernel": 3, "bias": True}, {"attention": "after", "encoder": "plain"}]
 )
-def test_a_step_is_the_same(
-    arguments: dict[str, Any], dtype: torch.dtype, own_kernel: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if own_kernel:
-        monkeypatch.setattr(norm, "_slow", lambda x: norm._format(x) == torch.channels_last)
+def test_a_step_is_the_same(arguments: dict[str, Any], dtype: torch.dtype) -> None:
     models = []
     for checkpointing in (False, True):
         torch.manual_seed(0)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from serank import Detections, SeRankDet
 from serank.errors import FrameError
-from serank.frames import FrameSpec
-from serank.inference.detector import find_detections, predict
+from serank.frames.preparation import FrameSpec
+from serank.inference import Detector, find_detections, predict
 
 Float = NDArray[np.float32]
 
@@ -273,3 +273,77 @@ def test_16_bit_frames_are_found_like_8_bit_ones() -> None:
         few, many = model.detect(eight), model.detect(deep)
         for x, y in few.centroids:
             assert np.hypot(*(many.centroids - (x, y)).T).min() < 1
+
+
+def probability(model: Detector, frame: Float) -> Tensor:
+    return torch.from_numpy(model.detect(frame).probability)
+
+
+NOISE = np.random.default_rng(0).random((32, 48), np.float32)
+
+
+def test_detect_runs_the_very_network() -> None:
+    model = small()
+    before = probability(model, NOISE)
+    x = model.frame_spec.normalise(torch.from_numpy(NOISE)[None, None], 1)
+    with torch.no_grad():
+        torch.testing.assert_close(before, model(x).sigmoid()[0, 0], atol=1e-6, rtol=0)
+    handle = model.head.register_forward_hook(lambda _, __, output: output * 2)
+    assert (probability(model, NOISE) - before).abs().max() > 1e-3
+    handle.remove()
+    assert torch.equal(probability(model, NOISE), before)
+    model.head.weight.data.mul_(-100)
+    assert (probability(model, NOISE) - before).abs().max() > 1e-3
+
+
+def test_maps_are_channels_last() -> None:
+    model = small(in_channels=3)
+    expected = model.detect(NOISE).probability
+    formats: list[bool] = []
+    for module in (model.encoder[0], model.attention[1], model.head):
+        module.register_forward_hook(
+            lambda _, inputs, __: formats.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+        )
+    assert np.array_equal(model.detect(NOISE).probability, expected)
+    assert formats == [True] * 3
+
+
+def test_a_subclass_s_own_forward_pass_is_run() -> None:
+    class Inverted(SeRankDet):
+        def forward(self, x: Tensor) -> Tensor:
+            return -super().forward(x)
+
+    model = small()
+    other = Inverted(width=4)
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(probability(other, NOISE), 1 - probability(model, NOISE), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions(dtype: torch.dtype) -> None:
+    model = small()
+    expected = probability(model, NOISE)
+    seen = []
+    model.head.register_forward_hook(lambda _, __, y: seen.append(y.dtype))
+    tolerance = 1e-5 if dtype == torch.float64 else 0.05  # bfloat16 keeps 8 bits
+    torch.testing.assert_close(probability(model.to(dtype), NOISE), expected, atol=tolerance, rtol=0)
+    assert seen == [dtype]
+
+
+def test_training_mode_stays_and_the_result_is_that_of_eval_mode() -> None:
+    model = small()
+    expected = probability(model, NOISE)
+    model.train()
+    model.encoder.eval()
+    modes = [module.training for module in model.modules()]
+    assert torch.equal(probability(model, NOISE), expected)
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_weights_made_in_inference_mode_work() -> None:
+    torch.manual_seed(0)
+    expected = probability(small(), NOISE)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        model = small()
+    assert torch.equal(probability(model, NOISE), expected)

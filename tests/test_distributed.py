@@ -1,4 +1,4 @@
-"""Two processes against one: the same batches, losses, weights and figures."""
+"""Two processes against one: the same batches, losses, weights and metrics."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from serank.utils.distributed import all_objects, from_main, is_main, rank, started, world_size
+from serank import SeRankDet
+from serank.utils.distributed import (
+    all_objects,
+    from_main,
+    is_main,
+    rank,
+    restore_batch_norm,
+    started,
+    synchronise_batch_norm,
+    world_size,
+)
 
 SCRIPT = """
 import json, sys, time
@@ -21,7 +32,7 @@ from pathlib import Path
 import torch
 from serank import SeRankDet
 from serank.train import Augmentation
-from serank.utils.distributed import all_objects, is_main, rank, started
+from serank.utils.distributed import all_objects, is_main, pool_statistics, rank, started, world_size
 from serank.evaluation import evaluate
 from serank.synthetic import SyntheticScenes
 from serank.train import Recipe, fit
@@ -33,12 +44,16 @@ with started():
     model = SeRankDet(width=2).double()  # in float32 the rounding of sums grows with the steps
     train = SyntheticScenes(10, 40, 48, targets=(1, 2), size=(3, 6), scr=(10, 30), seed=5)
     val = SyntheticScenes(5, 40, 48, targets=(0, 2), size=(3, 6), scr=(10, 30), seed=6)
-    recipe = Recipe(epochs=3, batch_size=4, ema_decay=0.9, accumulation_steps=int(sys.argv[2]), lr=1e-3,
-                    augmentation=Augmentation(crop=32, scale=(0.8, 1.25)))
+    recipe = Recipe(epochs=3, batch_size=4, ema_decay=0.9, lr=1e-3,
+                    freeze_statistics=sys.argv[2] == "True", augmentation=Augmentation(crop=32, scale=(0.8, 1.25)))
     history = fit(model, train, val, recipe=recipe, output=folder / "run",
                   checkpointing=sys.argv[3] == "True", progress=False)
-    for p in model.parameters():
-        assert len({float(total) for total in all_objects(p.sum().item())}) == 1
+    for value in model.state_dict().values():
+        assert len({float(total) for total in all_objects(value.double().sum().item())}) == 1
+    norm = torch.nn.BatchNorm2d(2)
+    norm.running_mean += torch.tensor([1.0, 2.0]) * rank()
+    pool_statistics(norm)
+    assert norm.running_mean.tolist() == [(world_size() - 1) / 2, float(world_size() - 1)]
     result = evaluate(model, val)
     if is_main():
         torch.save(model.state_dict(), folder / "weights.pt")
@@ -58,27 +73,41 @@ if sys.platform == "linux":  # threads that outlive the group may abort the proc
 
 
 def train(
-    folder: Path, processes: int, accumulation_steps: int = 1, checkpointing: bool = False
+    folder: Path, processes: int, *, frozen: bool, checkpointing: bool = False
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     folder.mkdir()
     (folder / "script.py").write_text(SCRIPT)
     start = [sys.executable, "-W", "error"]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*start, str(folder / "script.py"), str(folder), str(accumulation_steps), str(checkpointing)]
+    command = [*start, str(folder / "script.py"), str(folder), str(frozen), str(checkpointing)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr
+    return read(folder)
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What a training left: its rows and metrics, and its weights."""
     return json.loads((folder / "found.json").read_text()), torch.load(folder / "weights.pt", weights_only=True)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a training in one process, with batch norm's statistics frozen, and what it gave."""
+    folder = tmp_path_factory.mktemp("alone") / "one"
+    train(folder, 1, frozen=True)
+    return folder
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_two_processes_train_as_one(tmp_path: Path, checkpointing: bool) -> None:
-    one, weights = train(tmp_path / "one", 1)
-    two, shared = train(tmp_path / "two", 2, checkpointing=checkpointing)
+def test_two_processes_train_as_one(alone: Path, tmp_path: Path, checkpointing: bool) -> None:
+    """Where batch norm takes the statistics of no batch, which on a CPU are those of each process's share."""
+    one, weights = read(alone)
+    two, shared = train(tmp_path / "two", 2, frozen=True, checkpointing=checkpointing)
     for row, other in zip(one["rows"], two["rows"], strict=True):
         assert other["loss"] == pytest.approx(row["loss"], abs=1e-7)
-        # 5 validation frames on 2 processes: figures must not depend on that
+        # 5 validation frames on 2 processes: metrics must not depend on that
         for key in ("iou", "niou", "pd", "fa"):
             assert other[key] == pytest.approx(row[key], abs=1e-12, nan_ok=True)
         assert (other["frames"], other["targets"]) == (5, row["targets"])
@@ -86,7 +115,32 @@ def test_two_processes_train_as_one(tmp_path: Path, checkpointing: bool) -> None
         torch.testing.assert_close(shared[name], value, atol=1e-7, rtol=1e-7, msg=name)
     assert two["names"] == one["names"]
     files = sorted(p.name for p in (tmp_path / "two" / "run").iterdir())
-    assert files == sorted(p.name for p in (tmp_path / "one" / "run").iterdir())
+    assert files == sorted(p.name for p in (alone / "run").iterdir())
+
+
+def test_two_processes_agree_where_each_has_statistics_of_its_own(alone: Path, tmp_path: Path) -> None:
+    """The script checks that both end with the same weights and running statistics."""
+    found, weights = train(tmp_path / "two", 2, frozen=False)
+    start, _ = read(alone)
+    assert [row["frames"] for row in found["rows"]] == [5, 5, 5]
+    assert found["rows"][0]["loss"] != start["rows"][0]["loss"]
+    moved = [v for name, v in weights.items() if name.endswith("running_mean")]
+    assert all(v.abs().max() > 0 for v in moved)
+
+
+def test_batch_norm_for_several_gpus_and_back() -> None:
+    model = SeRankDet(width=2)
+    model.encoder.eval()
+    state, parameters = dict(model.state_dict()), dict(model.named_parameters())
+    kinds = [(type(m), m.training) for m in model.modules()]
+    synchronise_batch_norm(model)
+    assert any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    assert list(model.state_dict()) == list(state)
+    restore_batch_norm(model)
+    assert [(type(m), m.training) for m in model.modules()] == kinds
+    assert all(p is parameters[name] for name, p in model.named_parameters())
+    assert all(value.data_ptr() == state[name].data_ptr() for name, value in model.state_dict().items())
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

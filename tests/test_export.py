@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
+import re
 import struct
 import subprocess
 import sys
@@ -24,7 +24,6 @@ from serank import LSFF, SeRankDet
 from serank.cli.entry import main
 from serank.frames.preparation import tiles
 from serank.inference.onnx_export import SUFFIXES, export, preprocessing
-from serank.inference.quantize import FRAMES, calibration_inputs, quantise
 from serank.layers import SeRankAttention
 
 onnx = pytest.importorskip("onnx", reason="needs the extra serank[export]")
@@ -167,7 +166,7 @@ def test_the_command_names_a_folder_without_its_place(tmp_path: Path, monkeypatc
     monkeypatch.setattr(SeRankDet, "export", keep)
     command = ["export", "--checkpoint", str(tmp_path / "runs" / "best"), "--output", str(tmp_path / "a.pt2")]
     assert main([*command, "--format", "torch"]) == 0
-    assert given == {"format": "torch", "opset": None, "int8": False, "calibrate": None, "name": "best"}
+    assert given == {"format": "torch", "opset": None, "name": "best"}
 
 
 @pytest.fixture
@@ -300,7 +299,7 @@ def test_program(tmp_path: Path) -> None:
 def test_variants(variant: str, format: str, tmp_path: Path) -> None:
     model = small(**VARIANTS[variant])
     path = tmp_path / f"file{SUFFIXES[format]}"
-    export(model, path, format=format)
+    export(model, path, preprocessing(model), format=format)
     if format == "onnx":
         assert_equal_logits(runner(path), first_of_equals(model), SIZES, 1e-4)
     else:
@@ -312,103 +311,29 @@ def test_variants(variant: str, format: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("opset", [18, 23])
 def test_opsets(opset: int, tmp_path: Path) -> None:
     model = small()
-    export(model, tmp_path / "file.onnx", opset=opset)
+    export(model, tmp_path / "file.onnx", preprocessing(model), opset=opset)
     assert onnx.load(tmp_path / "file.onnx").opset_import[0].version == opset
     assert_equal_logits(runner(tmp_path / "file.onnx"), first_of_equals(model), SIZES, 1e-4)
 
 
-@pytest.fixture(scope="module")
-def eight_bit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled checkpoint in 8-bit integers, written by the command."""
-    file = tmp_path_factory.mktemp("int8") / "sirst.onnx"
-    frames = file.parent / "frames"
-    frames.mkdir()
-    for source in FRAME_FILES:
-        (frames / source.name).write_bytes(source.read_bytes())
-    command = ["export", "--output", str(file), "--int8", "--calibrate", str(frames)]
-    assert main(command) == 0
-    return file
-
-
-@pytest.mark.slow
-def test_int8(sirst: SeRankDet, file: Path, eight_bit: Path, without_torch: Callable[..., Any]) -> None:
-    proto = onnx.load(eight_bit)
-    onnx.checker.check_model(proto, full_check=True)
-    types = {i.name: i.data_type for i in proto.graph.initializer}
-    quantised = {name.removesuffix("_quantized") for name, kind in types.items() if kind == onnx.TensorProto.INT8}
-    assert "encoder.2.merge.0.weight" in quantised
-    assert "decoder.1.refine.1.0.weight" in quantised
-    kept = ("encoder.0.", "decoder.0.", "attention.", "head.")
-    assert not [name for name in quantised if name.startswith(kept) or "squeeze" in name]
-    assert eight_bit.stat().st_size < 0.5 * file.stat().st_size
-    found = without_torch(eight_bit, *FRAME_FILES)
-    for entry, expected in zip(found, sirst.detect(list(FRAME_FILES)), strict=True):
-        # not equal, but the same targets
-        assert len(entry["detections"]) == len(expected)
-        centroids = np.array([d["centroid"] for d in entry["detections"]])
-        assert all(np.hypot(*(centroids - c).T).min() < 1 for c in expected.centroids)
-
-
-def test_int8_is_not_judged_without_targets(file: Path, tmp_path: Path) -> None:
-    inputs = [np.full((1, 1, 64, 64), value, np.float32) for value in (-1, 0, 1)]
-    path = Path(shutil.copy(file, tmp_path / "a.onnx"))
-    with pytest.raises(ValueError, match=r"calibrate: the network sees targets of .* px altogether in these 3 frames"):
-        quantise(path, inputs)
-    assert path.read_bytes() == file.read_bytes()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("failure", ["agreement", "interrupt"])
-def test_int8_that_fails_leaves_nothing(
-    failure: str, sirst: SeRankDet, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = Path(shutil.copy(file, tmp_path / "a.onnx"))
-    inputs = calibration_inputs(sirst, [FRAME_FILES[0]])
-    if failure == "agreement":
-        monkeypatch.setattr("serank.inference.quantize.LEAST_AGREEMENT", 1.0)
-        with pytest.raises(RuntimeError, match=r"the probabilities agree by 0\.\d+, below 1\.0"):
-            quantise(path, inputs)
-    else:
-        # by importlib, since the package has a function of the module's name
-        module = importlib.import_module("onnxruntime.quantization.quantize")
-        monkeypatch.setattr(module, "load_model_with_shape_infer", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            quantise(path, inputs)
-    assert list(tmp_path.iterdir()) == [path]
-    assert path.read_bytes() == file.read_bytes()
-
-
-def interrupted(model_path: Path) -> None:
-    model_path.with_name("model-inferred.onnx").write_bytes(b"")
-    raise KeyboardInterrupt
-
-
-@pytest.mark.slow
-def test_int8_loses_little(sirst: SeRankDet, shared: Path, tmp_path: Path) -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import int8
-
-    int8.main([str(shared / "data" / "sirst"), "--output", str(tmp_path)])
-    rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if "float32" in line or "int8 |" in line]
-    iou = [float(row.split("|")[2]) for row in rows]
-    assert len(iou) == 3
-    assert iou[1] == pytest.approx(iou[0], abs=1e-4)
-    assert iou[2] > iou[1] - 0.005
-
-
-def test_calibration_frames(sirst: SeRankDet, tmp_path: Path) -> None:
-    inputs = calibration_inputs(sirst, ROOT / "examples" / "frames")
-    assert len(inputs) == len(FRAME_FILES)
-    frame = np.random.default_rng(0).random((50, 80), dtype=np.float32)
-    many = calibration_inputs(small(in_channels=3, working_size=40), [frame] * 100)
-    assert [x.shape for x in many] == [(1, 3, 25, 40)] * FRAMES
-    assert calibration_inputs(small(tile=32, overlap=8), [frame])[0].shape == (1, 1, 32, 32)
-    with pytest.raises(ValueError, match="calibrate holds no frames"):
-        calibration_inputs(sirst, [])
-    with pytest.raises(ValueError, match="calibrate must be a folder or a list of frames; got one ndarray"):
-        calibration_inputs(sirst, frame)  # type: ignore[arg-type]
-    with pytest.raises(FileNotFoundError, match="no frames in this folder"):
-        calibration_inputs(sirst, tmp_path)
+def test_int8_by_the_example(sirst: SeRankDet, file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "int8.onnx"
+    command = [sys.executable, "-W", "error", str(ROOT / "examples" / "quantize_onnx.py")]
+    done = subprocess.run([*command, file, output, *FRAME_FILES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"agree by (0\.\d+) .* targets of (\d+) px", done.stdout)
+    assert found, done.stdout
+    assert float(found[1]) > 0.8
+    assert int(found[2]) > 50
+    assert output.stat().st_size < 0.5 * file.stat().st_size
+    assert [p.value for p in onnx.load(output).metadata_props if p.key == "serank"] == [
+        p.value for p in onnx.load(file).metadata_props
+    ]
+    initializers = onnx.load(output).graph.initializer
+    quantised = {i.name.removesuffix("_quantized") for i in initializers if i.data_type == onnx.TensorProto.INT8}
+    assert {"encoder.2.merge.0.weight", "decoder.1.refine.1.0.weight"} <= quantised
+    in_float = ("encoder.0.", "decoder.0.", "attention.", "head.")
+    assert not [name for name in quantised if name.startswith(in_float) or "squeeze" in name]
 
 
 @pytest.mark.parametrize(
@@ -417,10 +342,8 @@ def test_calibration_frames(sirst: SeRankDet, tmp_path: Path) -> None:
         ("a.onnx", {"format": "tensorrt"}, 'format must be "onnx" or "torch"; got \'tensorrt\''),
         ("a.pt2", {}, r"path must end in \.onnx for format='onnx'; got .*a\.pt2"),
         ("a.onnx", {"format": "torch"}, r"path must end in \.pt2"),
-        ("a.pt2", {"format": "torch", "opset": 20}, 'opset and int8 are for format="onnx"'),
+        ("a.pt2", {"format": "torch", "opset": 20}, 'opset is for format="onnx"; leave it out; got 20'),
         ("a.onnx", {"opset": 17}, "opset must be 18 to 23; got 17"),
-        ("a.onnx", {"int8": True}, "int8 and calibrate belong together"),
-        ("a.onnx", {"calibrate": "frames"}, "int8 and calibrate belong together"),
     ],
 )
 def test_refused(path: str, arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -454,8 +377,7 @@ def test_missing_packages_are_named(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    eight_bit = ["--int8", "--calibrate", str(ROOT / "examples" / "frames")]
-    assert main(["export", "--output", str(tmp_path / "a.onnx"), *eight_bit]) == 1
+    assert main(["export", "--output", str(tmp_path / "a.onnx")]) == 1
     error = capsys.readouterr().err
     assert package in error
     assert "pip install 'serank[export]'" in error

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from serank import SeRankDet
 from serank.evaluation import evaluate
-from serank.inference import fused_conv as folding
-from serank.inference.fused_conv import FusedConv, foldable
-from serank.inference.fused_network import FusedDDC, FusedStep, InferenceNetwork
+from serank.inference import InferenceNetwork, fused_network
+from serank.inference.fused_conv import FusedConv, can_fold
+from serank.inference.fused_network import FusedDDC, FusedStep
 from serank.layers.ddc import BRANCHES
 from serank.synthetic import SyntheticScenes
 
@@ -74,7 +74,7 @@ arguments_ = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.parametrize("packed", [True, False], ids=["oneDNN", "plain"])
+@pytest.mark.parametrize("packed", [True, False], ids=["oneDNN", "without"])
 @given(arguments_, st.integers(1, 3), st.integers(1, 50), st.integers(1, 50), st.integers(0, 100))
 @settings(max_examples=30)
 def test_any_arguments_and_sizes(
@@ -87,7 +87,7 @@ def test_any_arguments_and_sizes(
     x = torch.randn(batch, model.in_channels, height, width)
     with pytest.MonkeyPatch.context() as patch:
         if not packed:
-            patch.setattr(folding, "_packs", lambda dtype: False)
+            patch.setattr(fused_network, "can_pack", lambda device, dtype: False)
         assert difference(model, model.optimize(), x) < 1e-5
 
 
@@ -311,8 +311,8 @@ def test_refusals() -> None:
 
 
 def test_chains_of_three_are_no_convolution() -> None:
-    assert foldable(random_network().head) is False
-    assert foldable(nn.Sequential()) is False
+    assert can_fold(random_network().head) is False
+    assert can_fold(nn.Sequential()) is False
 
 
 def test_a_sum_of_parts_is_the_convolution_of_all() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import lsff, weights_of
 from torch import nn
 
-from serank.layers.lsff import LSFF, channel_max
+from serank.layers import LSFF
 
 # (B, C, H, W), with odd sides, one channel, maps smaller than the 7x7 window and 1x1 maps
 SHAPES = [(2, 3, 5, 7), (1, 2, 9, 8), (2, 1, 4, 3), (3, 4, 1, 1), (1, 1, 1, 1), (2, 3, 1, 10)]
@@ -162,16 +162,10 @@ def test_wrong_arguments_are_named(name: str, value: object) -> None:
         LSFF(4, **{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("last", [True, False])
-def test_gradient_of_the_channel_maximum(last: bool) -> None:
-    """Equal largest values share the gradient, as with `torch.amax`."""
-    x = torch.randint(0, 3, (2, 5, 6, 7), generator=torch.Generator().manual_seed(0)).double()
-    if last:
-        x = x.to(memory_format=torch.channels_last)
-    weights = torch.rand(2, 1, 6, 7, dtype=torch.float64)
-    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    found, expected = channel_max(mine), theirs.amax(1, keepdim=True)
-    assert torch.equal(found, expected)
-    found.backward(weights)  # type: ignore[no-untyped-call]
-    expected.backward(weights)  # type: ignore[no-untyped-call]
-    torch.testing.assert_close(mine.grad, theirs.grad)
+def test_equal_values_over_channels_share_the_gradient_of_the_gate() -> None:
+    layer = LSFF(4)
+    skip, decoded = torch.zeros(1, 4, 5, 6, requires_grad=True), torch.rand(1, 4, 5, 6)
+    layer.gate(skip, decoded - 2).sum().backward()  # type: ignore[no-untyped-call]
+    assert skip.grad is not None
+    torch.testing.assert_close(skip.grad, skip.grad.mean(1, keepdim=True).expand_as(skip))
+    assert skip.grad.any()

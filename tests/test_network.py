@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 from serank import SeRankDet
 from serank.layers import SeRankAttention
+from serank.models.config import SeRankConfig
 
 SNAPSHOT = Path(__file__).parent / "data" / "state_dict.json"
 
@@ -198,6 +202,26 @@ def test_config_builds_the_same_network(variant: dict[str, Any]) -> None:
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
 
 
+def test_numpy_s_values_are_taken() -> None:
+    model = SeRankDet(
+        in_channels=np.int64(2),  # type: ignore[arg-type]
+        width=np.uint8(4),  # type: ignore[arg-type]
+        bias=np.bool_(True),  # type: ignore[arg-type]
+        mean=np.array([0.4, 0.5]),  # type: ignore[arg-type]
+        threshold=np.float32(0.25),  # type: ignore[arg-type]
+    )
+    found = {name: model.config[name] for name in ("in_channels", "width", "bias", "mean", "threshold")}
+    assert found == {"in_channels": 2, "width": 4, "bias": True, "mean": [0.4, 0.5], "threshold": 0.25}
+    assert type(found["width"]) is int
+    assert json.loads(json.dumps(model.config)) == model.config
+
+
+def test_arguments_and_settings_are_the_same() -> None:
+    arguments = {p.name: p.default for p in signature(SeRankDet).parameters.values()}
+    assert arguments == {setting.name: setting.default for setting in fields(SeRankConfig)}
+    assert list(SeRankDet(width=1).config) == list(arguments)
+
+
 def test_ranks_of_equation_2() -> None:
     model = SeRankDet(width=64)
     ranks = [m.k for m in model.attention if isinstance(m, SeRankAttention)]
@@ -211,7 +235,14 @@ def test_ranks_of_equation_2() -> None:
         ({"width": 0}, "width must be >= 1; got 0"),
         ({"encoder": "vgg"}, "encoder must be"),
         ({"attention": "se"}, "attention must be"),
-        ({"fusion": "add"}, "mode must be"),
+        ({"fusion": "add"}, 'fusion must be "select", "gated" or "concat"; got .add.'),
+        ({"width": True}, "width must be an int; got True"),
+        ({"width": np.float64(4)}, r"width must be an int; got 4\.0"),
+        ({"table_size": "512"}, "table_size must be an int or None; got .512."),
+        ({"bias": 1}, "bias must be true or false; got 1"),
+        ({"theta": True}, "theta must be a number; got True"),
+        ({"branches": "vanilla"}, "branches must be a list of names; got .vanilla."),
+        ({"branches": [1]}, "branches must be a list of names; got one int, 1"),
         ({"branches": []}, "branches must be"),
         ({"threshold": 1.5}, r"threshold must lie in \[0, 1\]; got 1.5"),
         ({"std": 0.0}, "std must be > 0"),

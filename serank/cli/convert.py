@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     folder = Path(options.output)
     _check_output(folder, options.overwrite)
 
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
 
     model = SeRankDet.from_released(options.path, working_size=options.working_size)
     model.save_pretrained(folder, card=_card(Path(options.path), options), half=options.half)

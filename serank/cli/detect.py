@@ -57,11 +57,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _detect(options: argparse.Namespace, device: str) -> BatchResult:
     from serank.inference import detect_files
-    from serank.inference.fast import fast
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
     from serank.utils.distributed import is_main, world_size
 
-    model = fast(SeRankDet.from_pretrained(options.checkpoint, device=device))
+    model = SeRankDet.from_pretrained(options.checkpoint, device=device).optimize()
     result = detect_files(
         model,
         options.paths,

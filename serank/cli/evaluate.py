@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from serank.evaluation.results import Evaluation
     from serank.evaluation.threshold import ThresholdChoice
     from serank.frames.preparation import FrameSpec
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -129,7 +129,7 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     from serank.datasets import FolderDataset
     from serank.datasets.layouts import find_lists
     from serank.evaluation.runner import evaluate, predict_sample
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
     from serank.utils.distributed import is_main
 
     dataset = FolderDataset(options.root, options.split)
@@ -144,8 +144,9 @@ def _measure(options: argparse.Namespace, device: str) -> None:
         model = model.reconfigured(**given)
     if options.budget is not None or options.budget_frame is not None:
         _choose(options, model, dataset)
+    network = model.optimize()
     result = evaluate(
-        model,
+        network,
         dataset,
         threshold=options.threshold,
         max_distance=options.max_distance,
@@ -160,7 +161,7 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     def look(name: str) -> FrameView:
         from serank.evaluation.report.pictures import FrameView
 
-        sample, probability = predict_sample(model, dataset[places[name]], options.resolution)
+        sample, probability = predict_sample(network, dataset[places[name]], options.resolution)
         return FrameView(sample.frame, probability, sample.mask)
 
     about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
@@ -194,7 +195,7 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
 
     per_pixel = options.budget is not None
     choice = choose_threshold(
-        model,
+        model.optimize(),
         dataset,
         false_alarms=options.budget if per_pixel else options.budget_frame,
         per="pixel" if per_pixel else "frame",

@@ -29,20 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
 
     model = SeRankDet.from_pretrained(options.checkpoint, device=options.device)
     # of a folder its own name: where it lies on this machine is nobody's business
     name = Path(options.checkpoint).resolve().name if Path(options.checkpoint).is_dir() else options.checkpoint
-    model.export(
-        options.output,
-        format=options.format,
-        opset=options.opset,
-        int8=options.int8,
-        calibrate=options.calibrate,
-        name=name,
-    )
+    model.export(options.output, format=options.format, opset=options.opset, name=name)
     size = Path(options.output).stat().st_size / 1e6
-    result = "near the checkpoint's probabilities" if options.int8 else "gives the checkpoint's logits"
-    print(f"{options.output}: {size:.1f} MB, {result}")
+    print(f"{options.output}: {size:.1f} MB, gives the checkpoint's logits")
     return 0

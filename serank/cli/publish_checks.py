@@ -17,7 +17,7 @@ from serank.errors import CheckpointError
 from serank.inference.detector import predict
 
 if TYPE_CHECKING:
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
 
 __all__ = ["FILES", "problems"]
 
@@ -61,7 +61,7 @@ def _folder_problems(root: Path) -> list[str]:
 
 
 def _model_problems(root: Path) -> list[str]:
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
 
     try:
         model = SeRankDet.from_pretrained(root)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from serank.cli.options import add_preparation, preparation, print_metrics
 
 if TYPE_CHECKING:
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
     from serank.train.recipe import Preset, Recipe
 
 __all__ = ["DETAILS", "add_arguments", "run"]
@@ -141,7 +141,7 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
     import torch
 
     from serank.datasets.sample import JoinedSamples
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
     from serank.train.recipe import preset
     from serank.train.run import selection_score
     from serank.train.trainer import fit
@@ -234,7 +234,7 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
 
 def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any) -> SeRankDet:
     from serank.datasets.sample import grey_statistics
-    from serank.models.network import SeRankDet
+    from serank.serankdet import SeRankDet
 
     changes = preparation(options)
     if options.in_channels is not None:

@@ -17,10 +17,7 @@ from serank.evaluation.resolution import Resolution, check_resolution, resize_ma
 from serank.evaluation.results import Evaluation
 from serank.frames.preparation import resize
 from serank.inference.detector import Detector, predict
-from serank.inference.fast import fast
-from serank.inference.fused_network import InferenceNetwork
 from serank.metrics.checks import Protocol
-from serank.models.network import SeRankDet
 from serank.utils.distributed import all_objects, is_main, rank, world_size
 
 __all__ = ["evaluate", "predict_sample"]
@@ -54,7 +51,7 @@ def predict_sample(
 
 
 def evaluate(
-    model: SeRankDet | InferenceNetwork,
+    model: Detector,
     dataset: Sequence[Sample],
     *,
     threshold: float | None = None,
@@ -71,7 +68,7 @@ def evaluate(
     n-th frame, and all of them return the same result: that of a single process, for any number of frames.
 
     Args:
-        model: run in eval mode, by an inference copy where `serank.inference.fast.fast` makes one.
+        model: run in eval mode as it is; `SeRankDet.optimize` makes a faster copy with the same results to rounding.
         dataset: samples, such as `serank.datasets.FolderDataset`.
         threshold: probability in [0, 1] above which a pixel is target; `None` takes the checkpoint's.
         max_distance: pixels within which a detection's centroid must lie of a target's, > 0.
@@ -102,9 +99,8 @@ def evaluate(
     )
     failure: Exception | None = None
     try:
-        network = fast(model)
         for i in tqdm(range(rank(), len(dataset), world_size()), disable=not progress or not is_main(), unit="frame"):
-            sample, probability = predict_sample(network, dataset[i], resolution)
+            sample, probability = predict_sample(model, dataset[i], resolution)
             evaluator.update(sample.name, probability, sample.mask, sample.frame, position=i)
     except Exception as error:
         failure = error

@@ -13,8 +13,9 @@ from serank.datasets import Sample
 from serank.evaluation.resolution import Resolution
 from serank.evaluation.results import Curves
 from serank.evaluation.runner import evaluate
+from serank.inference.detector import Detector
 from serank.metrics.checks import Protocol
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 from serank.utils.checks import check_threshold
 
 __all__ = ["CANDIDATES", "Per", "ThresholdChoice", "choose_threshold", "pick_threshold", "set_threshold"]
@@ -105,7 +106,7 @@ def pick_threshold(curve: Curves, *, false_alarms: float, per: Per = "pixel") ->
 
 
 def choose_threshold(
-    model: SeRankDet,
+    model: Detector,
     dataset: Sequence[Sample],
     *,
     false_alarms: float,

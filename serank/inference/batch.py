@@ -23,7 +23,8 @@ from tqdm import tqdm
 from serank.errors import FrameError
 from serank.frames.preparation import unit_frame
 from serank.frames.sources import SourceFrame, find_sources, may_hold_several, read_sources
-from serank.inference.detector import Detections, Detector
+from serank.inference.detections import Detections
+from serank.inference.detector import Detector
 from serank.inference.tables import TABLE_FORMATS, Record, TableWriter
 from serank.utils.checks import check_count
 from serank.utils.distributed import all_objects, from_main, is_main, rank, world_size

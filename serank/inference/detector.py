@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast, overload
 
 import numpy as np
@@ -16,112 +14,12 @@ from torch import Tensor, nn
 
 from serank.frames.preparation import FrameSpec, resize, tiles
 from serank.frames.reading import FrameLike, read_frame
-from serank.metrics.components import component_table, label_components
+from serank.inference.detections import Detections, check_min_area, find_detections
 from serank.utils.checks import check_threshold
 
-__all__ = ["Detections", "Detector", "find_detections", "predict"]
+__all__ = ["Detector", "predict"]
 
 Float = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False, repr=False)  # arrays have no single truth value and print at length
-class Detections:
-    """What was found in one frame; the N detections are sorted by score, highest first.
-
-    Attributes:
-        probability: `(H, W)` float32, target probability of each pixel at the frame's own size.
-        mask: `(H, W)` bool, pixels above the threshold, components below the minimum area left out.
-        boxes: `(N, 4)` float32, x0, y0, x1, y1 in pixels; x1 and y1 are exclusive, so a single pixel has sides of 1.
-        centroids: `(N, 2)` float32, mean x and y of a component's pixels; (0, 0) is the first pixel's centre.
-        scores: `(N,)` float32 in [0, 1], peak probability of each component.
-        areas: `(N,)` int64, pixels of each component.
-        threshold: probability above which a pixel counts as target.
-        frame: `(H, W)` float32 in [0, 1], the frame as read, for drawing.
-    """
-
-    probability: Float
-    mask: NDArray[np.bool_]
-    boxes: Float
-    centroids: Float
-    scores: Float
-    areas: NDArray[np.int64]
-    threshold: float
-    frame: Float
-
-    def __len__(self) -> int:
-        """Number of detections."""
-        return len(self.scores)
-
-    def __repr__(self) -> str:
-        height, width = self.mask.shape
-        return f"Detections({len(self)} in a frame of {height}x{width}, threshold={self.threshold})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Size, threshold and the detections as plain numbers, ready for `json.dumps`."""
-        height, width = self.mask.shape
-        rows = zip(self.boxes, self.centroids, self.scores, self.areas, strict=True)
-        return {
-            "height": height,
-            "width": width,
-            "threshold": self.threshold,
-            "detections": [
-                {
-                    "box": [int(v) for v in box],
-                    "centroid": [round(float(v), 2) for v in centroid],
-                    "score": round(float(score), 4),
-                    "area": int(area),
-                }
-                for box, centroid, score, area in rows
-            ],
-        }
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Draws the boxes and scores over the frame into an image file, whole or not at all.
-
-        Args:
-            path: its suffix sets the format, such as `.png`.
-
-        Raises:
-            ValueError: a suffix that is no image format.
-            OSError: the file can't be written.
-        """
-        from serank.inference.drawing import save_overlay
-
-        save_overlay(path, self.frame, self.boxes, self.scores)
-
-
-def find_detections(probability: Float, frame: Float, *, threshold: float = 0.5, min_area: int = 1) -> Detections:
-    """Connected components of `probability > threshold` as detections.
-
-    Args:
-        probability: `(H, W)` float32 in [0, 1].
-        frame: `(H, W)` float32 in [0, 1], kept for drawing.
-        threshold: in [0, 1].
-        min_area: smallest component kept, in pixels.
-
-    Raises:
-        ValueError: `threshold` outside [0, 1] or `min_area` below 1.
-    """
-    check_threshold(threshold)
-    if min_area < 1:
-        raise ValueError(f"min_area must be >= 1; got {min_area}")
-    labels, count = label_components(probability > threshold)
-    table = component_table(labels, count)
-    scores = np.zeros(count + 1, np.float32)
-    np.maximum.at(scores, labels.ravel(), probability.ravel())
-    scores = scores[1:]
-    order = np.argsort(-scores, kind="stable")
-    kept = order[table.areas[order] >= min_area]
-    return Detections(
-        probability=probability,
-        mask=np.isin(labels, kept + 1),
-        boxes=table.boxes[kept].astype(np.float32),
-        centroids=table.centroids[kept].astype(np.float32),
-        scores=scores[kept],
-        areas=table.areas[kept].astype(np.int64),
-        threshold=threshold,
-        frame=frame,
-    )
 
 
 @contextmanager
@@ -151,8 +49,7 @@ def predict(
     logits are scaled back. The result of a frame does not depend on the others.
 
     Args:
-        model: maps `(B, channels, H, W)` to `(B, 1, H, W)` logits; run in eval mode on its own device. Of a `Detector`
-            its `inference_form` is run.
+        model: maps `(B, channels, H, W)` to `(B, 1, H, W)` logits; run in eval mode on its own device.
         frames: each `(H, W)` float32 in [0, 1], of any sizes.
         spec: what the model was trained on.
         channels: channels that the model takes; grey is repeated.
@@ -164,8 +61,8 @@ def predict(
     parameter = next(model.parameters())
 
     def run(batch: Sequence[Float]) -> Float:
-        x = torch.from_numpy(np.stack(batch)[:, None]).to(parameter.device)
-        logits: Tensor = network(spec.normalise(x, channels).to(parameter.dtype))
+        x = spec.normalise(torch.from_numpy(np.stack(batch)[:, None]).to(parameter.device), channels)
+        logits: Tensor = model(x.to(parameter.dtype, memory_format=torch.channels_last))
         return logits[:, 0].float().cpu().numpy()
 
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -174,7 +71,6 @@ def predict(
         groups[spec.working_shape(height, width)].append(i)
     outputs: dict[int, Float] = {}
     with _evaluating(model):
-        network = model.inference_form() if isinstance(model, Detector) else model
         for (height, width), members in groups.items():
             whole = max(height, width) <= spec.tile
             # a batch takes no more memory than a tile would, and what is tiled runs alone
@@ -219,14 +115,9 @@ class Detector:
     in_channels: int
     threshold: float
 
-    def inference_form(self) -> nn.Module:
-        """What `detect` runs: this network, or one with the same outputs."""
-        return cast(nn.Module, self)
-
     def check_options(self, threshold: float | None, min_area: int) -> float:
         """The threshold that `detect` will use; raises ValueError as `detect` would."""
-        if min_area < 1:
-            raise ValueError(f"min_area must be >= 1; got {min_area}")
+        check_min_area(min_area)
         return check_threshold(self.threshold if threshold is None else threshold)
 
     @overload
@@ -260,7 +151,8 @@ class Detector:
         """Finds targets in a frame or in each of a list of frames.
 
         Frames are prepared as the checkpoint was trained: scaled to its working size, large ones tiled. A frame's
-        result does not depend on the others in the list.
+        result does not depend on the others in the list. This very network runs, in eval mode; for many frames
+        `SeRankDet.optimize` makes a faster one with the same results to rounding.
 
         Args:
             image: path, PIL image, array or tensor as `serank.frames.read_frame` takes them, or a list of these.

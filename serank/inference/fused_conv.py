@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from serank.layers.attention import SeRankAttention
 from serank.layers.ddc import DDC, DifferenceConv2d
 from serank.layers.lsff import LSFF
-from serank.layers.norm import BatchNorm2d
 from serank.models.network import DecoderStep, PlainBlock
 
-__all__ = ["FusedConv", "foldable", "folded", "is_ordinary", "is_unhooked", "packs"]
+__all__ = ["FusedConv", "can_fold", "can_fuse", "can_pack", "fold_batch_norm"]
 
 KNOWN = (
     *(nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict),
-    *(BatchNorm2d, DifferenceConv2d, DDC, LSFF, SeRankAttention, PlainBlock, DecoderStep),
+    *(DifferenceConv2d, DDC, LSFF, SeRankAttention, PlainBlock, DecoderStep),
 )
 """Modules whose forward pass is known here; a subclass may do something else."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -41,7 +40,7 @@ class FusedConv(nn.Module):
         padding: rows and columns of zeros.
         dilation: by row and column.
         dtype: to run in.
-        packed: lay the weights out for oneDNN and let it do what follows the convolution, see `packs`.
+        packed: lay the weights out for oneDNN and let it do what follows the convolution, see `can_pack`.
         parts: maps of equal channels that make the input.
         relu: apply ReLU to the sum of all parts.
 
@@ -79,7 +78,7 @@ class FusedConv(nn.Module):
         bias = self.bias if part == 0 else None
         relu = self.relu and part == self.parts - 1
         if not self.packed:
-            y = self._plain(x, part, bias)
+            y = self._convolve(x, part, bias)
             y = y if total is None else total.add_(y)
             return y.relu_() if relu else y
         after = "relu" if relu else "none"
@@ -95,33 +94,33 @@ class FusedConv(nn.Module):
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
         """The convolution of `x`, which is all of the input, times `factor` `(B, out_channels, H, W)`, without ReLU."""
         if not self.packed:
-            return self._plain(x, 0, self.bias).mul_(factor)
+            return self._convolve(x, 0, self.bias).mul_(factor)
         place = self._place(0, self.bias)
         return cast(
             Tensor, torch.ops.mkldnn._convolution_pointwise.binary(x, factor, *place, "mul", None, None, [], "")
         )
 
-    def _plain(self, x: Tensor, part: int, bias: Tensor | None) -> Tensor:
+    def _convolve(self, x: Tensor, part: int, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, self.get_buffer(f"weight{part}"), bias, 1, self.padding, self.dilation)
 
     def _place(self, part: int, bias: Tensor | None) -> list[Any]:
         return [self.get_buffer(f"weight{part}"), bias, self.padding, [1, 1], self.dilation, 1]
 
 
-def is_ordinary(module: nn.Module) -> bool:
-    """Whether `module` and all within it are of classes known here, and do what these say."""
-    return all(type(m) in KNOWN and is_unhooked(m) for m in module.modules())
+def can_fuse(module: nn.Module) -> bool:
+    """Whether `module` and its submodules are of classes known here and run their own forward pass, without hooks."""
+    return all(type(m) in KNOWN and _is_unhooked(m) for m in module.modules())
 
 
-def is_unhooked(module: nn.Module) -> bool:
+def _is_unhooked(module: nn.Module) -> bool:
     """Whether a call of `module` runs its class's forward pass and nothing else."""
     own = vars(module)
     return not any(own[hooks] for hooks in HOOKS) and "forward" not in own and module._compiled_call_impl is None
 
 
-def foldable(block: nn.Module) -> bool:
+def can_fold(block: nn.Module) -> bool:
     """Whether `block` is a convolution of stride 1, batch norm with running statistics, and ReLU."""
-    if not isinstance(block, nn.Sequential) or not is_ordinary(block) or len(block) != 3:
+    if not isinstance(block, nn.Sequential) or not can_fuse(block) or len(block) != 3:
         return False
     conv, norm, relu = block
     return (
@@ -136,8 +135,15 @@ def foldable(block: nn.Module) -> bool:
     )
 
 
-def folded(block: nn.Module, *, dtype: torch.dtype, packed: bool, parts: int = 1) -> FusedConv:
-    """A `foldable` block in eval mode as one convolution, over `parts` maps of equal channels."""
+def fold_batch_norm(block: nn.Module, *, dtype: torch.dtype, packed: bool, parts: int = 1) -> FusedConv:
+    """Convolution, batch norm in eval mode and ReLU as one operation.
+
+    Args:
+        block: one for which `can_fold` holds.
+        dtype: to run in.
+        packed: as of `FusedConv`.
+        parts: as of `FusedConv`.
+    """
     conv, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], tuple(cast(nn.Sequential, block))[:2])
     weight, bias = conv.kernel() if isinstance(conv, DifferenceConv2d) else (conv.weight, conv.bias)
     mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
@@ -158,13 +164,13 @@ def folded(block: nn.Module, *, dtype: torch.dtype, packed: bool, parts: int = 1
     )
 
 
-def packs(device: torch.device, dtype: torch.dtype) -> bool:
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN's fused convolutions run `dtype` on `device`."""
-    return device.type == "cpu" and bool(torch.backends.mkldnn.enabled) and _packs(dtype)
+    return device.type == "cpu" and bool(torch.backends.mkldnn.enabled) and _can_pack(dtype)
 
 
 @cache
-def _packs(dtype: torch.dtype) -> bool:
+def _can_pack(dtype: torch.dtype) -> bool:
     # tried, since builds of PyTorch and processors differ in what they have
     x = torch.linspace(-1, 1, 2 * 8 * 8).reshape(1, 2, 8, 8).to(dtype, memory_format=torch.channels_last)
     weight = torch.linspace(-1, 1, 2 * 2 * 9).reshape(2, 2, 3, 3)

@@ -1,6 +1,6 @@
 """A copy of a network for inference alone: the same outputs with fewer operations and less memory.
 
-Batch norm is folded into the convolutions, a difference convolution becomes one plain kernel, and what the network
+Batch norm is folded into the convolutions, a difference convolution becomes one ordinary kernel, and what the network
 concatenates only to convolve is convolved part by part into one sum. Side heads are left out.
 """
 
@@ -13,14 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from serank.frames.preparation import FrameSpec
 from serank.inference.detector import Detector
-from serank.inference.fused_conv import FusedConv, foldable, folded, is_ordinary, packs
+from serank.inference.fused_conv import FusedConv, can_fold, can_fuse, can_pack, fold_batch_norm
 from serank.layers.attention import SeRankAttention
 from serank.layers.ddc import DDC
-from serank.layers.lsff import LSFF, spread
-from serank.models.network import DecoderStep, SeRankDet, pad, take
+from serank.layers.lsff import LSFF
+from serank.models.network import DecoderStep, SeRankNet, crop_or_pad, pad_to_stride
 
-__all__ = ["InferenceNetwork", "has_own_graph"]
+__all__ = ["InferenceNetwork"]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -33,8 +34,8 @@ class FusedDDC(nn.Module):
 
     def __init__(self, block: DDC, dtype: torch.dtype, packed: bool) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(fused(branch, dtype, packed) for branch in block.branches.values())
-        self.merge = folded(block.merge, dtype=dtype, packed=packed, parts=len(self.branches))
+        self.branches = nn.ModuleList(fuse(branch, dtype, packed) for branch in block.branches.values())
+        self.merge = fold_batch_norm(block.merge, dtype=dtype, packed=packed, parts=len(self.branches))
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, in_channels, H, W) -> (B, out_channels, H, W)`."""
@@ -52,16 +53,16 @@ class FusedStep(nn.Module):
 
     def __init__(self, step: DecoderStep, dtype: torch.dtype, packed: bool) -> None:
         super().__init__()
-        fuse = step.fuse
-        self.mode = fuse.mode
-        self.reduce = fused(step.reduce, dtype, packed)
-        self.fuse = plain_copy(fuse, dtype)
+        fusion = step.fuse
+        self.mode = fusion.mode
+        self.reduce = fuse(step.reduce, dtype, packed)
+        self.fuse = converted(fusion, dtype)
         first, *rest = step.refine
-        self.first = folded(first, dtype=dtype, packed=packed, parts=1 if fuse.mode == "select" else 2)
-        self.rest = nn.Sequential(*(fused(block, dtype, packed) for block in rest))
-        if fuse.mode == "gated":  # x + gamma * (x * a) is x times one convolution
-            weight = fuse.gamma[:, None, None, None] * fuse.expand.weight
-            bias = fuse.gamma * cast(Tensor, fuse.expand.bias) + 1
+        self.first = fold_batch_norm(first, dtype=dtype, packed=packed, parts=1 if fusion.mode == "select" else 2)
+        self.rest = nn.Sequential(*(fuse(block, dtype, packed) for block in rest))
+        if fusion.mode == "gated":  # x + gamma * (x * a) is x times one convolution
+            weight = fusion.gamma[:, None, None, None] * fusion.expand.weight
+            bias = fusion.gamma * cast(Tensor, fusion.expand.bias) + 1
             self.factors = nn.ModuleList(
                 FusedConv(w, b, padding=(0, 0), dtype=dtype, packed=packed, relu=False)
                 for w, b in zip(weight.chunk(2), bias.chunk(2), strict=True)
@@ -70,16 +71,16 @@ class FusedStep(nn.Module):
     def forward(self, skip: Tensor, deeper: Tensor) -> Tensor:
         """Skip `(B, C, H, W)`, deeper `(B, 2C, H/2, W/2)` -> `(B, C, H, W)`."""
         decoded = self.reduce(F.interpolate(deeper, scale_factor=2, mode="bilinear", align_corners=False))
-        refined: Tensor = self.rest(self._fused(skip, decoded))
+        refined: Tensor = self.rest(self._first_convolution(skip, decoded))
         return refined
 
-    def _fused(self, skip: Tensor, decoded: Tensor) -> Tensor:
+    def _first_convolution(self, skip: Tensor, decoded: Tensor) -> Tensor:
         """LSFF and the first convolution after it."""
         if self.mode == "concat":
             return self.first.add(decoded, 1, self.first.add(skip, 0, None))
         gate = cast(LSFF, self.fuse).gate(skip, decoded)
         if self.mode == "select":
-            return self.first.add(torch.lerp(decoded, skip, spread(gate, decoded)), 0, None)
+            return self.first.add(torch.lerp(decoded, skip, _expand(gate, decoded)), 0, None)
         weighted = (skip * gate[:, :1]).addcmul_(decoded, gate[:, 1:])
         total = None
         for part, (x, factor) in enumerate(zip((skip, decoded), self.factors, strict=True)):
@@ -87,22 +88,22 @@ class FusedStep(nn.Module):
         return cast(Tensor, total)
 
 
-def fused(block: nn.Module, dtype: torch.dtype, packed: bool) -> nn.Module:
+def fuse(block: nn.Module, dtype: torch.dtype, packed: bool) -> nn.Module:
     """`block` for inference, as far as it is known; a copy of what isn't."""
-    if foldable(block):
-        return folded(block, dtype=dtype, packed=packed)
-    if not is_ordinary(block):
-        return plain_copy(block, dtype)
+    if can_fold(block):
+        return fold_batch_norm(block, dtype=dtype, packed=packed)
+    if not can_fuse(block):
+        return converted(block, dtype)
     if isinstance(block, DDC) and _sums(block.merge, list(block.branches.values())):
         return FusedDDC(block, dtype, packed)
-    if isinstance(block, DecoderStep) and foldable(block.reduce) and _refines(block):
+    if isinstance(block, DecoderStep) and can_fold(block.reduce) and _refines(block):
         return FusedStep(block, dtype, packed)
     if isinstance(block, nn.Sequential):
-        return nn.Sequential(*(fused(child, dtype, packed) for child in block))
-    return plain_copy(block, dtype)
+        return nn.Sequential(*(fuse(child, dtype, packed) for child in block))
+    return converted(block, dtype)
 
 
-def plain_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy that runs as `module` does, in `dtype`."""
     result = copy.deepcopy(module)
     if type(result) is SeRankAttention:  # computes in float32 whatever its input
@@ -112,7 +113,7 @@ def plain_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def _sums(merge: nn.Module, branches: list[nn.Module]) -> bool:
     """Whether `merge` takes equally many channels of each branch, the last convolution of which is known."""
-    if not branches or not foldable(merge):
+    if not branches or not can_fold(merge):
         return False
     lasts = [m for m in (_last_block(branch) for branch in branches) if m is not None]
     widths = {cast(nn.Conv2d, m[0]).out_channels for m in lasts}
@@ -121,7 +122,7 @@ def _sums(merge: nn.Module, branches: list[nn.Module]) -> bool:
 
 def _last_block(branch: nn.Module) -> nn.Sequential | None:
     while isinstance(branch, nn.Sequential) and len(branch):
-        if foldable(branch):
+        if can_fold(branch):
             return branch
         branch = branch[-1]
     return None
@@ -130,21 +131,20 @@ def _last_block(branch: nn.Module) -> nn.Sequential | None:
 def _refines(step: DecoderStep) -> bool:
     """Whether the first block after LSFF can take LSFF's output."""
     blocks = list(step.refine)
-    return bool(blocks) and foldable(blocks[0]) and _inputs(blocks[0]) == step.fuse.out_channels
+    return bool(blocks) and can_fold(blocks[0]) and _inputs(blocks[0]) == step.fuse.out_channels
 
 
 def _inputs(block: nn.Module) -> int:
     return cast(nn.Conv2d, cast(nn.Sequential, block)[0]).in_channels
 
 
-def has_own_graph(network: SeRankDet) -> bool:
-    """Whether a subclass, or this very network, has a forward pass other than `SeRankDet`'s."""
-    names = ("forward", "decode", "__call__")
-    return any(getattr(type(network), n, None) is not getattr(SeRankDet, n) or n in vars(network) for n in names)
+def _expand(gate: Tensor, like: Tensor) -> Tensor:
+    """`(B, 1 or C, H, W)` to the shape of `like` and channels_last, where a broadcast along few channels is slow."""
+    return gate.expand_as(like).contiguous(memory_format=torch.channels_last)
 
 
 class InferenceNetwork(nn.Module, Detector):
-    """A fast copy of a `SeRankDet`, as `SeRankDet.optimize` makes it: `forward` and `detect`, nothing to train or save.
+    """A copy of a network for inference alone, as `SeRankDet.optimize` makes it: `forward` and `detect`.
 
     Logits are those of the network in eval mode, to rounding: in float32 to 1e-5 of the largest logit where this was
     tested. Blocks that are not the library's own, or have hooks, are copied and run as they are. Several threads may
@@ -153,36 +153,46 @@ class InferenceNetwork(nn.Module, Detector):
     Args:
         network: is left as it is; later changes of its weights don't reach this copy.
         dtype: to run in, float32, bfloat16 or float16.
+        frame_spec: how `detect` prepares frames.
+        threshold: probability above which `detect` takes a pixel as target.
         compile: let `torch.compile` fuse further. That takes minutes at the first frame, and again for other sizes.
 
     Attributes:
         dtype: what it runs in; inputs are converted, logits are of this dtype.
         in_channels: as of the network.
-        frame_spec: as of the network.
-        threshold: as of the network.
+        frame_spec: as given.
+        threshold: as given.
 
     Raises:
         ValueError: a `dtype` that is none of the three, or a subclass with a forward pass of its own.
     """
 
-    def __init__(self, network: SeRankDet, dtype: torch.dtype = torch.float32, *, compile: bool = False) -> None:
+    def __init__(
+        self,
+        network: SeRankNet,
+        dtype: torch.dtype = torch.float32,
+        *,
+        frame_spec: FrameSpec,
+        threshold: float,
+        compile: bool = False,
+    ) -> None:
         super().__init__()
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16; got {dtype}")
-        if has_own_graph(network):
+        if any(getattr(type(network), name) is not getattr(SeRankNet, name) for name in ("forward", "decode")):
             raise ValueError(
                 f"{type(network).__name__} has a forward pass of its own, which optimize doesn't know; use it as it is"
             )
         self.dtype = dtype
-        self.in_channels, self.frame_spec, self.threshold = network.in_channels, network.frame_spec, network.threshold
+        self.in_channels, self.frame_spec, self.threshold = network.in_channels, frame_spec, threshold
         device = network.head.weight.device
         # without: for weights that work in any mode, in the precision asked for
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-            packed = not compile and packs(device, dtype)
-            self.encoder = nn.ModuleList(fused(block, dtype, packed) for block in network.encoder)
-            self.attention = nn.ModuleList(plain_copy(layer, dtype) for layer in network.attention)
-            self.decoder = nn.ModuleList(fused(step, dtype, packed) for step in network.decoder)
-            self.head = plain_copy(network.head, dtype)
+            packed = not compile and can_pack(device, dtype)
+            self.encoder = nn.ModuleList(fuse(block, dtype, packed) for block in network.encoder)
+            self.attention = nn.ModuleList(converted(layer, dtype) for layer in network.attention)
+            self.decoder = nn.ModuleList(fuse(step, dtype, packed) for step in network.decoder)
+            self.head = converted(network.head, dtype)
             self.requires_grad_(False)
         nn.Module.train(self, False)
         # not a bound method, which would be a cycle that keeps the weights in memory until it is collected
@@ -201,8 +211,8 @@ class InferenceNetwork(nn.Module, Detector):
             ValueError: wrong dimensions, channels or an empty side.
         """
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            padded = pad(x, self.in_channels).to(self.dtype, memory_format=torch.channels_last)
-            return take(self._graph(self, padded), *x.shape[2:])
+            padded = pad_to_stride(x, self.in_channels).to(self.dtype, memory_format=torch.channels_last)
+            return crop_or_pad(self._graph(self, padded), *x.shape[2:])
 
     def _logits(self, x: Tensor) -> Tensor:
         skips: list[Tensor] = []

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from serank._version import __version__
 from serank.frames.preparation import HEADROOM, ROBUST_PERCENTILES
+from serank.inference.detector import Detector
 from serank.layers.attention import SeRankAttention
 from serank.layers.ddc import DifferenceConv2d
-from serank.models.config import plain
+from serank.models.config import to_json
+from serank.models.network import SeRankNet
 from serank.utils.files import replacing
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-    from serank.frames.reading import FrameLike
-    from serank.models.network import SeRankDet
 
 __all__ = ["METADATA", "SUFFIXES", "export", "preprocessing"]
 
@@ -46,85 +46,59 @@ TOLERANCE = 1e-4
 
 
 def export(
-    model: SeRankDet,
+    network: SeRankNet,
     path: str | os.PathLike[str],
+    metadata: Mapping[str, Any],
     *,
     format: str = "onnx",
     opset: int | None = None,
-    int8: bool = False,
-    calibrate: str | os.PathLike[str] | Sequence[FrameLike] | None = None,
-    name: str | None = None,
 ) -> None:
-    """Writes a network for another runtime and compares what was written with the network itself.
+    """Writes a network for another runtime; arguments and errors are those of `SeRankDet.export`, besides
 
     Args:
-        model: left as it is; a copy is exported, in eval mode and float32.
-        path: file to write, whole or not at all; `.onnx` or `.pt2`, as `format` says.
-        format: `"onnx"`, or `"torch"` for a program of `torch.export`, which runs on the device that the model is on.
-        opset: of the ONNX file; `None` takes the one that PyTorch recommends, 20 in PyTorch 2.13.
-        int8: write an ONNX file that computes most convolutions in 8-bit integers, see `serank.inference.quantize`.
-        calibrate: frames that `int8` takes the ranges of values from: a folder, or frames as `SeRankDet.detect` takes
-            them. At most `FRAMES` are used, evenly spread. Take frames that were trained on, or like
-            those that are to come, some with targets.
-        name: of the network, kept in the metadata.
-
-    Raises:
-        ImportError: ONNX's packages are missing; names the extra.
-        FileNotFoundError: the folder of `path` doesn't exist, or no frames to calibrate on.
-        serank.errors.FrameError: a frame to calibrate on that can't be read.
-        ValueError: an unknown `format`, a `path` of another suffix, an `opset` that can't be written, arguments that
-            don't go together, frames to calibrate on without anything like a target.
-        RuntimeError: the file gives other logits than the network; it is not kept.
+        network: left as it is; a copy is exported, in eval mode and float32.
+        path: file to write.
+        metadata: JSON-able, kept in the file under `METADATA`; see `preprocessing`.
+        format: `"onnx"` or `"torch"`.
+        opset: of the ONNX file.
     """
     target = Path(path)
     if format not in SUFFIXES:
         raise ValueError(f'format must be "onnx" or "torch"; got {format!r}')
     if target.suffix != SUFFIXES[format]:
         raise ValueError(f"path must end in {SUFFIXES[format]} for format={format!r}; got {target}")
-    if format == "torch" and (opset is not None or int8):
-        raise ValueError('opset and int8 are for format="onnx"; leave them out')
-    if int8 != (calibrate is not None):
-        raise ValueError("int8 and calibrate belong together: the frames set the ranges of the 8-bit integers")
+    if format == "torch" and opset is not None:
+        raise ValueError(f'opset is for format="onnx"; leave it out; got {opset}')
     if opset is not None and not OPSETS[0] <= opset <= OPSETS[1]:
         raise ValueError(f"opset must be {OPSETS[0]} to {OPSETS[1]}; got {opset}")
-    description = json.dumps(preprocessing(model, name))
+    description = json.dumps(dict(metadata))
     if format == "torch":
         with replacing(target) as temporary:
-            _write_program(model, temporary, description)
+            _write_program(network, temporary, description)
         return
-    # what can fail soon does so before the network is traced
-    require_onnx()
-    inputs = None
-    if calibrate is not None:
-        from serank.inference.quantize import calibration_inputs, quantise
-
-        inputs = calibration_inputs(model, calibrate)
+    require_onnx()  # before the network is traced, which takes seconds
     with replacing(target) as temporary, _quiet():
-        _write_onnx(model, temporary, description, opset)
-        if inputs is not None:
-            quantise(temporary, inputs)
+        _write_onnx(network, temporary, description, opset)
 
 
-def preprocessing(model: SeRankDet, name: str | None = None) -> dict[str, Any]:
+def preprocessing(detector: Detector, name: str | None = None) -> dict[str, Any]:
     """What a program needs beside the network to detect as `SeRankDet.detect` does, JSON-able.
 
     Args:
-        model: the network.
+        detector: says how frames are prepared.
         name: what to call it.
 
     Returns:
         `name`, `serank` (the version that wrote it), `in_channels`, the attributes of `serank.frames.FrameSpec`,
         `percentiles` and `headroom` (how `serank.frames.preparation.unit_frame` scales 16-bit values), and `threshold`.
     """
-    from serank._version import __version__
-
-    spec = {key: plain(value) for key, value in asdict(model.frame_spec).items()}
-    about = {"name": name, "serank": __version__, "in_channels": model.in_channels}
+    spec = {key: to_json(value) for key, value in asdict(detector.frame_spec).items()}
+    about = {"name": name, "serank": __version__, "in_channels": detector.in_channels}
     grey = {"percentiles": list(ROBUST_PERCENTILES), "headroom": HEADROOM}
-    return {**about, **grey, **spec, "threshold": model.threshold}
+    return {**about, **grey, **spec, "threshold": detector.threshold}
 
 
-def _write_program(model: SeRankDet, path: Path, description: str) -> None:
+def _write_program(model: SeRankNet, path: Path, description: str) -> None:
     network = _frozen(model)
     example = _noise(network, 64, 80)
     program = torch.export.export(network, (example,), dynamic_shapes=_dynamic("torch"))
@@ -138,7 +112,7 @@ def _write_program(model: SeRankDet, path: Path, description: str) -> None:
     _compare(loaded(x), network(x))
 
 
-def _write_onnx(model: SeRankDet, path: Path, description: str, opset: int | None) -> None:
+def _write_onnx(model: SeRankNet, path: Path, description: str, opset: int | None) -> None:
     import onnx
 
     network = _frozen(model).cpu()
@@ -178,18 +152,18 @@ def require_onnx() -> None:
         ) from error
 
 
-def _frozen(model: SeRankDet) -> SeRankDet:
-    """A copy in eval mode and float32, without gradients, each difference convolution the plain one that it equals."""
-    network: SeRankDet = copy.deepcopy(model).eval().float().requires_grad_(False)
+def _frozen(model: SeRankNet) -> SeRankNet:
+    """A copy in eval mode and float32, without gradients, its difference convolutions as `nn.Conv2d`."""
+    network: SeRankNet = copy.deepcopy(model).eval().float().requires_grad_(False)
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, DifferenceConv2d):
-                setattr(module, name, _plain_conv(child))
+                setattr(module, name, _ordinary_convolution(child))
     return network
 
 
-def _plain_conv(difference: DifferenceConv2d) -> nn.Conv2d:
+def _ordinary_convolution(difference: DifferenceConv2d) -> nn.Conv2d:
     weight, bias = difference.kernel()
     conv = nn.Conv2d(difference.in_channels, difference.out_channels, 3, padding=1, bias=bias is not None)
     conv.weight = nn.Parameter(weight, requires_grad=False)
@@ -205,7 +179,7 @@ def _dynamic(format: str) -> dict[str, Any]:
     return {"x": {0: dimension("batch", min=1), 2: dimension("height", min=least), 3: dimension("width", min=least)}}
 
 
-def _noise(network: SeRankDet, height: int, width: int) -> Tensor:
+def _noise(network: SeRankNet, height: int, width: int) -> Tensor:
     """Four frames of noise where the network is."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, network.in_channels, height, width, generator=generator)
@@ -214,7 +188,7 @@ def _noise(network: SeRankDet, height: int, width: int) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the notes of exporter and quantiser, which say nothing to those who call them through serank."""
+    """Without the exporter's notes, which say nothing to those who call them through serank."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -226,7 +200,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _compare_onnx(path: Path, network: SeRankDet) -> None:
+def _compare_onnx(path: Path, network: SeRankNet) -> None:
     """Runs the file in ONNX Runtime."""
     import onnxruntime
 

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serank.layers.norm import BatchNorm2d
-
 __all__ = ["BRANCHES", "DDC", "DifferenceConv2d", "conv_bn_relu"]
 
 BRANCHES = ("vanilla", "difference", "dilated")
@@ -30,7 +28,7 @@ class DifferenceConv2d(nn.Conv2d):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        theta: weight of the difference term; 0 is a plain convolution. The paper uses 0.7.
+        theta: weight of the difference term; 0 is an ordinary convolution. The paper uses 0.7.
         bias: learn a bias.
 
     Shape: `(B, in_channels, H, W) -> (B, out_channels, H, W)`, any floating dtype.
@@ -55,7 +53,7 @@ class DifferenceConv2d(nn.Conv2d):
 
 def conv_bn_relu(conv: nn.Conv2d) -> nn.Sequential:
     """`conv` followed by batch norm over its output channels and ReLU."""
-    return nn.Sequential(conv, BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))
 
 
 class DDC(nn.Module):

@@ -5,13 +5,8 @@ Dai et al., "Pick of the Bunch", IEEE TGRS 2024, equations 9 to 12.
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-
-from serank.layers.tracing import exporting
 
 __all__ = ["LSFF"]
 
@@ -76,7 +71,7 @@ class LSFF(nn.Module):
             # under autocast the two may come in different dtypes
             dtype = torch.promote_types(skip.dtype, decoded.dtype)
             decoded = decoded.to(dtype)
-            return decoded + (skip.to(dtype) - decoded) * spread(gate.to(dtype), decoded)
+            return decoded + (skip.to(dtype) - decoded) * gate.to(dtype)
         weighted: Tensor = self.expand(skip * gate[:, :1] + decoded * gate[:, 1:])
         both = torch.cat((skip, decoded), dim=1)
         fused: Tensor = both + self.gamma * (both * weighted)
@@ -86,42 +81,6 @@ class LSFF(nn.Module):
         """The gates s in [0, 1], `(B, N, H, W)`; not in mode `"concat"`, which has none."""
         # mean and maximum of the concatenation, without building it
         mean = (skip.mean(1, keepdim=True) + decoded.mean(1, keepdim=True)) / 2
-        peak = torch.maximum(channel_max(skip), channel_max(decoded))
+        peak = torch.maximum(skip.amax(1, keepdim=True), decoded.amax(1, keepdim=True))
         gates: Tensor = self.squeeze(torch.cat((mean, peak), dim=1)).sigmoid()
         return gates
-
-
-class _ChannelMax(torch.autograd.Function):
-    """`x.amax(1, keepdim=True)` with a backward pass that costs less: PyTorch's counts ties as int64."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        peak = x.amax(1, keepdim=True)
-        ctx.save_for_backward(x, peak)
-        return peak
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        x, peak = ctx.saved_tensors
-        hit = (x == spread(peak, x)).to(x.dtype)
-        shared: Tensor = hit * spread(gradient / hit.sum(1, keepdim=True), x)
-        return shared
-
-
-def channel_max(x: Tensor) -> Tensor:
-    """Largest value over channels, `(B, C, H, W) -> (B, 1, H, W)`; equal ones share the gradient."""
-    if not (torch.is_grad_enabled() and x.requires_grad) or torch.compiler.is_compiling():
-        return x.amax(1, keepdim=True)
-    return cast("Tensor", _ChannelMax.apply(x))  # type: ignore[no-untyped-call]
-
-
-def spread(x: Tensor, like: Tensor) -> Tensor:
-    """`(B, 1 or C, H, W)` to the shape and memory format of `like`.
-
-    On a CPU a product with the spread map is faster than one that broadcasts along short rows of channels.
-    """
-    if exporting() or x.shape == like.shape:
-        return x
-    last = like.is_contiguous(memory_format=torch.channels_last)
-    return x.expand_as(like).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

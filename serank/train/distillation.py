@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from serank.losses import bce_loss
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 from serank.utils.digest import content_digest
 
 __all__ = ["Teacher", "distillation_loss"]

@@ -13,7 +13,7 @@ import torch
 
 from serank.checkpoints.pretrained import CARD, CONFIG, WEIGHTS
 from serank.errors import CheckpointError
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 from serank.train.card import training_card
 from serank.train.recipe import Recipe
 from serank.utils.digest import content_digest

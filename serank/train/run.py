@@ -17,13 +17,19 @@ from torch.utils.data import DataLoader
 
 from serank.datasets.sample import Sample
 from serank.errors import CheckpointError
-from serank.layers.norm import synchronise
 from serank.losses import deep_supervision_loss
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 from serank.train.augment import RandomCrops
 from serank.train.distillation import Teacher, distillation_loss
 from serank.train.recipe import Recipe
-from serank.utils.distributed import all_objects, rank, same_weights, world_size
+from serank.utils.distributed import (
+    all_objects,
+    pool_statistics,
+    rank,
+    same_weights,
+    synchronise_batch_norm,
+    world_size,
+)
 
 __all__ = ["History", "TrainingRun", "selection_score"]
 
@@ -99,8 +105,9 @@ class TrainingRun:
         self.ema: SeRankDet = copy.deepcopy(self.model).requires_grad_(False)
         self.outputs: nn.Module = _Outputs(self.model, recipe.deep_supervision)
         if world_size() > 1:
-            synchronise(self.model)
-            self.outputs = nn.parallel.DistributedDataParallel(self.outputs)
+            if device.type == "cuda":
+                synchronise_batch_norm(self.model)
+            self.outputs = nn.parallel.DistributedDataParallel(self.outputs, broadcast_buffers=False)
         self.forward = torch.compile(self.outputs) if compile else self.outputs
         self.crops = RandomCrops(train_set, recipe.augmentation, model.frame_spec, recipe.seed)
         self.steps = len(train_set) // recipe.batch_size
@@ -126,7 +133,7 @@ class TrainingRun:
             self.model.encoder.eval()
         if self.recipe.freeze_statistics:
             for part in self.model.modules():
-                if isinstance(part, nn.BatchNorm2d):
+                if isinstance(part, (nn.BatchNorm2d, nn.SyncBatchNorm)):
                     part.eval()
         batches = self._batches()
         loader: DataLoader[Any] = DataLoader(
@@ -226,7 +233,8 @@ class TrainingRun:
     @torch.no_grad()
     def _update_ema(self) -> None:
         """Moves the averaged weights towards the new ones."""
-        # a lower decay in the first steps, or the initial weights would stay in the average for long
+        pool_statistics(self.model)  # which differ between processes where batch norm is not synchronised
+        # early on the average follows closely, or it would keep the first random weights for long
         decay = min(self.recipe.ema_decay, (1 + self.done) / (10 + self.done)) if self.recipe.ema_decay else 0.0
         new = self.model.state_dict()
         for name, old in self.ema.state_dict().items():

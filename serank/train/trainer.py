@@ -12,14 +12,14 @@ from tqdm import tqdm
 
 from serank.datasets.sample import Sample
 from serank.evaluation.runner import evaluate
-from serank.layers.norm import synchronise
-from serank.models.network import SeRankDet
+from serank.inference.fused_network import InferenceNetwork
+from serank.serankdet import SeRankDet
 from serank.train.folder import RunFolder
 from serank.train.preflight import inspect_samples, warn_shared_frames
 from serank.train.recipe import Recipe
 from serank.train.run import History, TrainingRun
 from serank.utils.device import check_device
-from serank.utils.distributed import is_main, world_size
+from serank.utils.distributed import is_main, restore_batch_norm, world_size
 from serank.utils.numbers import check_int
 
 __all__ = ["fit"]
@@ -55,7 +55,9 @@ def fit(
     as is a line for each epoch where no progress bar is shown.
 
     In processes started by `torchrun` (within `serank.utils.distributed.started`) each takes its share of every batch;
-    batch norm, loss and metrics are those of the whole batch and set, and process 0 alone writes.
+    loss and metrics are those of the whole batch and set, and process 0 alone writes. Batch norm takes its statistics
+    over the whole batch on CUDA (`torch.nn.SyncBatchNorm`); on a CPU each process normalises by those of its own share,
+    and the running statistics are the mean over processes.
 
     Args:
         model: trained on `device`; its `frame_spec` normalises the crops and scales validation frames.
@@ -139,7 +141,7 @@ def fit(
                         folder.save(run.state())
                 row = run.end_epoch()
                 if val_set is not None and (run.epoch % recipe.validate_every == 0 or run.epoch == recipe.epochs):
-                    row |= evaluate(run.ema, val_set, curves=False).metrics
+                    row |= evaluate(_for_validation(run.ema), val_set, curves=False).metrics
                     bar.set_postfix(loss=f"{row['loss']:.3f}", iou=f"{row['iou']:.3f}", refresh=False)
                 better = run.record(row, last=run.epoch == recipe.epochs, validated=val_set is not None)
                 if bar.disable and is_main():
@@ -158,6 +160,11 @@ def fit(
     return run.history
 
 
+def _for_validation(model: SeRankDet) -> SeRankDet | InferenceNetwork:
+    """The fast copy where it computes in the same precision, float32."""
+    return model.optimize() if model.head.weight.dtype == torch.float32 else model
+
+
 @contextmanager
 def _trainable(model: SeRankDet, recipe: Recipe, checkpointing: bool) -> Iterator[None]:
     """Freezes the parameters that the recipe freezes; restores the network's settings at the end."""
@@ -171,7 +178,7 @@ def _trainable(model: SeRankDet, recipe: Recipe, checkpointing: bool) -> Iterato
             model.side_heads.requires_grad_(False)
         yield
     finally:
-        synchronise(model, False)
+        restore_batch_norm(model)
         model.checkpointing = was
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(before[name])

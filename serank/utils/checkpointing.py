@@ -37,7 +37,7 @@ def recomputed(block: nn.Module, *inputs: Tensor) -> Tensor:
 @contextmanager
 def _untracked(block: nn.Module) -> Iterator[None]:
     """Batch norms move copies of their running statistics, which are dropped at the end."""
-    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in block.modules() if isinstance(m, (nn.BatchNorm2d, nn.SyncBatchNorm))]
     own = [dict(norm._buffers) for norm in norms]
     for norm in norms:
         norm._buffers.update({k: None if v is None else v.clone() for k, v in norm._buffers.items()})

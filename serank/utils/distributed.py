@@ -19,7 +19,18 @@ from torch import nn
 
 from serank.utils.device import check_device
 
-__all__ = ["all_objects", "from_main", "is_main", "rank", "same_weights", "started", "world_size"]
+__all__ = [
+    "all_objects",
+    "from_main",
+    "is_main",
+    "pool_statistics",
+    "rank",
+    "restore_batch_norm",
+    "same_weights",
+    "started",
+    "synchronise_batch_norm",
+    "world_size",
+]
 
 T = TypeVar("T")
 
@@ -92,6 +103,45 @@ def same_weights(network: nn.Module) -> None:
         with torch.no_grad():
             for value in network.state_dict().values():
                 dist.broadcast(value, src=0)
+
+
+def synchronise_batch_norm(network: nn.Module) -> None:
+    """Replaces batch norms within `network` by `torch.nn.SyncBatchNorm` of the same parameters and buffers.
+
+    They take the mean and variance of a batch over all processes, in training mode on CUDA alone.
+    """
+    # in place, but for a network that is itself a batch norm
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+
+
+def restore_batch_norm(network: nn.Module) -> None:
+    """Undoes `synchronise_batch_norm`: `torch.nn.BatchNorm2d` again, of the same parameters and buffers."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.SyncBatchNorm):
+                norm = nn.BatchNorm2d(
+                    child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+                )
+                norm.weight, norm.bias = child.weight, child.bias
+                norm.running_mean, norm.running_var = child.running_mean, child.running_var
+                norm.num_batches_tracked = child.num_batches_tracked
+                norm.training = child.training
+                setattr(module, name, norm)
+
+
+@torch.no_grad()
+def pool_statistics(network: nn.Module) -> None:
+    """Gives every process the mean of all processes' running statistics of batch norm, which have equal shares."""
+    statistics = [b for b in network.buffers() if b.is_floating_point()]
+    if world_size() == 1 or not statistics:
+        return
+    joined = torch.cat([value.flatten() for value in statistics])
+    dist.all_reduce(joined)
+    joined /= world_size()
+    start = 0
+    for value in statistics:
+        value.copy_(joined[start : start + value.numel()].view_as(value))
+        start += value.numel()
 
 
 def from_main(value: T) -> T:

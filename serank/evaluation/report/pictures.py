@@ -20,7 +20,7 @@ from serank.evaluation.report.overlays import MatchMasks, match_masks, match_ove
 from serank.evaluation.report.top_k import count_top_k
 from serank.evaluation.results import Evaluation, FrameScore, TargetScore
 from serank.metrics.components import find_components
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 
 __all__ = ["FrameView", "Gallery", "file_names", "worst_false_alarms", "worst_misses"]
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from serank.frames.preparation import tiles
 from serank.inference.detector import predict
 from serank.layers.attention import SeRankAttention
-from serank.models.network import STRIDE, SeRankDet
+from serank.models.network import STRIDE
+from serank.serankdet import SeRankDet
 
 __all__ = ["TopKLevel", "count_top_k"]
 

@@ -23,7 +23,7 @@ from serank.evaluation.report.figures import require_matplotlib
 from serank.evaluation.report.page import render_page
 from serank.evaluation.report.pictures import FrameView, Gallery, file_names
 from serank.evaluation.results import Evaluation, FrameScore, TargetScore
-from serank.models.network import SeRankDet
+from serank.serankdet import SeRankDet
 from serank.utils.files import share
 
 __all__ = ["check_report_folder", "write_report"]

@@ -1,8 +1,8 @@
-"""The network written plainly: what serank's speed is measured against.
+"""The network with nothing fused: what serank's speed is measured against.
 
 Straight from the description of the authors' released code: two convolutions for a difference convolution, every
 concatenation built, NCHW, nothing folded or fused. Entries of its state dict have the released names, so that
-`SeRankDet.from_released` reads what it saves. `plain_form` writes the paper's graph in the same way.
+`SeRankDet.from_released` reads what it saves. `unfused_form` writes the paper's graph in the same way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from serank import SeRankDet
 from serank.checkpoints.released import released_name
 
-__all__ = ["PlainSeRankDet", "plain_form"]
+__all__ = ["UnfusedSeRankDet", "unfused_form"]
 
 
 class DifferenceConv(nn.Module):
@@ -27,8 +27,8 @@ class DifferenceConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         summed = self.conv.weight.sum((2, 3), keepdim=True)
-        plain: Tensor = self.conv(x)
-        return plain - self.theta * F.conv2d(x, summed, self.conv.bias)
+        vanilla: Tensor = self.conv(x)
+        return vanilla - self.theta * F.conv2d(x, summed, self.conv.bias)
 
 
 def step(source: int, channels: int, bias: bool, dilation: int = 1, side: int = 3) -> nn.Sequential:
@@ -145,7 +145,7 @@ class Refine(nn.Module):
         return refined
 
 
-class PlainSeRankDet(nn.Module):
+class UnfusedSeRankDet(nn.Module):
     """`(B, in_channels, H, W)`, sides multiples of 16 -> six logit maps `(B, 1, H, W)`, the final one last.
 
     The defaults are the authors' code. `side` is that of the first level's table, which frames may not exceed; `None`
@@ -194,10 +194,10 @@ class PlainSeRankDet(nn.Module):
         return [*raised, self.Conv(maps[-1])]
 
 
-def plain_form(model: SeRankDet) -> PlainSeRankDet:
-    """The plain network of the same graph and weights, on the same device; of the paper's graph or the released one."""
+def unfused_form(model: SeRankDet) -> UnfusedSeRankDet:
+    """The unfused network of the same graph, weights and device; of the paper's graph or the released one."""
     config = model.config
-    plain = PlainSeRankDet(
+    network = UnfusedSeRankDet(
         config["width"],
         in_channels=config["in_channels"],
         stem=config["width"] if config["stem_channels"] is None else config["stem_channels"],
@@ -207,6 +207,6 @@ def plain_form(model: SeRankDet) -> PlainSeRankDet:
         side=config["table_size"],
         theta=config["theta"],
     )
-    tables = {name: value for name, value in plain.state_dict().items() if name.endswith("pos_enc")}
-    plain.load_state_dict(tables | {released_name(name): value for name, value in model.state_dict().items()})
-    return plain.to(model.head.weight.device).eval()
+    tables = {name: value for name, value in network.state_dict().items() if name.endswith("pos_enc")}
+    network.load_state_dict(tables | {released_name(name): value for name, value in model.state_dict().items()})
+    return network.to(model.head.weight.device).eval()
