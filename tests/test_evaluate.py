@@ -276,7 +276,7 @@ def test_how_the_command_prepares_frames(root: Path, checkpoint: str, capsys: An
         command = ["evaluate", str(root), "--checkpoint", checkpoint, "--threshold", str(threshold), *given.split()]
         assert main(command) == 0
         lines.add(line := capsys.readouterr().out.splitlines()[0])
-        metrics = evaluate(model.reconfigured(**changes), dataset, threshold=threshold, curves=False).metrics
+        metrics = evaluate(model.reconfigured(**changes).optimize(), dataset, threshold=threshold, curves=False).metrics
         assert f"IoU {metrics['iou']:.4f}  nIoU {metrics['niou']:.4f}" in line
         assert f"Fa {metrics['fa'] * 1e6:.2f}e-6" in line
     assert len(lines) == 4  # the checkpoint leaves the frames' size, so the first and the third are the same
