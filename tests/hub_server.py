@@ -133,6 +133,11 @@ class Hub:
         return [r for r in self.requests if r.method == method and urlsplit(r.path).path.endswith(end)]
 
 
+def blob_id(content: bytes) -> str:
+    """Git's name of a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -227,8 +232,7 @@ class Handler(BaseHTTPRequestHandler):
             headers["Location"] = f"{self.hub.storage}/storage/{oid}/{file}"
             self._send(302, b"", headers)
         else:
-            oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            self._content(file, content, headers | {"ETag": f'"{oid}"'})
+            self._content(file, content, headers | {"ETag": f'"{blob_id(content)}"'})
 
     def _content(self, file: str, content: bytes, headers: dict[str, str]) -> None:
         """A file, whole or from where the client asks."""
@@ -271,13 +275,19 @@ class Handler(BaseHTTPRequestHandler):
         elif post and rest[0] == "commit":
             self._commit(repo_id, repository, rest[1])
         elif rest[:1] == ["tree"]:
-            entries = [
-                {"type": "file", "path": p, "size": len(c), "oid": ""} for p, c in repository.commits[commit].items()
-            ]
-            self._json(entries)
+            self._json([self._entry(p, c, "path", "oid", "oid") for p, c in repository.commits[commit].items()])
         else:  # model info
-            siblings = [{"rfilename": path} for path in repository.commits[commit]]
+            held = repository.commits[commit].items()
+            siblings = [self._entry(p, c, "rfilename", "blobId", "sha256") for p, c in held]
             self._json({"id": repo_id, "sha": commit, "private": repository.private, "siblings": siblings, "tags": []})
+
+    def _entry(self, path: str, content: bytes, name: str, blob: str, digest: str) -> dict[str, Any]:
+        """A file as the API lists it; `name`, `blob` and `digest` are what an answer calls these."""
+        size = self.hub.sizes.get(path, len(content))
+        entry = {"type": "file", name: path, "size": size, blob: blob_id(content)}
+        if path.endswith(".safetensors"):
+            entry["lfs"] = {digest: hashlib.sha256(content).hexdigest(), "size": size, "pointerSize": 130}
+        return entry
 
     def _create(self) -> None:
         asked = json.loads(self.body)

@@ -157,7 +157,7 @@ def test_the_file_names_the_version_and_the_config_does_not(model: SeRankDet, fo
     ("version", "loads"), [("0.0.9", True), ("0.1.99", True), ("0.2.0.dev1", False), ("1.0", False), ("0.2rc1", False)]
 )
 def test_versions(folder: Path, version: str, loads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serank._version.__version__", "0.1.3")
+    monkeypatch.setattr("serank.checkpoints.config_file.__version__", "0.1.3")
     edit_config(folder, serank_version=version, **({} if loads else {"new_argument": 1}))
     if loads:
         SeRankDet.from_pretrained(folder)
@@ -222,7 +222,7 @@ def test_failed_writing_leaves_the_old_checkpoint(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("serank.checkpoints.pretrained.save_file", fail)
+    monkeypatch.setattr("serank.checkpoints.weights.save_file", fail)
     with pytest.raises(OSError, match="No space left"):
         model.save_pretrained(folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

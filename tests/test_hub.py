@@ -60,7 +60,7 @@ def test_cached_load_of_a_branch_asks_for_its_commit_alone(hub: Hub) -> None:
     SeRankDet.from_pretrained(NAME)
     hub.requests.clear()
     SeRankDet.from_pretrained(NAME)
-    assert [(r.method, r.path) for r in hub.requests] == [("HEAD", f"/{NAME}/resolve/main/config.json")]
+    assert [(r.method, r.path) for r in hub.requests] == [("GET", f"/api/models/{NAME}/revision/main?blobs=true")]
 
 
 def test_cached_load_of_a_commit_asks_for_nothing(hub: Hub) -> None:

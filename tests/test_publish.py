@@ -276,7 +276,7 @@ def test_the_card_of_a_training(folder: Path) -> None:
         ("my-frames",),
     )
     assert (result.data_set, result.split) == ("my-frames", "val")
-    assert result.figures == {"iou": 0.75421235, "niou": 0.769, "pd": 0.9691, "fa": 1.09e-05}
+    assert result.metrics == {"iou": 0.75421235, "niou": 0.769, "pd": 0.9691, "fa": 1.09e-05}
     assert "\nmodel-index:\n- name: SeRankDet\n  results:\n  - task:\n      type: image-segmentation\n" in text
     assert "| 0.7542 | 0.7690 | 0.9691 | 10.90 | 0.059 |" in text
 
@@ -289,7 +289,7 @@ def test_the_card_of_a_training_without_validation(model: SeRankDet) -> None:
 
 
 def test_the_bundled_checkpoint_passes_the_checks() -> None:
-    from serank.checkpoints.pretrained import bundled
+    from serank.checkpoints.folder import bundled
 
     for folder in bundled().values():
         assert problems(folder, NAME, "main") == []

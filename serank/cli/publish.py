@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
         commands,
         "publish",
         "check and upload a checkpoint",
-        "Pushes it to the Hub. It must load and run, and its card must name licence, data sets and figures; otherwise "
+        "Pushes it to the Hub. It must load and run, and its card must name licence, data sets and metrics; otherwise "
         "all that is wrong is listed and nothing is pushed. Log in first with `hf auth login`, or set HF_TOKEN.",
     )
     parser.add_argument("folder", metavar="DIR", help="folder that save_pretrained or `serank train` (best/) wrote")
@@ -33,8 +33,9 @@ def add(commands: Commands) -> None:
 
 
 def _publish(options: argparse.Namespace) -> int:
+    from serank.checkpoints.folder import FILES
     from serank.checkpoints.hub import push
-    from serank.cli.publish_checks import FILES, problems
+    from serank.cli.publish_checks import problems
     from serank.errors import CheckpointError
 
     folder = Path(options.folder)
