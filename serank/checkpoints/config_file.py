@@ -82,7 +82,7 @@ def read_config(file: Path, cls: type[Any]) -> dict[str, Any]:
             name if defaults[name] is Parameter.empty else f"{name}={defaults[name]!r}" for name in missing
         )
         warnings.warn(
-            f"{file}: lacks {len(missing)} entries, whose defaults are taken: {taken}. The network may have been "
+            f"{file}: lacks entries, whose defaults are taken: {taken}. The network may have been "
             "trained with other values; add the right ones, or save the checkpoint again to confirm these",
             stacklevel=3,
         )

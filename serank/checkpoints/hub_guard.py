@@ -145,9 +145,8 @@ class Guard:
         if response.status_code < 400:
             return
         told = [response.headers.get(name, "") for name in ("retry-after", "ratelimit")]
-        seconds = max(
-            (int(number) for number in re.findall(r"(?:^|t=)\s*(\d{1,18})", "\n".join(told), re.M)), default=0
-        )
+        found = re.findall(r"(?:^|t=)\s*(\d{1,18})", "\n".join(told), re.MULTILINE)
+        seconds = max(map(int, found), default=0)
         if time.monotonic() + seconds > self.deadline:
             raise UnreachableError(
                 f"{self.what}: {response.url.host} answers {response.status_code} and wants to be asked again in "

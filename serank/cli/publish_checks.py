@@ -28,8 +28,8 @@ MAX_CARD = 2**20
 def problems(root: Path, repo_id: str, revision: str) -> list[str]:
     """Lists what keeps a checkpoint from being published, each with the fix.
 
-    It must load with finite weights, run on a frame, have a config that names every argument and the version, and a card with the Hub's
-    metadata and metrics.
+    It must load with finite weights, run on a frame, have a config that names every argument and the version, and a
+    card with the Hub's metadata and metrics.
 
     Args:
         root: folder that holds `FILES`.
@@ -66,16 +66,19 @@ def _model_problems(root: Path) -> list[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # missing entries are reported below
-            model = SeRankDet.from_pretrained(root)
+            found = _run(SeRankDet.from_pretrained(root))
     except CheckpointError as error:
-        return [str(error)]
-    found = []
-    missing = {VERSION, *known_arguments(SeRankDet)} - set(json.loads((root / CONFIG).read_text(encoding="utf-8")))
-    if missing:
+        found = [str(error)]
+    try:
+        entries = json.loads((root / CONFIG).read_text(encoding="utf-8"))
+    except ValueError:  # loading has said so
+        return found
+    if missing := {VERSION, *known_arguments(SeRankDet)} - set(entries if isinstance(entries, dict) else ()):
         found.append(
-            f"{CONFIG}: lacks {', '.join(sorted(missing))}; load the folder and save it again with save_pretrained"
+            f"{CONFIG}: lacks {', '.join(sorted(missing))}; add them as they were in training, or save the network "
+            "again with save_pretrained"
         )
-    return found + _run(model)
+    return found
 
 
 def _run(model: SeRankDet) -> list[str]:
