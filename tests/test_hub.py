@@ -395,13 +395,14 @@ def test_headers_that_name_files_are_hashes(hub: Hub, tmp_path: Path, file: str,
 @pytest.mark.parametrize("entry", ["sha", "oid", "blobId", "sha256"])
 def test_listings_that_name_files_hold_hashes(hub: Hub, tmp_path: Path, entry: str) -> None:
     hub.listed[entry] = "../../../escaped"
+    message = "loaded"
     try:
         SeRankDet.from_pretrained(NAME)
     except CheckpointError as error:
-        assert "refused, the server sends '../../../escaped' as" in str(error)
-    else:  # older clients don't ask for the listing that has it
-        assert entry == "oid"
-        assert not [request for request in hub.requests if "/tree/" in request.path]
+        message = str(error)
+    # older clients don't ask for the listing that has `oid`
+    unasked = entry == "oid" and not [request for request in hub.requests if "/tree/" in request.path]
+    assert "refused, the server sends '../../../escaped' as" in message or unasked
     assert not list(tmp_path.rglob("*escaped*"))
 
 
