@@ -214,7 +214,8 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
 
 def _card(options: argparse.Namespace, choice: ThresholdChoice) -> str:
     """The checkpoint's own card, and how its threshold was chosen."""
-    from serank.checkpoints.pretrained import read_card, short_card
+    from serank.checkpoints.card import short_card
+    from serank.checkpoints.folder import read_card
 
     budget = (
         f"{options.budget:g} false pixels per pixel"
