@@ -100,7 +100,7 @@ def ranked_points(model: SeRankDet, frame: NDArray[np.float32]) -> list[RankedLe
 def _count(layer: SeRankAttention, x: Tensor) -> NDArray[np.int64]:
     """`(1, C, h, w)` -> `(h, w)`, channels that rank each point."""
     height, width = x.shape[2:]
-    _, index = layer.rank(x)
+    _, index = layer.top_k(x)
     counts: NDArray[np.int64] = torch.bincount(index.flatten(), minlength=height * width).cpu().numpy()
     return counts.reshape(height, width)
 
