@@ -101,7 +101,7 @@ def count_top_k(model: SeRankDet, frame: NDArray[np.float32]) -> list[TopKLevel]
 def _count(layer: SeRankAttention, x: Tensor) -> NDArray[np.int64]:
     """`(1, C, h, w)` -> `(h, w)`, channels with each point in their top k."""
     height, width = x.shape[2:]
-    _, index = layer.rank(x)
+    _, index = layer.top_k(x)
     counts: NDArray[np.int64] = torch.bincount(index.flatten(), minlength=height * width).cpu().numpy()
     return counts.reshape(height, width)
 
