@@ -22,6 +22,7 @@ from serank.train import Augmentation, Recipe, fit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablations
+import box_masks
 import busy
 import general
 import pretraining
@@ -217,3 +218,12 @@ def test_false_alarms_are_those_in_frames_without_a_target() -> None:
     for bias, indices in ((-1e4, []), (1e4, [2, 3])):
         torch.nn.init.constant_(model.head.bias, bias)
         assert general.false_alarms(model, scenes) == indices
+
+
+def test_box_masks_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    margins = ["--margins", "0", "--box-fractions", "0.3", "--point-fractions", "0.3"]
+    box_masks.main([str(folder), "--split", "train", *margins])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["box", "box + 0 px, 0.3", "point, 0.3"]
+    whole, rule = (float(line.split("|")[2].split(",")[0]) for line in lines[2:4])
+    assert 0 < whole < rule <= 1  # synthetic targets are blurred discs, which do not fill their boxes

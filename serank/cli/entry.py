@@ -9,7 +9,20 @@ import warnings
 from collections.abc import Sequence
 
 from serank._version import __version__
-from serank.cli import average, checkpoints, convert, describe, detect, evaluate, export, graft, publish, train
+from serank.cli import (
+    average,
+    checkpoints,
+    convert,
+    describe,
+    detect,
+    evaluate,
+    export,
+    graft,
+    import_labels,
+    publish,
+    split,
+    train,
+)
 
 __all__ = ["main"]
 
@@ -46,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"serank {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (detect, describe, train, average, graft, evaluate, checkpoints, publish, convert, export):
+    data = (import_labels, describe, split)
+    for module in (detect, *data, train, average, graft, evaluate, checkpoints, publish, convert, export):
         module.add(commands)
     return parser

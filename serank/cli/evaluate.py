@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serank.cli.evaluate_boxes import add_boxes, check_boxes, measure_boxes
 from serank.cli.options import add_model, add_preparation, new_command, preparation, print_metrics
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--save", metavar="DIR", help="save the checkpoint with the threshold that was chosen")
     parser.add_argument("--output", metavar="DIR", help="write a report there: page, JSON, CSV and pictures")
     parser.add_argument("--no-overlays", action="store_true", help="leave the picture of every frame out of the report")
+    add_boxes(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -86,10 +88,15 @@ def _resolution(text: str) -> Resolution:
 def _evaluate(options: argparse.Namespace) -> int:
     from serank.utils.distributed import is_main, started
 
-    _check(options)
+    check_boxes(options)
+    if options.match == "masks":
+        _check(options)
     # under torchrun every process measures its share, and the first one prints and writes
     with started(options.device) as device:
-        if options.predictions is None:
+        if options.match == "boxes":
+            if is_main():
+                measure_boxes(options, device)
+        elif options.predictions is None:
             _measure(options, device)
         elif is_main():
             _score(options)

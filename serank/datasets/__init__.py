@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from serank.datasets.box_folder import BoxFolder, BoxSample
 from serank.datasets.describe import describe_folder
 from serank.datasets.folder import FolderDataset, check_overlap, warn_overlap
 from serank.datasets.joined import JoinedSamples
+from serank.datasets.labels import ImportReport, import_labels, read_boxes
 from serank.datasets.layouts import Layout, Overlap
 from serank.datasets.noisy import NoisySIRST
 from serank.datasets.report import FolderReport, SizeMismatch
@@ -19,12 +21,17 @@ from serank.datasets.splits import (
     split_names,
     warn_sirst_test_names,
 )
+from serank.datasets.splitting import FolderSplit, split_folder
 from serank.datasets.statistics import grey_statistics
 from serank.datasets.write import write_folder
 
 __all__ = [
+    "BoxFolder",
+    "BoxSample",
     "FolderDataset",
     "FolderReport",
+    "FolderSplit",
+    "ImportReport",
     "JoinedSamples",
     "Layout",
     "NoisySIRST",
@@ -38,9 +45,12 @@ __all__ = [
     "describe_folder",
     "grey_statistics",
     "identify_split",
+    "import_labels",
     "pretraining_scenes",
+    "read_boxes",
     "sirst_aug",
     "sirst_test_names",
+    "split_folder",
     "split_names",
     "warn_overlap",
     "warn_sirst_test_names",

@@ -1,5 +1,6 @@
 """Measuring a detector, or any method's maps, on a data set."""
 
+from serank.evaluation.by_boxes import BoxEvaluation, BoxFrameScore, evaluate_boxes
 from serank.evaluation.evaluator import DEFAULT_THRESHOLDS, Evaluator
 from serank.evaluation.predictions import PredictionFolder, score_predictions
 from serank.evaluation.report.writer import write_report
@@ -11,6 +12,8 @@ __all__ = [
     "AREA_BINS",
     "DEFAULT_THRESHOLDS",
     "SCR_BINS",
+    "BoxEvaluation",
+    "BoxFrameScore",
     "Curves",
     "Evaluation",
     "Evaluator",
@@ -21,6 +24,7 @@ __all__ = [
     "ThresholdChoice",
     "choose_threshold",
     "evaluate",
+    "evaluate_boxes",
     "score_predictions",
     "write_report",
 ]

@@ -1,5 +1,6 @@
 """Metrics of infrared small target detection."""
 
+from serank.metrics.boxes import BOX_BINS, BoxCurve, BoxGroup, BoxMatch, BoxMetrics, match_boxes
 from serank.metrics.functional import (
     CURVE_THRESHOLDS,
     DetectionMetrics,
@@ -14,12 +15,18 @@ from serank.metrics.functional import (
 )
 
 __all__ = [
+    "BOX_BINS",
     "CURVE_THRESHOLDS",
+    "BoxCurve",
+    "BoxGroup",
+    "BoxMatch",
+    "BoxMetrics",
     "DetectionMetrics",
     "PdFaCurve",
     "Protocol",
     "RocCurve",
     "iou",
+    "match_boxes",
     "niou",
     "pd_fa",
     "pd_fa_curve",

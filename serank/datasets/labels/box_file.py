@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def write_boxes(file: Path, boxes: Mapping[str, Sequence[PixelBox]]) -> None:
     file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-def read_boxes(file: Path) -> dict[str, list[tuple[float, float, float, float]]]:
+def read_boxes(file: str | os.PathLike[str]) -> dict[str, list[tuple[float, float, float, float]]]:
     """Boxes of each frame by its name without suffix: x0, y0, x1, y1 in px, x1 and y1 exclusive.
 
     A frame with an empty list holds no target.
@@ -30,7 +31,7 @@ def read_boxes(file: Path) -> dict[str, list[tuple[float, float, float, float]]]
         ValueError: it isn't JSON, or a value in it isn't a box.
     """
     found = {}
-    for name, listed in json_file(file).items():
+    for name, listed in json_file(Path(file)).items():
         boxes = []
         for i, values in enumerate(entry(listed, list, f"{file}, {name!r}", "its list")):
             where = f"{file}, {name!r}, box {i + 1}"

@@ -19,7 +19,7 @@ from serank.datasets.labels.formats import LabelFormat, read_labels
 from serank.datasets.labels.masks import object_mask
 from serank.datasets.labels.names import frame_names
 from serank.datasets.labels.objects import Box, LabelledFrame, Outline, Point, Runs
-from serank.datasets.labels.rule import PixelBox, Polarity, check_fraction, check_polarity
+from serank.datasets.labels.rule import FRACTION, PixelBox, Polarity, check_fraction, check_polarity
 from serank.datasets.labels.sheet import CELLS, SheetCell, cut, draw_sheet
 from serank.frames.reading import decode, unit_frame
 from serank.utils.folders import check_new_folder, new_folder
@@ -45,7 +45,7 @@ class ImportReport:
     splits: dict[str, int] = field(default_factory=dict)
     """Lists that were written, and how many frames each has."""
     flat: list[str] = field(default_factory=list)
-    """Boxes and points that show nothing brighter (darker for black-hot) than their surroundings: file and entry."""
+    """Boxes and points in which no bright (for black-hot no dark) target stands out: file and entry."""
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.objects.items()) or "no targets"
@@ -59,7 +59,7 @@ class ImportReport:
         if self.flat:
             shown = "; ".join(self.flat[:3]) + ("; ..." if len(self.flat) > 3 else "")
             lines.append(
-                f"  {len(self.flat)} boxes or points show nothing that stands out; is the polarity right? ({shown})"
+                f"  {len(self.flat)} boxes or points in which nothing stands out; is the polarity right? ({shown})"
             )
         return "\n".join(lines)
 
@@ -72,7 +72,7 @@ def import_labels(
     images: str | os.PathLike[str] | None = None,
     classes: Sequence[str] | None = None,
     polarity: Polarity = "white-hot",
-    fraction: float | None = None,
+    fraction: float = FRACTION,
     link: bool = False,
 ) -> ImportReport:
     """Makes a folder of frames and masks, as `FolderDataset` reads it, of labels in another format.
@@ -89,8 +89,7 @@ def import_labels(
         images: folder of the frames; `None` looks where each format has them.
         classes: names of those that are targets; `None` takes all. Frames without one are kept, as target-free.
         polarity: whether targets are brighter (`"white-hot"`) or darker (`"black-hot"`) than their surroundings.
-        fraction: of the local contrast above which a pixel is target, in (0, 1), for boxes and points; `None` takes
-            0.25 in boxes and 0.35 around points.
+        fraction: of the local contrast above which a pixel is target, in (0, 1), for boxes and points.
         link: make symbolic links to the frames in place of copies.
 
     Returns:
@@ -104,8 +103,7 @@ def import_labels(
         serank.errors.FrameError: a frame that can't be read.
     """
     check_polarity(polarity)
-    if fraction is not None:
-        check_fraction(fraction)
+    check_fraction(fraction)
     target = check_new_folder(output)
     chosen, frames = read_labels(Path(path), format, None if images is None else Path(images))
     if not frames:

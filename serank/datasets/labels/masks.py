@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.datasets.labels.objects import Box, LabelledObject, Outline, Point, Runs
-from serank.datasets.labels.rule import BOX_FRACTION, POINT_FRACTION, PixelBox, Polarity, box_mask, point_mask
+from serank.datasets.labels.rule import FRACTION, PixelBox, Polarity, box_mask, point_mask
 
 __all__ = ["ObjectMask", "object_mask", "pixel_box"]
 
@@ -28,11 +28,11 @@ class ObjectMask(NamedTuple):
     """Where `mask` lies in the frame."""
     mask: Mask
     stands_out: bool
-    """False where a box or point shows nothing brighter than its surroundings, see `serank.datasets.labels.rule`."""
+    """False where in a box or at a point no target is seen, see `serank.datasets.labels.rule`."""
 
 
 def object_mask(
-    found: LabelledObject, grey: NDArray[Any], *, polarity: Polarity, fraction: float | None = None
+    found: LabelledObject, grey: NDArray[Any], *, polarity: Polarity, fraction: float = FRACTION
 ) -> ObjectMask:
     """Mask of a labelled object.
 
@@ -40,7 +40,7 @@ def object_mask(
         found: of this frame.
         grey: `(H, W)` finite grey levels, linear in intensity.
         polarity: `"white-hot"` or `"black-hot"`, for boxes and points.
-        fraction: of the local contrast, in (0, 1), for boxes and points; `None` takes the rule's own.
+        fraction: of the local contrast, in (0, 1), for boxes and points.
 
     Raises:
         ValueError: the object lies outside the frame, or is a mask of another size.
@@ -49,13 +49,13 @@ def object_mask(
     shape = found.shape
     if isinstance(shape, Box):
         box = pixel_box(shape, height, width, found.where)
-        of_box = box_mask(grey, box, polarity=polarity, fraction=BOX_FRACTION if fraction is None else fraction)
+        of_box = box_mask(grey, box, polarity=polarity, fraction=fraction)
         return ObjectMask(box, *of_box)
     if isinstance(shape, Point):
         if not (0 <= shape.x <= width and 0 <= shape.y <= height):
             raise _outside(found.where, f"point ({shape.x - 0.5:g}, {shape.y - 0.5:g})", height, width)
         x, y = (min(math.floor(v), side - 1) for v, side in ((shape.x, width), (shape.y, height)))
-        of_point = point_mask(grey, x, y, polarity=polarity, fraction=POINT_FRACTION if fraction is None else fraction)
+        of_point = point_mask(grey, x, y, polarity=polarity, fraction=fraction)
         return ObjectMask(_around(of_point.mask, of_point.box), *of_point)
     if isinstance(shape, Outline):
         where, mask = _filled(shape, height, width, found.where)

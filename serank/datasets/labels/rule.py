@@ -3,8 +3,8 @@
 A box: the background `b` is the median grey level of the ring around the box, `p` the largest level inside it. The mask
 is the 8-connected pixels of the box around that brightest pixel whose level is at least `b + fraction * (p - b)`, with
 holes filled; it never leaves the box. A point: the same inside a window around it, the brightest pixel being sought
-close to the point. For black-hot frames levels are negated first. Where nothing stands out (`p <= b`, for example with
-the wrong polarity) the mask of a box is the box, that of a point its pixel. Outlines are masks already.
+close to the point. For black-hot frames levels are negated first. Where nothing is brighter
+(`p <= b`) the mask of a box is the box, that of a point its pixel. Outlines are masks already.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from serank.metrics.components import label_components
 
 __all__ = [
-    "BOX_FRACTION",
-    "POINT_FRACTION",
+    "FRACTION",
     "PixelBox",
     "Polarity",
     "RuleMask",
@@ -32,10 +31,8 @@ Polarity = Literal["white-hot", "black-hot"]
 PixelBox = tuple[int, int, int, int]
 """x0, y0, x1, y1 in px; x1 and y1 are exclusive."""
 
-BOX_FRACTION = 0.25
-"""Share of the local contrast above which a pixel of a box belongs to the target; measured in docs/labels.md."""
-POINT_FRACTION = 0.35
-"""The same for a point's window, which, unlike a box, does not bound the target."""
+FRACTION = 0.3
+"""Share of the local contrast above which a pixel belongs to the target; measured in docs/labels.md."""
 RING = 4
 """Least width in px of the ring around a box in which the background is measured; else half of its longer side."""
 WINDOW = 7
@@ -52,7 +49,8 @@ class RuleMask(NamedTuple):
     mask: NDArray[np.bool_]
     """`(y1 - y0, x1 - x0)` bool, at least one pixel true."""
     stands_out: bool
-    """Whether something in the box is brighter (darker for black-hot) than its surroundings."""
+    """Whether the brightest pixel (darkest for black-hot) differs from the background by more than the opposite one
+    does; false where the polarity is wrong or there is no target."""
 
 
 def check_polarity(polarity: str) -> None:
@@ -69,7 +67,7 @@ def check_fraction(fraction: float) -> float:
 
 
 def box_mask(
-    grey: NDArray[Any], box: PixelBox, *, polarity: Polarity = "white-hot", fraction: float = BOX_FRACTION
+    grey: NDArray[Any], box: PixelBox, *, polarity: Polarity = "white-hot", fraction: float = FRACTION
 ) -> RuleMask:
     """Mask of the target in a box.
 
@@ -83,10 +81,9 @@ def box_mask(
         ValueError: an argument out of its range.
     """
     check_polarity(polarity)
-    level, peak, inside = _level(grey, box, box, polarity, check_fraction(fraction))
-    if level is None:
-        return RuleMask(box, np.ones_like(inside, dtype=np.bool_), False)
-    return RuleMask(box, _connected(inside >= level, peak), True)
+    levels = _levels(grey, box, box, polarity)
+    mask = levels.mask(check_fraction(fraction))
+    return RuleMask(box, np.ones_like(levels.inside, np.bool_) if mask is None else mask, levels.stands_out)
 
 
 def point_mask(
@@ -95,7 +92,7 @@ def point_mask(
     y: float,
     *,
     polarity: Polarity = "white-hot",
-    fraction: float = POINT_FRACTION,
+    fraction: float = FRACTION,
 ) -> RuleMask:
     """Mask of the target at a point.
 
@@ -115,12 +112,31 @@ def point_mask(
     if not (0 <= column < width and 0 <= row < height):
         raise ValueError(f"point ({x:g}, {y:g}) lies outside the frame of {width} x {height} px")
     window = _around(column, row, WINDOW, grey.shape)
-    level, peak, inside = _level(
-        grey, window, _around(column, row, REACH, grey.shape), polarity, check_fraction(fraction)
-    )
-    if level is None:
+    levels = _levels(grey, window, _around(column, row, REACH, grey.shape), polarity)
+    mask = levels.mask(check_fraction(fraction))
+    if mask is None:
         return RuleMask((column, row, column + 1, row + 1), np.ones((1, 1), np.bool_), False)
-    return RuleMask(window, _connected(inside >= level, peak), True)
+    return RuleMask(window, mask, levels.stands_out)
+
+
+class _Levels(NamedTuple):
+    inside: NDArray[np.float64]
+    """Levels in the box, negated for black-hot."""
+    peak: tuple[int, int]
+    """Row and column of the brightest pixel."""
+    contrast: float
+    """Of that pixel against the background."""
+    stands_out: bool
+
+    def mask(self, fraction: float) -> NDArray[np.bool_] | None:
+        """The component above the level that holds the peak, its holes filled; `None` without contrast."""
+        from scipy import ndimage
+
+        if self.contrast <= 0:
+            return None
+        labels, _ = label_components(self.inside >= self.inside[self.peak] - (1 - fraction) * self.contrast)
+        filled: NDArray[np.bool_] = ndimage.binary_fill_holes(labels == labels[self.peak])
+        return filled
 
 
 def _around(column: int, row: int, distance: int, shape: tuple[int, ...]) -> PixelBox:
@@ -133,10 +149,8 @@ def _around(column: int, row: int, distance: int, shape: tuple[int, ...]) -> Pix
     )
 
 
-def _level(
-    grey: NDArray[Any], box: PixelBox, search: PixelBox, polarity: Polarity, fraction: float
-) -> tuple[float | None, tuple[int, int], NDArray[np.float64]]:
-    """Least level of a target pixel, `None` where nothing stands out; the peak's row and column; the box's levels."""
+def _levels(grey: NDArray[Any], box: PixelBox, search: PixelBox, polarity: Polarity) -> _Levels:
+    """Levels in `box` against the ring around it; the peak is sought in `search`, a part of it."""
     height, width = grey.shape
     x0, y0, x1, y1 = box
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
@@ -154,13 +168,4 @@ def _level(
     # a box as large as the frame has no ring
     background = float(np.median(near[outside])) if outside.any() else float(inside.min())
     contrast = float(inside[peak]) - background
-    return (background + fraction * contrast if contrast > 0 else None), peak, inside
-
-
-def _connected(above: NDArray[np.bool_], peak: tuple[int, int]) -> NDArray[np.bool_]:
-    """The component that holds the peak, its holes filled."""
-    from scipy import ndimage
-
-    labels, _ = label_components(above)
-    filled: NDArray[np.bool_] = ndimage.binary_fill_holes(labels == labels[peak])
-    return filled
+    return _Levels(inside, peak, contrast, contrast > max(0.0, background - float(sought.min())))
