@@ -100,6 +100,17 @@ def test_coco(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "images" / "a.png").read_bytes() == original
 
 
+def test_coco_file_by_name_beside_other_files(tmp_path: Path) -> None:
+    root = coco_folder(tmp_path / "in")
+    write(root / "config.yaml", "lr: 1\n")  # of a training, no YOLO
+    write(root / "annotations" / "other.json", {"version": 1})
+    file = root / "annotations" / "instances_train.json"
+    assert import_labels(file, tmp_path / "out").splits == {"train": 2}
+    assert import_labels(root, tmp_path / "out2").format == "coco"
+    with pytest.raises(ValueError, match="format must be one of coco, yolo, voc, labelme, centroids; got 'createml'"):
+        import_labels(root, tmp_path / "out3", format="createml")  # type: ignore[arg-type]
+
+
 def test_coco_of_a_hosting_service_has_frames_beside_the_json(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         for name in "ab":
@@ -399,6 +410,14 @@ def test_broken_yolo_folders(tmp_path: Path) -> None:
     write(root / "data.yaml", "train: images/nothing\nnames: [drone]\n")
     with pytest.raises(FileNotFoundError, match=r"data\.yaml, 'train': 'images/nothing' is no folder with frames"):
         import_labels(root, tmp_path / "out")
+    write(root / "data.yaml", "train: images/train\nval: images/train\n")
+    with pytest.raises(
+        ValueError, match=r"data\.yaml: 'train' and 'val' both name .*images/train; leave one of them out"
+    ):
+        import_labels(root, tmp_path / "out")
+    write(root / "data.yaml", "train: images/train\nwhen: 2024-99-99\n")
+    with pytest.raises(ValueError, match=r"data\.yaml: is not YAML"):
+        import_labels(root, tmp_path / "out")
     # each level holds the one before ten times
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
     write(root / "data.yaml", bomb + "train: images/train\nnames: {0: *a11, 1: b}\n")
@@ -441,6 +460,7 @@ def test_broken_voc(xml: str, message: str, tmp_path: Path) -> None:
         (labelme("polygon", [[1, 2], [3]]), r"points\[1\] has 1 numbers, expected x and y"),
         (labelme("point", [[640, 2]]), r"shapes\[0\]: point \(639.5, 1.5\) lies outside the frame"),
         ("{", r"b\.json, line 1: is not JSON"),
+        ('{"shapes": ' + "9" * 5000 + "}", r"b\.json: can't be read"),
         ("[" * 100_000, r"b\.json: is nested too deeply"),
         ("[]", r"b\.json: holds a list of 0, expected a JSON object"),
     ],

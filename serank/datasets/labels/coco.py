@@ -36,12 +36,15 @@ def read_coco(files: Sequence[Path], root: Path, images: Path | None) -> list[La
 def _read(file: Path, root: Path, images: Path | None) -> list[LabelledFrame]:
     content = json_file(file)
     split = split_of(file.relative_to(root))
-    near = [file.parent, file.parent.parent] if file.parent != root else [root]
-    folders = [base / name for base in near for name in ("", "images", split or "", f"images/{split}")]
+    near = [file.parent, file.parent.parent]
     if images is not None:
-        folders = [images, images / (split or "")]
-    elif split is not None:
-        folders += sorted(p for base in near for p in base.glob(f"*{split}*") if p.is_dir())
+        folders = [images, images / split] if split else [images]
+    else:
+        folders = [folder for base in near for folder in (base, base / "images")]
+        if split:
+            # images/train, train2017, valid
+            folders += [base / "images" / split for base in near]
+            folders += sorted(p for base in near for p in base.glob(f"*{split}*") if p.is_dir())
     categories = _categories(content, str(file))
     frames: dict[int, LabelledFrame] = {}
     for i, record in enumerate(member(content, "images", list, str(file))):

@@ -47,14 +47,17 @@ def json_file(file: Path) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: not UTF-8, not JSON, or something else than an object.
     """
+    text = text_file(file)
     try:
-        content = json.loads(text_file(file))
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{file}, line {error.lineno}: is not JSON ({error.msg}); export it again from the labelling tool"
         ) from None
     except RecursionError:
         raise ValueError(f"{file}: is nested too deeply for a label file") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{file}: can't be read ({error}); export it again from the labelling tool") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file}: holds {shown(content)}, expected a JSON object")
     return content

@@ -18,9 +18,12 @@ SLACK = 0.001
 
 
 def find_yaml(root: Path) -> Path | None:
-    """The YAML file of a YOLO folder."""
-    files = sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
-    return next((file for file in files if file.stem in ("data", "dataset")), files[0] if len(files) == 1 else None)
+    """The YAML file of a YOLO folder: one with a line for the classes' names or the training frames."""
+    for file in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        if any(line.startswith(("names:", "train:")) for line in lines):
+            return file
+    return None
 
 
 def read_yolo(root: Path, yaml: Path | None, images: Path | None) -> list[LabelledFrame]:
@@ -92,9 +95,10 @@ def _from_yaml(file: Path, root: Path) -> tuple[dict[int, str], list[tuple[str |
         import yaml  # type: ignore[import-untyped]
     except ImportError as error:
         raise ImportError(f"{file}: YOLO's YAML file needs PyYAML; pip install 'serank[labels]'") from error
+    text = text_file(file)
     try:
-        content: Any = yaml.safe_load(text_file(file))
-    except (yaml.YAMLError, RecursionError) as error:
+        content: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none, a huge number
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise ValueError(f"{file}{line}: is not YAML; correct it or export it again") from None
@@ -105,7 +109,13 @@ def _from_yaml(file: Path, root: Path) -> tuple[dict[int, str], list[tuple[str |
         given = content.get(part)
         for value in given if isinstance(given, list) else [given] if given else []:
             text = entry(value, str, str(file), f"{part!r}")
-            folders += [(part, folder) for folder in _split_folder(text, base, root, f"{file}, {part!r}")]
+            for folder in _split_folder(text, base, root, f"{file}, {part!r}"):
+                if other := next((split for split, known in folders if known.samefile(folder)), None):
+                    raise ValueError(
+                        f"{file}: {other!r} and {part!r} both name {folder}; leave one of them out (`serank split` "
+                        "chooses validation frames)"
+                    )
+                folders.append((part, folder))
     return _names(content.get("names"), str(file)), folders
 
 
