@@ -1,8 +1,8 @@
 """Which format a path holds, and its reader.
 
-The formats are read with Python's own json, xml and csv. General loaders, such as supervision's, give arrays for a whole
-set: the line or entry of a wrong value, which errors must name, is lost there, as are points, splits, and which objects
-of a file were boxes and which outlines.
+The formats are read with Python's own json, xml and csv. General loaders, such as supervision's, give arrays for a
+whole set: the line or entry of a wrong value, which errors must name, is lost there, as are points, splits, and which
+objects of a file were boxes and which outlines.
 """
 
 from __future__ import annotations
