@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from serank.cli.evaluate_boxes import add_boxes, check_boxes, measure_boxes
 from serank.cli.options import add_model, add_preparation, preparation, print_metrics
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save", metavar="DIR", help="save the checkpoint with the threshold that was chosen")
     parser.add_argument("--output", metavar="DIR", help="write a report there: page, JSON, CSV and pictures")
     parser.add_argument("--no-overlays", action="store_true", help="leave the picture of every frame out of the report")
+    add_boxes(parser)
 
 
 def _resolution(text: str) -> Resolution:
@@ -84,10 +86,15 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
     from serank.utils.distributed import is_main, started
 
-    _check(options)
+    check_boxes(options)
+    if options.match == "masks":
+        _check(options)
     # under torchrun every process measures its share, and the first one prints and writes
     with started(options.device) as device:
-        if options.predictions is None:
+        if options.match == "boxes":
+            if is_main():
+                measure_boxes(options, device)
+        elif options.predictions is None:
             _measure(options, device)
         elif is_main():
             _score(options)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from serank.datasets.labels.formats import import_hint
 from serank.datasets.layouts import (
     MASK_ENDINGS,
     Overlap,
@@ -68,6 +69,7 @@ def _describe(report: FolderReport) -> None:
         return
     report.layout = find_layout(root)
     if report.layout is None:
+        report.hint = import_hint(root)
         return
     # every folder with frames, also one without masks, which the layout leaves out
     folders = split_folders(root) if report.layout.split_folders else []

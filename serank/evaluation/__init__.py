@@ -1,5 +1,6 @@
 """Measuring a detector, or any method's maps, on a data set."""
 
+from serank.evaluation.by_boxes import BoxEvaluation, BoxFrameScore, evaluate_boxes
 from serank.evaluation.evaluator import DEFAULT_THRESHOLDS, Evaluator
 from serank.evaluation.predictions import PredictionFolder, score_predictions
 from serank.evaluation.report.pictures import FrameView
@@ -13,6 +14,8 @@ __all__ = [
     "AREA_BINS",
     "DEFAULT_THRESHOLDS",
     "SCR_BINS",
+    "BoxEvaluation",
+    "BoxFrameScore",
     "Curves",
     "Evaluation",
     "Evaluator",
@@ -27,6 +30,7 @@ __all__ = [
     "check_resolution",
     "choose_threshold",
     "evaluate",
+    "evaluate_boxes",
     "pick_threshold",
     "predict_sample",
     "score_predictions",

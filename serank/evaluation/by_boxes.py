@@ -1,0 +1,130 @@
+"""Measuring a detector on frames with boxes, where there are no masks to measure by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from serank.datasets.box_folder import BoxSample
+from serank.inference.detector import Detector
+from serank.metrics.boxes import BoxCurve, BoxGroup, BoxMetrics
+from serank.metrics.checks import CURVE_THRESHOLDS
+
+__all__ = ["BoxEvaluation", "BoxFrameScore", "evaluate_boxes"]
+
+
+@dataclass(frozen=True)
+class BoxFrameScore:
+    """Figures of one frame."""
+
+    name: str
+    boxes: int
+    found: int
+    false_components: int
+    duplicates: int
+
+
+@dataclass(frozen=True, eq=False)
+class BoxEvaluation:
+    """Result of `evaluate_boxes`; `str` gives its figures in a line, and Pd by size in a second one.
+
+    Attributes:
+        metrics: what `serank.metrics.BoxMetrics.compute` gives.
+        by_size: boxes grouped by their longer side, groups without a box left out.
+        curve: Pd and false components a frame, from `threshold` on.
+        frames: one entry for each frame, in the data set's order.
+        threshold: probability above which a pixel was taken as target.
+        tolerance: px by which boxes were grown.
+        about: what was measured, free words by free keys.
+    """
+
+    metrics: dict[str, float]
+    by_size: list[BoxGroup]
+    curve: BoxCurve
+    frames: list[BoxFrameScore]
+    threshold: float
+    tolerance: float
+    about: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values for `json.dumps`; NaN and infinite bounds become `None`."""
+        return {
+            "match": "boxes",
+            "metrics": {key: _finite(value) for key, value in self.metrics.items()},
+            "by_size": [
+                {
+                    "label": g.label,
+                    "low": g.low,
+                    "high": _finite(g.high),
+                    "boxes": g.boxes,
+                    "found": g.found,
+                    "pd": g.pd,
+                }
+                for g in self.by_size
+            ],
+            "curve": {key: [_finite(v) for v in values.tolist()] for key, values in self.curve._asdict().items()},
+            "frames": [vars(frame) for frame in self.frames],
+            "threshold": self.threshold,
+            "tolerance": self.tolerance,
+            "about": self.about,
+        }
+
+    def __str__(self) -> str:
+        m = self.metrics
+        text = (
+            f"Pd {m['pd']:.4f}  false components {m['false_components']:.3f} a frame  by boxes grown by "
+            f"{self.tolerance:g} px  ({m['frames']:.0f} frames, {m['boxes']:.0f} boxes, "
+            f"{m['duplicates']:.0f} duplicates)"
+        )
+        sizes = "  ".join(f"{group.label} {group.pd:.4f} of {group.boxes}" for group in self.by_size)
+        return f"{text}\nPd by longer side  {sizes}" if sizes else text
+
+
+def evaluate_boxes(
+    model: Detector,
+    dataset: Sequence[BoxSample],
+    *,
+    threshold: float | None = None,
+    tolerance: float = 0.0,
+    progress: bool = False,
+) -> BoxEvaluation:
+    """Pd and false components of `model` on frames with boxes, counted as `serank.metrics.boxes` says.
+
+    Args:
+        model: such as `SeRankDet`.
+        dataset: such as `serank.datasets.BoxFolder`.
+        threshold: probability in [0, 1] above which a pixel is target; `None` takes the checkpoint's.
+        tolerance: px by which boxes are grown on each side, >= 0.
+        progress: show a bar on standard error.
+
+    Returns:
+        The figures.
+
+    Raises:
+        ValueError: an empty data set, or an argument out of its range.
+        serank.errors.FrameError: a frame that can't be read.
+    """
+    if len(dataset) == 0:
+        raise ValueError("dataset is empty; expected at least one frame")
+    chosen = model.check_options(threshold, 1)
+    metrics = BoxMetrics(tolerance)
+    scores = []
+    for i in tqdm(range(len(dataset)), disable=not progress, unit="frame"):
+        name, frame, boxes = dataset[i]
+        detections = model.detect(frame, chosen)
+        match = metrics.update(detections.centroids, boxes, detections.scores)
+        found = int(np.count_nonzero(match.box >= 0))
+        inside = int(np.count_nonzero(match.inside))
+        scores.append(BoxFrameScore(name, len(boxes), found, len(match.box) - inside, inside - found))
+    levels = [chosen, *(level for level in CURVE_THRESHOLDS if level > chosen)]
+    groups = [group for group in metrics.by_size() if group.boxes]
+    return BoxEvaluation(metrics.compute(), groups, metrics.curve(levels), scores, chosen, metrics.tolerance)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
