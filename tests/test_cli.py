@@ -160,6 +160,7 @@ def test_signals_keep_what_is_finished(
     name: str, checkpoint: str, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = getattr(signal, name)
+    signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP is ignored
     original = Detector.detect
 
     def stopped(self: Detector, image: Any, *arguments: Any, **more: Any) -> Any:
