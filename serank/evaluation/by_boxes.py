@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from serank.datasets.box_folder import BoxSample
+from serank.evaluation.results import plain_values
 from serank.inference.detector import Detector
 from serank.metrics.boxes import BoxCurve, BoxGroup, BoxMetrics
 from serank.metrics.checks import CURVE_THRESHOLDS
@@ -52,27 +52,8 @@ class BoxEvaluation:
     about: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for `json.dumps`; NaN and infinite bounds become `None`."""
-        return {
-            "match": "boxes",
-            "metrics": {key: _finite(value) for key, value in self.metrics.items()},
-            "by_size": [
-                {
-                    "label": g.label,
-                    "low": g.low,
-                    "high": _finite(g.high),
-                    "boxes": g.boxes,
-                    "found": g.found,
-                    "pd": g.pd,
-                }
-                for g in self.by_size
-            ],
-            "curve": {key: [_finite(v) for v in values.tolist()] for key, values in self.curve._asdict().items()},
-            "frames": [vars(frame) for frame in self.frames],
-            "threshold": self.threshold,
-            "tolerance": self.tolerance,
-            "about": self.about,
-        }
+        """All of it as plain values for `json.dumps`; NaN and infinite bounds become `None`, groups gain their `pd`."""
+        return {"match": "boxes"} | plain_values(self)
 
     def __str__(self) -> str:
         m = self.metrics
@@ -124,7 +105,3 @@ def evaluate_boxes(
     levels = [chosen, *(level for level in CURVE_THRESHOLDS if level > chosen)]
     groups = [group for group in metrics.by_size() if group.boxes]
     return BoxEvaluation(metrics.compute(), groups, metrics.curve(levels), scores, chosen, metrics.tolerance)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
