@@ -53,7 +53,7 @@ class BoxEvaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values for `json.dumps`; NaN and infinite bounds become `None`, groups gain their `pd`."""
-        return {"match": "boxes"} | plain_values(self)
+        return {"match": "boxes", **plain_values(self)}
 
     def __str__(self) -> str:
         m = self.metrics

@@ -54,6 +54,11 @@ class FrameView(NamedTuple):
     """In [0, 1]."""
     mask: NDArray[np.bool_]
 
+    @property
+    def background(self) -> NDArray[np.float32]:
+        """What outlines are drawn over: the frame or, without one, the probability."""
+        return self.probability if self.frame is None else self.frame
+
 
 @dataclass(frozen=True)
 class FrameScore:
