@@ -31,24 +31,18 @@ class BoxFrameScore:
 
 @dataclass(frozen=True, eq=False)
 class BoxEvaluation:
-    """Result of `evaluate_boxes`; `str` gives its figures in a line, and Pd by size in a second one.
-
-    Attributes:
-        metrics: what `serank.metrics.BoxMetrics.compute` gives.
-        by_size: boxes grouped by their longer side, groups without a box left out.
-        curve: Pd and false components a frame, from `threshold` on.
-        frames: one entry for each frame, in the data set's order.
-        threshold: probability above which a pixel was taken as target.
-        tolerance: px by which boxes were grown.
-        about: what was measured, free words by free keys.
-    """
+    """Result of `evaluate_boxes`; `str` gives its figures in a line, and Pd by size in a second one."""
 
     metrics: dict[str, float]
+    """What `serank.metrics.BoxMetrics.compute` gives."""
     by_size: list[BoxGroup]
+    """By the longer side, groups without a box left out."""
     curve: BoxCurve
+    """From `threshold` on."""
     frames: list[BoxFrameScore]
     threshold: float
     tolerance: float
+    """Px by which boxes were grown."""
     about: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,18 +71,11 @@ def evaluate_boxes(
     """Pd and false components of `model` on frames with boxes, counted as `serank.metrics.boxes` says.
 
     Args:
-        model: such as `SeRankDet`.
+        model: run as it is, as by `serank.evaluation.evaluate`, and so are `threshold`, `progress` and the errors.
         dataset: such as `serank.datasets.BoxFolder`.
-        threshold: probability in [0, 1] above which a pixel is target; `None` takes the checkpoint's.
+        threshold: probability in [0, 1].
         tolerance: px by which boxes are grown on each side, >= 0.
         progress: show a bar on standard error.
-
-    Returns:
-        The figures.
-
-    Raises:
-        ValueError: an empty data set, or an argument out of its range.
-        serank.errors.FrameError: a frame that can't be read.
     """
     if len(dataset) == 0:
         raise ValueError("dataset is empty; expected at least one frame")

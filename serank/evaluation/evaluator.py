@@ -94,7 +94,7 @@ class Evaluator:
         *,
         position: int | None = None,
     ) -> None:
-        """Adds a frame; all of it or, when it is invalid, nothing.
+        """Adds a frame; all of it or, when it is invalid (ValueError), nothing.
 
         Args:
             name: of the frame.
@@ -102,9 +102,6 @@ class Evaluator:
             target: `(H, W)`, a mask, true where > 0.5.
             frame: `(H, W)` in [0, 1], for the targets' signal-to-clutter ratio.
             position: place in the result's lists; `None` puts it after all that have one, in the order of the calls.
-
-        Raises:
-            ValueError: shapes differ, there is more than one frame, or probability is not in [0, 1].
         """
         pairs = list(checked_frames(probability, target))
         if len(pairs) != 1:

@@ -38,14 +38,10 @@ MAX_MARKS = 300  # where more components are to be marked, their outlines alone 
 class MatchMasks(NamedTuple):
     """The components of a frame by how they were matched, each mask `(H, W)` bool."""
 
-    detected: Mask
-    """Targets with a match."""
-    missed: Mask
-    """Targets without one."""
-    matched: Mask
-    """Predicted components with a match."""
-    false: Mask
-    """Predicted components without one."""
+    detected: Mask  # targets with a match
+    missed: Mask  # and without one
+    matched: Mask  # predicted components with a match
+    false: Mask  # and without one
 
     def crop(self, window: tuple[slice, slice]) -> MatchMasks:
         """The masks within a window of rows and columns."""

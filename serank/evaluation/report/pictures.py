@@ -63,31 +63,24 @@ def worst_false_alarms(evaluation: Evaluation) -> list[FrameScore]:
 
 @dataclass
 class Gallery:
-    """Draws the pictures of a report and keeps their paths, relative to the report's folder, for the page.
-
-    Attributes:
-        evaluation: what was measured.
-        folder: of the report.
-        names: file name by frame, see `file_names`.
-        worst: most entries of a contact sheet.
-        model: the network, for the top-k points; `None` leaves them out.
-        of_set: path by kind: roc, pd_fa, size, scr, misses, false_alarms; absent where there is nothing to draw.
-        overlays: path by frame.
-        surfaces: path by frame.
-        top_k: path by frame.
-        reasons: why each frame with a surface was selected.
-    """
+    """Draws the pictures of a report and keeps their paths, relative to the report's folder, for the page."""
 
     evaluation: Evaluation
     folder: Path
     names: dict[str, str]
+    """File name by frame, see `file_names`."""
     worst: int
+    """Most entries of a contact sheet."""
     model: SeRankDet | None
+    """The network, for the top-k points; `None` leaves them out."""
     of_set: dict[str, str] = field(default_factory=dict)
+    """Path by kind: roc, pd_fa, size, scr, misses, false_alarms; absent where there is nothing to draw."""
     overlays: dict[str, str] = field(default_factory=dict)
+    """Path by frame, and so are the next two."""
     surfaces: dict[str, str] = field(default_factory=dict)
     top_k: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    """Why each frame with a surface was selected."""
 
     def _save(self, picture: Any, name: str, paths: dict[str, str], key: str, **options: Any) -> None:
         """Writes an image or a figure and notes its path in the page under a key of `paths`."""

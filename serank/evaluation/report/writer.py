@@ -87,12 +87,7 @@ def write_report(
 
 
 def check_report_folder(path: str | os.PathLike[str]) -> None:
-    """Checks, before anything is measured, that `write_report` can write to a folder.
-
-    Raises:
-        ImportError: matplotlib is missing.
-        ValueError: the folder holds something else than a report of ours.
-    """
+    """Raises as `write_report`, before anything is measured, where it can't write to a folder."""
     require_matplotlib()
     folder = Path(path).resolve()
     if not folder.exists():
