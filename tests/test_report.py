@@ -283,6 +283,7 @@ def test_an_interrupt_between_the_two_renames_leaves_the_old_report(
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_older_report_is_replaced(views: Views, tmp_path: Path) -> None:
     write_report(measured(views), tmp_path, look=views.__getitem__)  # into an empty folder
     del views["frame_0"]

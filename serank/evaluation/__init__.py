@@ -5,16 +5,7 @@ from serank.evaluation.evaluator import DEFAULT_THRESHOLDS, Evaluator
 from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.writer import check_report_folder, write_report
 from serank.evaluation.resolution import Resolution, check_resolution
-from serank.evaluation.results import (
-    AREA_BINS,
-    SCR_BINS,
-    Curves,
-    Evaluation,
-    FrameScore,
-    FrameView,
-    Group,
-    TargetScore,
-)
+from serank.evaluation.results import AREA_BINS, SCR_BINS, Curves, Evaluation, FrameScore, FrameView, Group, TargetScore
 from serank.evaluation.runner import evaluate, predict_sample
 from serank.evaluation.threshold import ThresholdChoice, choose_threshold, pick_threshold, set_threshold
 

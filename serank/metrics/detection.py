@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from serank.metrics.checks import (
-    Frames,
-    Protocol,
-    check_distance,
-    check_protocol,
-    check_same_settings,
-    checked_frames,
-)
+from serank.metrics.checks import Frames, Protocol, check_distance, check_protocol, check_same_settings, checked_frames
 from serank.metrics.counting import Counts, count_frame, summary
 from serank.utils.checks import check_threshold
 

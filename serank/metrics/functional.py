@@ -10,14 +10,7 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from serank.metrics.checks import (
-    Frames,
-    Protocol,
-    check_distance,
-    check_protocol,
-    check_thresholds,
-    checked_frames,
-)
+from serank.metrics.checks import Frames, Protocol, check_distance, check_protocol, check_thresholds, checked_frames
 from serank.metrics.counting import (
     Counts,
     PdFaCurve,
@@ -105,10 +98,7 @@ def pd_fa_curve(
 
 
 def roc(
-    probability: Frames,
-    target: Frames,
-    thresholds: ArrayLike | None = None,
-    protocol: Protocol = "released",
+    probability: Frames, target: Frames, thresholds: ArrayLike | None = None, protocol: Protocol = "released"
 ) -> RocCurve:
     """Pixel ROC over the whole set: true and false positive rates at several thresholds.
 

@@ -98,7 +98,7 @@ def top_k_figure(frame: Float, levels: Sequence[TopKLevel], title: str = "") -> 
 
 
 def block_maxima(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """A map of at most `MAX_CELLS` a side, each cell the largest value of its square block, and a block's side in px."""
+    """A map of at most `MAX_CELLS` a side, each cell the largest value of its block, and the block's side in px."""
     height, width = values.shape
     step = max(1, -(-max(height, width) // MAX_CELLS))
     rows, columns = np.arange(0, height, step), np.arange(0, width, step)
