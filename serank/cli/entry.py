@@ -30,8 +30,9 @@ COMMANDS = {
     "convert": "make a checkpoint of the authors' released code one of serank",
     "export": "write a checkpoint for another runtime: ONNX, or a program of torch.export",
 }
-MODULES = {"import": "import_labels"}  # where a command's name is a keyword
 """Name and summary of each command; the module of that name in this package is imported when the command is called."""
+MODULES = {"import": "import_labels"}
+"""Modules of the commands whose names are keywords of Python."""
 
 
 class CommandModule(Protocol):
