@@ -14,9 +14,8 @@ from serank.cli.options import add_model, add_preparation, preparation, print_me
 
 if TYPE_CHECKING:
     from serank.datasets import FolderDataset
-    from serank.evaluation.report.pictures import FrameView
     from serank.evaluation.resolution import Resolution
-    from serank.evaluation.results import Evaluation
+    from serank.evaluation.results import Evaluation, FrameView
     from serank.evaluation.threshold import ThresholdChoice
     from serank.frames.preparation import FrameSpec
     from serank.serankdet import SeRankDet
@@ -166,7 +165,7 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     places = {name: i for i, name in enumerate(dataset.names)}
 
     def look(name: str) -> FrameView:
-        from serank.evaluation.report.pictures import FrameView
+        from serank.evaluation.results import FrameView
 
         sample, probability = predict_sample(network, dataset[places[name]], options.resolution)
         return FrameView(sample.frame, probability, sample.mask)
@@ -255,14 +254,7 @@ def _score(options: argparse.Namespace) -> None:
         protocol=options.protocol,
         progress=sys.stderr.isatty(),
     )
-
-    def look(name: str) -> FrameView:
-        from serank.evaluation.report.pictures import FrameView
-
-        pair = folder.load(name)
-        return FrameView(pair.frame, pair.probability, pair.mask)
-
-    _finish(options, result, {"predictions": options.predictions, "data": options.targets}, look)
+    _finish(options, result, {"predictions": options.predictions, "data": options.targets}, folder.load)
 
 
 def _finish(

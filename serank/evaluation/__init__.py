@@ -2,11 +2,10 @@
 
 from serank.evaluation.by_boxes import BoxEvaluation, BoxFrameScore, evaluate_boxes
 from serank.evaluation.evaluator import DEFAULT_THRESHOLDS, Evaluator
-from serank.evaluation.predictions import PredictionFolder, score_predictions
-from serank.evaluation.report.pictures import FrameView
+from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.writer import check_report_folder, write_report
 from serank.evaluation.resolution import Resolution, check_resolution
-from serank.evaluation.results import AREA_BINS, SCR_BINS, Curves, Evaluation, FrameScore, Group, TargetScore
+from serank.evaluation.results import AREA_BINS, SCR_BINS, Curves, Evaluation, FrameScore, FrameView, Group, TargetScore
 from serank.evaluation.runner import evaluate, predict_sample
 from serank.evaluation.threshold import ThresholdChoice, choose_threshold, pick_threshold, set_threshold
 
@@ -33,7 +32,6 @@ __all__ = [
     "evaluate_boxes",
     "pick_threshold",
     "predict_sample",
-    "score_predictions",
     "set_threshold",
     "write_report",
 ]

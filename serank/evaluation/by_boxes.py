@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from serank.datasets.box_folder import BoxSample
+from serank.evaluation.results import plain_values
 from serank.inference.detector import Detector
 from serank.metrics.boxes import BoxCurve, BoxGroup, BoxMetrics
 from serank.metrics.checks import CURVE_THRESHOLDS
@@ -31,48 +31,23 @@ class BoxFrameScore:
 
 @dataclass(frozen=True, eq=False)
 class BoxEvaluation:
-    """Result of `evaluate_boxes`; `str` gives its figures in a line, and Pd by size in a second one.
-
-    Attributes:
-        metrics: what `serank.metrics.BoxMetrics.compute` gives.
-        by_size: boxes grouped by their longer side, groups without a box left out.
-        curve: Pd and false components a frame, from `threshold` on.
-        frames: one entry for each frame, in the data set's order.
-        threshold: probability above which a pixel was taken as target.
-        tolerance: px by which boxes were grown.
-        about: what was measured, free words by free keys.
-    """
+    """Result of `evaluate_boxes`; `str` gives its figures in a line, and Pd by size in a second one."""
 
     metrics: dict[str, float]
+    """What `serank.metrics.BoxMetrics.compute` gives."""
     by_size: list[BoxGroup]
+    """By the longer side, groups without a box left out."""
     curve: BoxCurve
+    """From `threshold` on."""
     frames: list[BoxFrameScore]
     threshold: float
     tolerance: float
+    """Px by which boxes were grown."""
     about: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for `json.dumps`; NaN and infinite bounds become `None`."""
-        return {
-            "match": "boxes",
-            "metrics": {key: _finite(value) for key, value in self.metrics.items()},
-            "by_size": [
-                {
-                    "label": g.label,
-                    "low": g.low,
-                    "high": _finite(g.high),
-                    "boxes": g.boxes,
-                    "found": g.found,
-                    "pd": g.pd,
-                }
-                for g in self.by_size
-            ],
-            "curve": {key: [_finite(v) for v in values.tolist()] for key, values in self.curve._asdict().items()},
-            "frames": [vars(frame) for frame in self.frames],
-            "threshold": self.threshold,
-            "tolerance": self.tolerance,
-            "about": self.about,
-        }
+        """All of it as plain values for `json.dumps`; NaN and infinite bounds become `None`, groups gain their `pd`."""
+        return {"match": "boxes", **plain_values(self)}
 
     def __str__(self) -> str:
         m = self.metrics
@@ -96,18 +71,11 @@ def evaluate_boxes(
     """Pd and false components of `model` on frames with boxes, counted as `serank.metrics.boxes` says.
 
     Args:
-        model: such as `SeRankDet`; `SeRankDet.optimize` makes a faster copy with the same results to rounding.
+        model: run as it is, as by `serank.evaluation.evaluate`, and so are `threshold`, `progress` and the errors.
         dataset: such as `serank.datasets.BoxFolder`.
-        threshold: probability in [0, 1] above which a pixel is target; `None` takes the checkpoint's.
+        threshold: probability in [0, 1].
         tolerance: px by which boxes are grown on each side, >= 0.
         progress: show a bar on standard error.
-
-    Returns:
-        The figures.
-
-    Raises:
-        ValueError: an empty data set, or an argument out of its range.
-        serank.errors.FrameError: a frame that can't be read.
     """
     if len(dataset) == 0:
         raise ValueError("dataset is empty; expected at least one frame")
@@ -124,7 +92,3 @@ def evaluate_boxes(
     levels = [chosen, *(level for level in CURVE_THRESHOLDS if level > chosen)]
     groups = [group for group in metrics.by_size() if group.boxes]
     return BoxEvaluation(metrics.compute(), groups, metrics.curve(levels), scores, chosen, metrics.tolerance)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

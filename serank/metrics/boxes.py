@@ -126,13 +126,7 @@ class BoxMetrics:
     """Pd and false components of a data set with boxes.
 
     `update` with each frame, then `compute`, `by_size` and `curve`. Only detections that were given count: the curve
-    begins at the threshold at which they were made.
-
-    Args:
-        tolerance: px by which boxes are grown on each side, >= 0.
-
-    Raises:
-        ValueError: `tolerance` below 0 or not finite.
+    begins at the threshold at which they were made. `tolerance` is that of `match_boxes`.
     """
 
     def __init__(self, tolerance: float = 0.0) -> None:
@@ -180,11 +174,7 @@ class BoxMetrics:
         }
 
     def by_size(self, bins: Sequence[tuple[str, float, float]] = BOX_BINS) -> list[BoxGroup]:
-        """Boxes by the length of their longer side; groups without a box are among them.
-
-        Args:
-            bins: label, least length and the length below which a group ends, in px.
-        """
+        """Boxes by the length of their longer side; groups without a box are among them."""
         groups = []
         for label, low, high in bins:
             scores = [s for s, side in zip(self._scores, self._sides, strict=True) if low <= side < high]
@@ -192,14 +182,7 @@ class BoxMetrics:
         return groups
 
     def curve(self, thresholds: ArrayLike | None = None) -> BoxCurve:
-        """Pd and false components a frame of the detections whose score lies above each threshold.
-
-        Args:
-            thresholds: `(T,)` in [0, 1]; `None` means `serank.metrics.CURVE_THRESHOLDS`.
-
-        Raises:
-            ValueError: thresholds outside [0, 1], or none.
-        """
+        """The same of the detections whose score lies above each of `thresholds`; `None` means `CURVE_THRESHOLDS`."""
         levels = np.array(check_thresholds(thresholds))
         scores, false = np.array(self._scores), np.array(self._false)
         found = np.count_nonzero(scores > levels[:, None], axis=1)
