@@ -16,7 +16,7 @@ from serank._version import __version__
 from serank.checkpoints.hub_errors import UnreachableError, explained
 from serank.checkpoints.hub_guard import MAX_ANSWER, Guard
 from serank.errors import CheckpointError
-from serank.utils.files import sha256
+from serank.utils.digest import sha256
 
 __all__ = ["Repository", "check_repo_id", "check_revision", "push"]
 

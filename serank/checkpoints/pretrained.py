@@ -18,8 +18,8 @@ from serank.checkpoints.hub import Repository, push
 from serank.checkpoints.registry import OTHERS, no_weights
 from serank.checkpoints.weights import largest_file, load_strictly, save_weights
 from serank.errors import CheckpointError
-from serank.utils.device import check_device
-from serank.utils.names import did_you_mean
+from serank.utils.checks import check_device
+from serank.utils.text import did_you_mean
 
 __all__ = ["Pretrained"]
 

@@ -26,7 +26,7 @@ from serank.checkpoints.weights import non_finite
 from serank.errors import CheckpointError
 from serank.frames.reading import MAX_PIXELS
 from serank.layers.attention import positional_values
-from serank.utils.device import check_device
+from serank.utils.checks import check_device
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MAX_BYTES", "load_released", "read_released", "released_name"]
 

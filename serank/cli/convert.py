@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from serank.utils.files import sha256
+from serank.utils.digest import sha256
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 

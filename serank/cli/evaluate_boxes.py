@@ -58,7 +58,7 @@ def measure_boxes(options: argparse.Namespace, device: str) -> None:
     from serank.datasets import BoxFolder
     from serank.evaluation import evaluate_boxes
     from serank.serankdet import SeRankDet
-    from serank.utils.folders import new_folder
+    from serank.utils.files import new_folder
 
     dataset = BoxFolder(options.root, options.split)
     model = SeRankDet.from_pretrained(options.checkpoint, device=device)

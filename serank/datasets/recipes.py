@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from serank.datasets.sample import Sample
 from serank.metrics.components import component_table, label_components
-from serank.utils.numbers import check_int
+from serank.utils.checks import check_count
 
 __all__ = ["NoisySIRST", "SIRSTAug", "sirst_aug"]
 
@@ -62,7 +62,7 @@ class NoisySIRST(Sequence[Sample]):
             raise ValueError(f"sigma must be > 0 and finite, in grey levels of 8 bits such as 10; got {sigma!r}")
         self.samples = samples
         self.sigma = float(sigma)
-        self.seed = check_int("seed", seed, 0)
+        self.seed = check_count(seed, "seed", 0)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -197,5 +197,5 @@ def sirst_aug(samples: Sequence[Sample], *, size: int = 256, rotations: int = 5,
     Raises:
         ValueError: an argument is out of its range, or no sample has a target.
     """
-    size, rotations = check_int("size", size, 16), check_int("rotations", rotations, 1)
-    return SIRSTAug(samples, size, rotations, check_int("seed", seed, 0))
+    size, rotations = check_count(size, "size", 16), check_count(rotations, "rotations")
+    return SIRSTAug(samples, size, rotations, check_count(seed, "seed", 0))

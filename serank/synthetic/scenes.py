@@ -12,7 +12,7 @@ from serank.synthetic.arguments import check_scene, count_range, value_range
 from serank.synthetic.backgrounds import BACKGROUNDS
 from serank.synthetic.scene import SizeLaw, make_scene
 from serank.synthetic.sensor import Sensor
-from serank.utils.numbers import check_int
+from serank.utils.checks import check_count
 
 __all__ = ["SyntheticScenes"]
 
@@ -67,11 +67,11 @@ class SyntheticScenes(Sequence[Sample]):
     ) -> None:
         if not 0 <= empty <= 1:
             raise ValueError(f"empty must be a probability in [0, 1]; got {empty!r}")
-        self.length, self.height, self.width = check_int("length", length, 1), height, width
+        self.length, self.height, self.width = check_count(length, "length"), height, width
         self.backgrounds = (background,) if isinstance(background, str) else tuple(background)
         self.targets, self.size = count_range(targets), value_range("size", size, 1.0)
         self.scr = value_range("scr", scr, 1e-3)
-        self.empty, self.seed, self.sizes = empty, check_int("seed", seed, 0), sizes
+        self.empty, self.seed, self.sizes = empty, check_count(seed, "seed", 0), sizes
         self.sensor = Sensor(noise, blur, shot, stripes, shading, defects)
         check_scene(height, width, self.backgrounds, self.size[1], sizes, self.sensor)
 

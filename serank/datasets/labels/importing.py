@@ -23,7 +23,7 @@ from serank.datasets.labels.rule import FRACTION, PixelBox, Polarity, check_frac
 from serank.datasets.labels.sheet import CELLS, SheetCell, cut, draw_sheet
 from serank.frames.preparation import unit_frame
 from serank.frames.reading import decode
-from serank.utils.folders import check_new_folder, new_folder
+from serank.utils.files import check_new_folder, new_folder
 
 __all__ = ["SHEET_FILE", "ImportReport", "import_labels"]
 
