@@ -17,8 +17,8 @@ from PIL import Image
 from serank.datasets.labels.box_file import BOX_FILE, write_boxes
 from serank.datasets.labels.formats import LabelFormat, read_labels
 from serank.datasets.labels.masks import object_mask
-from serank.datasets.labels.names import frame_names
 from serank.datasets.labels.objects import Box, LabelledFrame, Outline, Point, Runs
+from serank.datasets.labels.places import frame_names
 from serank.datasets.labels.rule import FRACTION, PixelBox, Polarity, check_fraction, check_polarity
 from serank.datasets.labels.sheet import CELLS, SheetCell, cut, draw_sheet
 from serank.frames.preparation import unit_frame
