@@ -81,7 +81,7 @@ def test_bad_sigma(sigma: float) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None])
 def test_bad_seed_of_noise(seed: Any) -> None:
-    with pytest.raises(ValueError, match="seed must be (a whole number )?>= 0"):
+    with pytest.raises(ValueError, match=r"seed must be (a whole number )?>= 0"):
         NoisySIRST([flat(0.5)], 10, seed)
 
 
