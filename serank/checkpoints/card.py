@@ -73,15 +73,7 @@ def short_card() -> str:
 
 
 def front_matter(name: str, results: Sequence[Result] = ()) -> str:
-    """Metadata for the card of a network trained with serank; licence and data sets are left for the user to add.
-
-    Args:
-        name: name of the model in the Hub's lists of results.
-        results: metrics, one entry a split; may be empty.
-
-    Returns:
-        A block of YAML between two lines of dashes.
-    """
+    """Metadata for the card of the network `name`, between two lines of dashes; users add licence and data sets."""
     from huggingface_hub import EvalResult, ModelCardData
 
     rows = [
@@ -108,14 +100,7 @@ def front_matter(name: str, results: Sequence[Result] = ()) -> str:
 
 
 def read_metadata(card: str) -> Metadata:
-    """Parses the metadata of a card.
-
-    Args:
-        card: text of a `README.md`.
-
-    Raises:
-        ValueError: the metadata is no YAML, or not of the Hub's form.
-    """
+    """Parses the metadata of a card's text; raises ValueError where they are no YAML or not of the Hub's form."""
     from huggingface_hub import ModelCard, ModelCardData
 
     if not card.startswith("---"):

@@ -31,12 +31,6 @@ def config_digest(config: Mapping[str, Any]) -> str:
     """SHA-256 of the entries that the weights depend on, stored with them by `save_pretrained`.
 
     Order of entries and white space don't matter; the entries in `FREE` are left out.
-
-    Args:
-        config: entries of a `config.json`.
-
-    Returns:
-        64 hexadecimal digits.
     """
     entries = {name: value for name, value in config.items() if name not in FREE}
     text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
@@ -57,10 +51,6 @@ def read_config(file: Path, cls: type[Any]) -> dict[str, Any]:
     """Reads the constructor arguments in `file`; their values are unchecked.
 
     Warns of arguments that the file lacks, which take their defaults.
-
-    Args:
-        file: a `config.json`.
-        cls: the network's class.
 
     Raises:
         CheckpointError: too large, no JSON object, written by a newer serank, or entries that `cls` doesn't take.

@@ -16,7 +16,7 @@ from serank._version import __version__
 from serank.checkpoints.hub_errors import UnreachableError, explained
 from serank.checkpoints.hub_guard import MAX_ANSWER, Guard
 from serank.errors import CheckpointError
-from serank.utils.files import sha256
+from serank.utils.digest import sha256
 
 __all__ = ["Repository", "check_repo_id", "check_revision", "push"]
 
@@ -28,11 +28,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Refuses an id that is no `owner/name`; the cache has a folder of that name.
-
-    Raises:
-        CheckpointError: names the id.
-    """
+    """Raises CheckpointError for an id that is no `owner/name`; the cache has a folder of that name."""
     if not REPO_ID.fullmatch(repo_id) or any(part in repo_id for part in ("..", "--")) or repo_id.endswith(".git"):
         raise CheckpointError(
             f"{repo_id!r:.200} is no Hub id; expected owner/name, of letters, digits, '-', '_' and '.' in ASCII"
@@ -40,11 +36,7 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def check_revision(revision: str) -> None:
-    """Refuses a revision that can't be a branch, tag or commit; the cache has a file of that name.
-
-    Raises:
-        CheckpointError: names the revision.
-    """
+    """Raises CheckpointError for what can't be a branch, tag or commit; the cache has a file of that name."""
     if len(revision) > 200 or ".." in revision or not REVISION.fullmatch(revision):
         raise CheckpointError(f"revision must be a branch, tag or commit; got {revision!r:.200}")
 
@@ -199,21 +191,7 @@ def push(
 ) -> str:
     """Uploads files of a folder in one commit; the repository and the branch are made if they don't exist.
 
-    Args:
-        folder: where the files are.
-        files: their names, the same on the Hub.
-        repo_id: `owner/name`.
-        private: make a new repository private; `None` takes the owner's default. `True` refuses an existing public one.
-        token: access token with the right to write; `None` takes the stored one.
-        revision: branch, `None` means `main`.
-        message: commit message.
-        keep: files that aren't uploaded where the branch has them.
-
-    Returns:
-        Address of the commit.
-
-    Raises:
-        CheckpointError: an id or revision of a wrong form, or the Hub refused or couldn't be reached.
+    Files in `keep` aren't uploaded where the branch has them; the rest as for `Pretrained.push_to_hub`.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from serank.checkpoints.card import short_card
 from serank.checkpoints.config_file import MAX_CONFIG, config_digest, config_text, read_config
-from serank.checkpoints.folder import CARD, CONFIG, FILES, WEIGHTS, Folder, bundled, replacing_files
+from serank.checkpoints.folder import CARD, CONFIG, FILES, WEIGHTS, Folder, bundled
 from serank.checkpoints.hub import Repository, push
 from serank.checkpoints.registry import OTHERS, no_weights
 from serank.checkpoints.weights import largest_file, load_strictly, save_weights
 from serank.errors import CheckpointError
-from serank.utils.device import check_device
-from serank.utils.names import did_you_mean
+from serank.utils.checks import check_device
+from serank.utils.files import remove_leftovers, replacing
+from serank.utils.text import did_you_mean
 
 __all__ = ["Pretrained"]
 
@@ -110,11 +112,15 @@ class Pretrained:
             OSError: a file can't be written, for example to a full disk.
         """
         text, target = config_text(self.config), Path(folder)
-        with replacing_files(target) as temporary:
-            save_weights(cast(nn.Module, self), temporary / WEIGHTS, config_digest(json.loads(text)), half=half)
-            (temporary / CONFIG).write_text(text, encoding="utf-8")
+        target.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            remove_leftovers(target / name)
+        with ExitStack() as files:  # none is replaced before all are written, the weights first
             if card is not None or not (target / CARD).exists():
-                (temporary / CARD).write_text(card or short_card(), encoding="utf-8")
+                files.enter_context(replacing(target / CARD)).write_text(card or short_card(), encoding="utf-8")
+            files.enter_context(replacing(target / CONFIG)).write_text(text, encoding="utf-8")
+            weights = files.enter_context(replacing(target / WEIGHTS))
+            save_weights(cast(nn.Module, self), weights, config_digest(json.loads(text)), half=half)
 
     def push_to_hub(
         self,
@@ -163,18 +169,11 @@ class Pretrained:
             )
 
 
-class _Source(Protocol):
-    """Files of a checkpoint, in a folder or on the Hub."""
-
-    def fetch(self, file: str, limit: int) -> Path:
-        """Path of a file of at most `limit` bytes."""
-
-
 def _is_folder(text: str) -> bool:
     return os.path.isdir(text)  # noqa: PTH112 - Path.is_dir raises for names that are too long
 
 
-def _locate(name: str | os.PathLike[str], *, revision: str | None, **options: Any) -> _Source:
+def _locate(name: str | os.PathLike[str], *, revision: str | None, **options: Any) -> Folder | Repository:
     """Finds the files of a checkpoint: published name, local folder, Hub repository, in that order."""
     known, text = bundled(), os.fspath(name)
     if isinstance(name, str) and name in known:

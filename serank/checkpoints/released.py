@@ -26,7 +26,8 @@ from serank.checkpoints.weights import non_finite
 from serank.errors import CheckpointError
 from serank.frames.reading import MAX_PIXELS
 from serank.layers.attention import positional_values
-from serank.utils.device import check_device
+from serank.utils.checks import check_device
+from serank.utils.text import listing
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MAX_BYTES", "load_released", "read_released", "released_name"]
 
@@ -100,14 +101,7 @@ class NumPyValue:
 
 
 def released_name(name: str) -> str:
-    """Name in the released code of an entry of the released graph's state dict.
-
-    Args:
-        name: name here, such as `"head.weight"`.
-
-    Returns:
-        Such as `"Conv.weight"`, without `decode_head.`.
-    """
+    """Name in the released code, such as `"Conv.weight"`, of an entry here, such as `"head.weight"`."""
     ours, theirs = next((o, t) for o, t in PREFIXES.items() if name.startswith(o))
     return theirs + name.removeprefix(ours)
 
@@ -252,16 +246,7 @@ def load_released(
     std: float | Sequence[float] = IMAGENET_STD,
     device: str | torch.device = "cpu",
 ) -> Model:
-    """Implements `SeRankDet.from_released` for any class with its arguments and entries.
-
-    Args:
-        build: makes the network, with the arguments of `SeRankDet`.
-        path: as for `SeRankDet.from_released`, like all others.
-        working_size: longest side to which frames are scaled, in pixels.
-        mean: of each input channel.
-        std: of each input channel.
-        device: where to put the network.
-    """
+    """Implements `SeRankDet.from_released` for any class `build` with its arguments and entries."""
     target = check_device(device)
     weights = read_released(path)
     for name, dimensions in ((FIRST, 4), (TABLE.format(1), 2)):
@@ -313,9 +298,9 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor], side: int, path: str 
         if k in weights and _form(weights[k]) != _form(v)
     ]
     if wrong:
-        shown = wrong[:20] + ([f"and {len(wrong) - 20} more"] if len(wrong) > 20 else [])
+        shown = listing(wrong, 20, "\n  ")
         raise CheckpointError(
-            f"{path}: {len(wrong)} entries don't fit the released SeRankDet (file -> here):\n  " + "\n  ".join(shown)
+            f"{path}: {len(wrong)} entries don't fit the released SeRankDet (file -> here):\n  {shown}"
         )
     for name, table in tables.items():
         difference = (weights[name].float() - table).abs().max().item()

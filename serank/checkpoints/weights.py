@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from serank.errors import CheckpointError
+from serank.utils.text import listing
 
 __all__ = ["CONFIG_DIGEST", "MAX_WEIGHTS", "largest_file", "load_strictly", "non_finite", "save_weights"]
 
@@ -40,18 +41,13 @@ def non_finite(state: Mapping[str, Tensor]) -> str:
         name: int(value.numel() - value.isfinite().sum()) for name, value in state.items() if value.is_floating_point()
     }
     found = [f"{name} ({count} of {state[name].numel()})" for name, count in counts.items() if count]
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + more
+    return listing(found, SHOWN)
 
 
 def save_weights(model: nn.Module, file: Path, digest: str, *, half: bool = False) -> None:
     """Writes the state dict of `model` as safetensors.
 
-    Args:
-        model: its entries may be on any device.
-        file: file to write.
-        digest: of the config, as `config_digest` gives it.
-        half: store floating entries in float16.
+    `digest` is the config's, as `config_digest` gives it; `half` stores floating entries in float16.
 
     Raises:
         ValueError: an entry holds NaN or infinity, or `half` and an entry exceeds float16's range.
@@ -72,10 +68,7 @@ def load_strictly(model: nn.Module, file: Path, digest: str) -> None:
 
     Entries keep the dtypes of `model`; in the file, floating ones may have any of `FLOATS`.
 
-    Args:
-        model: the network that the config describes.
-        file: a `model.safetensors`.
-        digest: of the config, as `config_digest` gives it; compared with the file's, if it has one.
+    `digest` is the config's, as `config_digest` gives it, and is compared with the file's, if it has one.
 
     Raises:
         CheckpointError: no safetensors; missing, unexpected, misshapen entries or ones of another kind of number,
@@ -87,11 +80,8 @@ def load_strictly(model: nn.Module, file: Path, digest: str) -> None:
             header = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 - it is no dict
             found = {name: (entry.get_dtype(), tuple(entry.get_shape())) for name, entry in header.items()}
             if wrong := _differences(found, expected):
-                more = [f"and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
-                raise CheckpointError(
-                    f"{file}: {len(wrong)} entries don't fit the config (file -> model):\n  "
-                    + "\n  ".join(wrong[:SHOWN] + more)
-                )
+                shown = listing(wrong, SHOWN, "\n  ")
+                raise CheckpointError(f"{file}: {len(wrong)} entries don't fit the config (file -> model):\n  {shown}")
             _check_digest(file, (weights.metadata() or {}).get(CONFIG_DIGEST), digest)
             # a copy, since what is read stays tied to the file
             state = {name: weights.get_tensor(name).to(value.dtype, copy=True) for name, value in expected.items()}

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from serank.checkpoints.card import METRICS
-
-if TYPE_CHECKING:
-    from serank.checkpoints.registry import Published
+from serank.checkpoints.registry import Published, published
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -21,8 +18,6 @@ def add_arguments(_: argparse.ArgumentParser) -> None:
 
 def run(_: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.checkpoints.registry import published
-
     head = ("name", "weights", "width", "data", "measured on", "IoU", "nIoU", "Pd", "Fa, 1e-6", "licence")
     rows = [head, *(line for row in published().values() for line in _lines(row))]
     widths = [max(len(line[i]) for line in rows) for i in range(len(head))]

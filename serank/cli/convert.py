@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from serank.utils.files import sha256
+from serank._version import __version__
+from serank.checkpoints.card import short_card
+from serank.checkpoints.folder import CONFIG
+from serank.serankdet import SeRankDet
+from serank.utils.digest import sha256
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -31,9 +35,6 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
     folder = Path(options.output)
     _check_output(folder, options.overwrite)
-
-    from serank.serankdet import SeRankDet
-
     model = SeRankDet.from_released(options.path, working_size=options.working_size)
     model.save_pretrained(folder, card=_card(Path(options.path), options), half=options.half)
     print(f"checkpoint {folder}: width {model.config['width']}, frames scaled to {options.working_size} px")
@@ -43,8 +44,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_output(folder: Path, overwrite: bool) -> None:
     """Refuses a folder with something in it that isn't a checkpoint to be replaced."""
-    from serank.checkpoints.folder import CONFIG
-
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder}: is a file; name a folder")
     if not folder.exists() or not any(folder.iterdir()):
@@ -57,9 +56,6 @@ def _check_output(folder: Path, overwrite: bool) -> None:
 
 def _card(file: Path, options: argparse.Namespace) -> str:
     """Card with the origin of the weights, and the entries that the user has to add."""
-    from serank._version import __version__
-    from serank.checkpoints.card import short_card
-
     stored = ", stored in float16" if options.half else ""
     return (
         f"{short_card()}\n"

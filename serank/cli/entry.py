@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
 from serank._version import __version__
-from serank.utils.names import did_you_mean
+from serank.utils.text import did_you_mean
 
 __all__ = ["COMMANDS", "main"]
 

@@ -7,18 +7,22 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from serank.checkpoints.card import short_card
+from serank.checkpoints.folder import read_card
 from serank.cli.evaluate_boxes import add_boxes, check_boxes, measure_boxes
 from serank.cli.options import add_model, add_preparation, preparation, print_metrics
-
-if TYPE_CHECKING:
-    from serank.datasets import FolderDataset
-    from serank.evaluation.resolution import Resolution
-    from serank.evaluation.results import Evaluation, FrameView
-    from serank.evaluation.threshold import ThresholdChoice
-    from serank.frames.preparation import FrameSpec
-    from serank.serankdet import SeRankDet
+from serank.datasets import FolderDataset
+from serank.datasets.layouts import find_lists
+from serank.evaluation.predictions import PredictionFolder
+from serank.evaluation.report.writer import check_report_folder, write_report
+from serank.evaluation.resolution import Resolution, check_resolution
+from serank.evaluation.results import Evaluation, FrameView
+from serank.evaluation.runner import evaluate, predict_sample
+from serank.evaluation.threshold import ThresholdChoice, choose_threshold, set_threshold
+from serank.frames.preparation import FrameSpec
+from serank.serankdet import SeRankDet
+from serank.utils.distributed import is_main, started
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -73,8 +77,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _resolution(text: str) -> Resolution:
-    from serank.evaluation.resolution import check_resolution
-
     try:
         return check_resolution(int(text) if text.isdigit() else text)
     except ValueError as error:
@@ -83,8 +85,6 @@ def _resolution(text: str) -> Resolution:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.utils.distributed import is_main, started
-
     check_boxes(options)
     if options.match == "masks":
         _check(options)
@@ -125,19 +125,11 @@ def _check(options: argparse.Namespace) -> None:
                 "leave one of them out"
             )
     if options.output:
-        from serank.evaluation.report.writer import check_report_folder
-
         check_report_folder(options.output)
 
 
 def _measure(options: argparse.Namespace, device: str) -> None:
     """Runs a checkpoint."""
-    from serank.datasets import FolderDataset
-    from serank.datasets.layouts import find_lists
-    from serank.evaluation.runner import evaluate, predict_sample
-    from serank.serankdet import SeRankDet
-    from serank.utils.distributed import is_main
-
     dataset = FolderDataset(options.root, options.split)
     if options.split is None and (lists := find_lists(Path(options.root))) and is_main():
         print(
@@ -165,8 +157,6 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     places = {name: i for i, name in enumerate(dataset.names)}
 
     def look(name: str) -> FrameView:
-        from serank.evaluation.results import FrameView
-
         sample, probability = predict_sample(network, dataset[places[name]], options.resolution)
         return FrameView(sample.frame, probability, sample.mask)
 
@@ -196,9 +186,6 @@ def _oddities(result: Evaluation) -> list[str]:
 
 def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> None:
     """Gives the model the threshold of the budget and saves it."""
-    from serank.evaluation.threshold import choose_threshold, set_threshold
-    from serank.utils.distributed import is_main
-
     per_pixel = options.budget is not None
     choice = choose_threshold(
         model.optimize(),
@@ -220,9 +207,6 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
 
 def _card(options: argparse.Namespace, choice: ThresholdChoice) -> str:
     """The checkpoint's own card, and how its threshold was chosen."""
-    from serank.checkpoints.card import short_card
-    from serank.checkpoints.folder import read_card
-
     budget = (
         f"{options.budget:g} false pixels per pixel"
         if options.budget is not None
@@ -239,8 +223,6 @@ def _card(options: argparse.Namespace, choice: ThresholdChoice) -> str:
 
 def _score(options: argparse.Namespace) -> None:
     """Scores what another program wrote."""
-    from serank.evaluation.predictions import PredictionFolder
-
     folder = PredictionFolder(
         options.predictions,
         options.targets,
@@ -277,7 +259,5 @@ def _finish(
     for problem in [*_oddities(result), *result.problems]:
         print(f"serank evaluate: {problem}", file=sys.stderr)
     if options.output:
-        from serank.evaluation.report.writer import write_report
-
         page = write_report(result, options.output, look=look, model=model, overlays=not options.no_overlays)
         print(f"report {page}")

@@ -9,6 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from serank.cli.options import preparation
+from serank.datasets import BoxFolder
+from serank.evaluation import evaluate_boxes
+from serank.serankdet import SeRankDet
+from serank.utils.files import new_folder
 
 __all__ = ["add_boxes", "check_boxes", "measure_boxes"]
 
@@ -55,11 +59,6 @@ def check_boxes(options: argparse.Namespace) -> None:
 
 def measure_boxes(options: argparse.Namespace, device: str) -> None:
     """Runs a checkpoint, prints its figures and writes them to `report.json`."""
-    from serank.datasets import BoxFolder
-    from serank.evaluation import evaluate_boxes
-    from serank.serankdet import SeRankDet
-    from serank.utils.folders import new_folder
-
     dataset = BoxFolder(options.root, options.split)
     model = SeRankDet.from_pretrained(options.checkpoint, device=device)
     if given := preparation(options):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from serank.datasets import import_labels
+from serank.datasets.labels.rule import FRACTION
+
 __all__ = ["DETAILS", "add_arguments", "run"]
 
 
@@ -31,26 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fraction",
         type=float,
+        default=FRACTION,
         metavar="SHARE",
-        help="of a target's contrast by which its pixels stand out; less makes larger masks (default: 0.3)",
+        help="of a target's contrast by which its pixels stand out; less makes larger masks",
     )
     parser.add_argument("--link", action="store_true", help="link to the frames in place of copying them")
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.datasets import import_labels
-
-    given = {} if options.fraction is None else {"fraction": options.fraction}
-    report = import_labels(
-        options.path,
-        options.output,
-        format=options.format,
-        images=options.images,
-        classes=options.classes,
-        polarity=options.polarity,
-        link=options.link,
-        **given,
-    )
-    print(report)
+    names = ("format", "images", "classes", "polarity", "fraction", "link")
+    given = {name: getattr(options, name) for name in names}
+    print(import_labels(options.path, options.output, **given))
     return 0

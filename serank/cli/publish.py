@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from serank.checkpoints.folder import FILES
+from serank.checkpoints.hub import push
+from serank.cli.publish_checks import problems
+from serank.errors import CheckpointError
+
 __all__ = ["DETAILS", "add_arguments", "run"]
 
 DETAILS = (
@@ -25,11 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.checkpoints.folder import FILES
-    from serank.checkpoints.hub import push
-    from serank.cli.publish_checks import problems
-    from serank.errors import CheckpointError
-
     folder = Path(options.folder)
     if found := problems(folder, options.repo_id, options.revision):
         lines = "\n  ".join(found)

@@ -6,7 +6,6 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +15,7 @@ from serank.checkpoints.folder import CARD, CONFIG, FILES, WEIGHTS
 from serank.checkpoints.hub import check_repo_id, check_revision
 from serank.errors import CheckpointError
 from serank.inference.detector import predict
-
-if TYPE_CHECKING:
-    from serank.serankdet import SeRankDet
+from serank.serankdet import SeRankDet
 
 __all__ = ["problems"]
 
@@ -30,11 +27,7 @@ def problems(root: Path, repo_id: str, revision: str) -> list[str]:
 
     It must load with finite weights, run on a frame, have a config that names every argument and the version, and a
     card with the Hub's metadata and metrics.
-
-    Args:
-        root: folder that holds `FILES`.
-        repo_id: `owner/name`, checked for its form only; the Hub isn't asked.
-        revision: branch, likewise.
+    `repo_id` and `revision` are checked for their form only; the Hub isn't asked.
     """
     found = [*_refusal(check_repo_id, repo_id), *_refusal(check_revision, revision)]
     return found + (_folder_problems(root) if root.is_dir() else [f"{root}: no such folder"])
@@ -61,8 +54,6 @@ def _folder_problems(root: Path) -> list[str]:
 
 
 def _model_problems(root: Path) -> list[str]:
-    from serank.serankdet import SeRankDet
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # missing entries are reported below

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from serank.datasets import split_folder
+
 __all__ = ["DETAILS", "add_arguments", "run"]
 
 
@@ -26,15 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.datasets import split_folder
-
-    print(
-        split_folder(
-            options.folder,
-            val=options.val,
-            seed=options.seed,
-            by_sequence=options.by_sequence,
-            overwrite=options.overwrite,
-        )
-    )
+    given = {name: getattr(options, name) for name in ("val", "seed", "by_sequence", "overwrite")}
+    print(split_folder(options.folder, **given))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from serank.datasets.labels.box_file import BOX_FILE, read_boxes
 from serank.datasets.labels.formats import import_hint
 from serank.datasets.layouts import find_list, frame_folder, read_list
+from serank.datasets.sample import Samples
 from serank.frames.reading import read_frame
 from serank.frames.sources import frame_files
 
@@ -29,7 +29,7 @@ class BoxSample(NamedTuple):
     """`(M, 4)` float64, x0, y0, x1, y1 in px; x1 and y1 are exclusive."""
 
 
-class BoxFolder(Sequence[BoxSample]):
+class BoxFolder(Samples[BoxSample]):
     """Frames in images/ with `boxes.json` beside it, as `serank import` writes it, read on access.
 
     `boxes.json` maps the names of frames, without suffix, to lists of `[x0, y0, x1, y1]`; a frame with an empty list
@@ -55,9 +55,8 @@ class BoxFolder(Sequence[BoxSample]):
         images = frame_folder(self.root)
         file = self.root / BOX_FILE
         if images is None or not file.is_file():
-            hint = (
-                import_hint(self.root) or f"expected frames in images/ and {BOX_FILE}, as `serank import` writes them"
-            )
+            expected = f"expected frames in images/ and {BOX_FILE}, as `serank import` writes them"
+            hint = import_hint(self.root) or expected
             raise FileNotFoundError(f"{self.root}: no boxes to measure by; {hint}")
         boxes = read_boxes(file)
         self.names = list(boxes) if split is None else list(dict.fromkeys(read_list(find_list(self.root, split))))
@@ -77,9 +76,6 @@ class BoxFolder(Sequence[BoxSample]):
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def __iter__(self) -> Iterator[BoxSample]:
-        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> BoxSample:  # type: ignore[override]
         """The sample at `index`; negative counts from the end."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections import Counter
@@ -33,6 +32,7 @@ from serank.datasets.report import FolderReport
 from serank.datasets.splits import identify_split, sirst_test_names
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
+from serank.utils.digest import sha256
 
 __all__ = ["describe_folder"]
 
@@ -131,7 +131,7 @@ def _read_pairs(report: FolderReport, base: _Base) -> dict[str, str]:
 
 def _read_frame(report: FolderReport, name: str, file: Path, digests: dict[str, str]) -> Shape | None:
     try:
-        digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        digests[name] = sha256(file)
         pixels = decode(file)
         report.modes[_mode(file)] += 1
     except (OSError, ValueError) as error:

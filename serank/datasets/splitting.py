@@ -48,7 +48,7 @@ def sequence_of(name: str) -> str:
 
 
 def choose_validation(names: Iterable[str], share: float, *, seed: int = 0, by_sequence: bool = False) -> list[str]:
-    """Names for validation, by a hash of each name (or sequence) and the seed.
+    """Sorted names for validation, by a hash of each name (or sequence) and the seed.
 
     The order of `names` doesn't matter, and of a set that grows most frames stay where they were.
 
@@ -58,9 +58,6 @@ def choose_validation(names: Iterable[str], share: float, *, seed: int = 0, by_s
             as many as come closest to it.
         seed: another one gives another split.
         by_sequence: keep frames of one sequence together, see `sequence_of`.
-
-    Returns:
-        The chosen names, sorted.
 
     Raises:
         ValueError: `share` outside (0, 1), or fewer than two names or sequences.
@@ -99,14 +96,11 @@ def split_folder(
 
     Args:
         root: the folder, with images/ and masks/.
-        val: share of the frames for validation, in (0, 1).
+        val: share of the frames for validation, as for `choose_validation`, like `seed`.
         seed: another one gives another split.
         by_sequence: keep frames of one sequence together, so that no frame is validated on whose neighbour in time was
             trained on; see `sequence_of`.
         overwrite: replace `train.txt` and `val.txt` if they are there.
-
-    Returns:
-        What was written.
 
     Raises:
         FileExistsError: there are such lists already.

@@ -29,8 +29,8 @@ from serank.inference.tables import TABLE_FORMATS, Record, TableWriter
 from serank.utils.checks import check_count
 from serank.utils.distributed import all_objects, from_main, is_main, rank, world_size
 from serank.utils.files import locked
-from serank.utils.names import printable
 from serank.utils.prefetch import prefetch, threaded_map
+from serank.utils.text import printable
 
 __all__ = ["BatchResult", "detect_files"]
 

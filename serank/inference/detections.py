@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.metrics.components import component_table, label_components
-from serank.utils.checks import check_threshold
+from serank.utils.checks import check_count, check_threshold
 
-__all__ = ["Detections", "check_min_area", "find_detections"]
+__all__ = ["Detections", "find_detections"]
 
 Float = NDArray[np.float32]
 
@@ -96,7 +96,7 @@ def find_detections(probability: Float, frame: Float, *, threshold: float = 0.5,
         ValueError: `threshold` outside [0, 1] or `min_area` below 1.
     """
     check_threshold(threshold)
-    check_min_area(min_area)
+    check_count(min_area, "min_area")
     labels, count = label_components(probability > threshold)
     table = component_table(labels, count)
     scores = np.zeros(count + 1, np.float32)
@@ -114,9 +114,3 @@ def find_detections(probability: Float, frame: Float, *, threshold: float = 0.5,
         threshold=threshold,
         frame=frame,
     )
-
-
-def check_min_area(min_area: int) -> None:
-    """Raises ValueError for a smallest area below one pixel."""
-    if min_area < 1:
-        raise ValueError(f"min_area must be >= 1; got {min_area}")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from serank.frames.preparation import FrameSpec, resize, tiles
 from serank.frames.reading import FrameLike, read_frame
-from serank.inference.detections import Detections, check_min_area, find_detections
-from serank.utils.checks import check_threshold
+from serank.inference.detections import Detections, find_detections
+from serank.utils.checks import check_count, check_threshold
 
 __all__ = ["Detector", "predict"]
 
@@ -117,7 +117,7 @@ class Detector:
 
     def check_options(self, threshold: float | None, min_area: int) -> float:
         """The threshold that `detect` will use; raises ValueError as `detect` would."""
-        check_min_area(min_area)
+        check_count(min_area, "min_area")
         return check_threshold(self.threshold if threshold is None else threshold)
 
     @overload

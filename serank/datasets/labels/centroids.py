@@ -30,15 +30,8 @@ def read_centroids(files: Sequence[Path], root: Path, images: Path | None) -> li
 
     x and y are in px from the first pixel's centre, as `Detections.centroids`. The columns may stand in any order under
     a header; without one they are file, x, y, label.
-
-    Args:
-        files: CSV files, separated by commas, semicolons or tabs; each one's name may name a split.
-        root: folder of the data set.
-        images: folder of the frames, `None` to look for it.
-
-    Raises:
-        FileNotFoundError: a frame that isn't there.
-        ValueError: no such list, or a row with a wrong value.
+    The columns are separated by commas, semicolons or tabs; a file's name may name a split. Arguments and errors as for
+    `formats.read_labels`.
     """
     frames: dict[tuple[Path, str | None], LabelledFrame] = {}
     for file in files:

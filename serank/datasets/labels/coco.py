@@ -21,14 +21,7 @@ def is_coco(content: dict[str, Any]) -> bool:
 def read_coco(files: Sequence[Path], root: Path, images: Path | None) -> list[LabelledFrame]:
     """Frames of COCO files, also those without annotations, which hold no target.
 
-    Args:
-        files: JSON files; each one's name or folder may name a split.
-        root: folder of the data set.
-        images: folder of the frames, `None` to look for it.
-
-    Raises:
-        FileNotFoundError: a frame that isn't there.
-        ValueError: a file that isn't COCO, or an entry with a wrong value.
+    Each file's name or folder may name a split; arguments and errors as for `formats.read_labels`.
     """
     return [frame for file in files for frame in _read(file, root, images)]
 

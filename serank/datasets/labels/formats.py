@@ -45,19 +45,16 @@ def find_format(path: Path) -> LabelFormat | None:
     broken: list[ValueError] = []
     for pattern in ("*.json", "*.xml", "*.csv"):
         for file in visible(path, pattern)[:3]:  # beside other files, such as settings
-            if (found := _try(file, broken)) is not None:
+            try:
+                found = _format_of_file(file)
+            except ValueError as error:
+                broken.append(error)
+                continue
+            if found is not None:
                 return found
     if broken:
         raise broken[0]
     return None
-
-
-def _try(file: Path, broken: list[ValueError]) -> LabelFormat | None:
-    try:
-        return _format_of_file(file)
-    except ValueError as error:
-        broken.append(error)
-        return None
 
 
 def import_hint(root: str | os.PathLike[str]) -> str:
@@ -109,8 +106,10 @@ def read_labels(path: Path, format: LabelFormat | None, images: Path | None) -> 
     root = path if path.is_dir() else path.parent
     if chosen == "yolo":
         return chosen, read_yolo(root, path if path.is_file() else find_yaml(root), images)
-    pattern, accepts, read = _READERS[chosen]
-    files = [path] if path.is_file() else [file for file in visible(root, pattern) if accepts(file)]
+    pattern, read = _READERS[chosen]
+    # an XML file that is no VOC is an error of its own, other JSON and CSV files are passed over
+    files = [path] if path.is_file() else visible(root, pattern)
+    files = [file for file in files if path.is_file() or chosen == "voc" or _format_of_file(file) == chosen]
     if not files:
         raise FileNotFoundError(f"{path}: no {_TITLES[chosen]} labels; expected {pattern} files")
     return chosen, read(files, root, images)
@@ -124,13 +123,9 @@ def _format_of_file(file: Path) -> LabelFormat | None:
     if suffix == ".csv":
         return "centroids" if is_centroids(file) else None
     if suffix == ".xml":
-        return "voc" if _begins_with_annotation(file) else None
+        with file.open("rb") as stream:
+            return "voc" if b"<annotation" in stream.read(2048) else None
     return "yolo" if suffix in (".yaml", ".yml") else None
-
-
-def _begins_with_annotation(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return b"<annotation" in stream.read(2048)
 
 
 def _has_text_labels(root: Path) -> bool:
@@ -139,18 +134,9 @@ def _has_text_labels(root: Path) -> bool:
     return any(any(folder.rglob("*.txt")) for folder in folders) and any(p.is_dir() for p in root.rglob("images"))
 
 
-def _any(_: Path) -> bool:
-    return True
-
-
-def _is(format: LabelFormat) -> Callable[[Path], bool]:
-    return lambda file: _format_of_file(file) == format
-
-
-_Reader = Callable[[list[Path], Path, "Path | None"], list[LabelledFrame]]
-_READERS: dict[LabelFormat, tuple[str, Callable[[Path], bool], _Reader]] = {
-    "coco": ("*.json", _is("coco"), read_coco),
-    "voc": ("*.xml", _any, read_voc),
-    "labelme": ("*.json", _is("labelme"), read_labelme),
-    "centroids": ("*.csv", _is("centroids"), read_centroids),
+_READERS: dict[LabelFormat, tuple[str, Callable[[list[Path], Path, Path | None], list[LabelledFrame]]]] = {
+    "coco": ("*.json", read_coco),
+    "voc": ("*.xml", read_voc),
+    "labelme": ("*.json", read_labelme),
+    "centroids": ("*.csv", read_centroids),
 }

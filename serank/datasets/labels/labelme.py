@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serank.datasets.labels.objects import Box, LabelledFrame, LabelledObject, Outline, Point, Shape
+from serank.datasets.labels.objects import LabelledFrame, LabelledObject, Outline, Point, Shape
 from serank.datasets.labels.places import find_frame, split_of
 from serank.datasets.labels.values import entry, json_file, member, number, shown, xyxy_box
 
@@ -21,14 +21,7 @@ def is_labelme(content: dict[str, Any]) -> bool:
 def read_labelme(files: Sequence[Path], root: Path, images: Path | None) -> list[LabelledFrame]:
     """Frames of LabelMe files; one without shapes holds no target.
 
-    Args:
-        files: JSON files.
-        root: folder of the data set; a folder in it named as a split sets the frames' split.
-        images: folder of the frames, `None` to look for it.
-
-    Raises:
-        FileNotFoundError: a frame that isn't there.
-        ValueError: a file that isn't LabelMe's, or an entry with a wrong value.
+    A folder in `root` named as a split sets the frames' split; arguments and errors as for `formats.read_labels`.
     """
     return [_read(file, root, images) for file in files]
 
@@ -68,9 +61,7 @@ def _shape(record: dict[str, Any], where: str) -> Shape:
         )
     if kind == "polygon":
         return Outline((tuple(points),))
-    return Point(*points[0]) if kind == "point" else _rectangle(points, where)
-
-
-def _rectangle(points: list[tuple[float, float]], where: str) -> Box:
+    if kind == "point":
+        return Point(*points[0])
     xs, ys = zip(*points, strict=True)  # two opposite corners in any order, in newer files all four
     return xyxy_box((min(xs), min(ys), max(xs), max(ys)), where)

@@ -34,13 +34,7 @@ class ObjectMask(NamedTuple):
 def object_mask(
     found: LabelledObject, grey: NDArray[Any], *, polarity: Polarity, fraction: float = FRACTION
 ) -> ObjectMask:
-    """Mask of a labelled object.
-
-    Args:
-        found: of this frame.
-        grey: `(H, W)` finite grey levels, linear in intensity.
-        polarity: `"white-hot"` or `"black-hot"`, for boxes and points.
-        fraction: of the local contrast, in (0, 1), for boxes and points.
+    """Mask of a labelled object of the frame `grey`; the rest, for boxes and points, as for `rule.box_mask`.
 
     Raises:
         ValueError: the object lies outside the frame, or is a mask of another size.

@@ -1,14 +1,16 @@
-"""Where the frames of label files lie, and which split a path speaks of."""
+"""Where the frames of label files lie, their names, and which split a path speaks of."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from serank.datasets.splits import bare_name
 from serank.frames.reading import FRAME_SUFFIXES
 
-__all__ = ["find_frame", "split_of", "visible"]
+__all__ = ["find_frame", "frame_names", "split_of", "visible"]
 
 _SPLIT = re.compile(r"(?:^|[^a-z])(trainval|train|validation|valid|val|test)(?![a-z])")
 _SAME = {"valid": "val", "validation": "val"}
@@ -48,3 +50,32 @@ def find_frame(name: str, folders: Iterable[Path], where: str) -> Path:
                 return folder / attempt
     looked = ", ".join(str(folder) for folder in folders[:6])
     raise FileNotFoundError(f"{where}: no frame {name!r} in {looked}; name the folder of the frames (--images)")
+
+
+def frame_names(files: Sequence[Path], root: Path) -> list[str]:
+    """A name without suffix for each frame file: its own, or with its folders where two would have one name.
+
+    Folders count from `root`, that of the data set.
+
+    Raises:
+        ValueError: a file occurs twice, or two names would still be equal.
+    """
+    names = [_safe(file.stem) for file in files]
+    counts = Counter(name.lower() for name in names)  # some file systems take upper and lower case for one
+    for i, file in enumerate(files):
+        if counts[names[i].lower()] > 1:
+            parts = file.relative_to(root).parent.parts if file.is_relative_to(root) else file.parent.parts[-2:]
+            names[i] = _safe("_".join([*(part for part in parts if part != "images"), file.stem]))
+    owner: dict[str, Path] = {}
+    for name, file in zip(names, files, strict=True):
+        other = owner.setdefault(name.lower(), file)
+        if other is not file:
+            twice = "is labelled twice" if other == file else f"and {other} would both be called {name!r}"
+            raise ValueError(f"{file} {twice}; rename a frame, or import the label files one by one")
+    return names
+
+
+def _safe(stem: str) -> str:
+    """A stem that a list gives back as it is: one that ends as an image file does would lose that ending there."""
+    name = stem.strip().lstrip(".") or "frame"
+    return name if bare_name(name) == name else name.replace(".", "_")

@@ -16,16 +16,7 @@ from numpy.typing import NDArray
 
 from serank.metrics.components import label_components
 
-__all__ = [
-    "FRACTION",
-    "PixelBox",
-    "Polarity",
-    "RuleMask",
-    "box_mask",
-    "check_fraction",
-    "check_polarity",
-    "point_mask",
-]
+__all__ = ["FRACTION", "PixelBox", "Polarity", "RuleMask", "box_mask", "check_fraction", "check_polarity", "point_mask"]
 
 Polarity = Literal["white-hot", "black-hot"]
 PixelBox = tuple[int, int, int, int]
@@ -87,24 +78,11 @@ def box_mask(
 
 
 def point_mask(
-    grey: NDArray[Any],
-    x: float,
-    y: float,
-    *,
-    polarity: Polarity = "white-hot",
-    fraction: float = FRACTION,
+    grey: NDArray[Any], x: float, y: float, *, polarity: Polarity = "white-hot", fraction: float = FRACTION
 ) -> RuleMask:
     """Mask of the target at a point.
 
-    Args:
-        grey: as for `box_mask`.
-        x: column in px, 0 is the first pixel's centre; nearest pixel inside the frame.
-        y: row in px, likewise.
-        polarity: as for `box_mask`.
-        fraction: as for `box_mask`.
-
-    Raises:
-        ValueError: an argument out of its range.
+    `x` and `y` are column and row in px, 0 the first pixel's centre; the rest as for `box_mask`.
     """
     check_polarity(polarity)
     height, width = grey.shape

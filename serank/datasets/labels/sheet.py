@@ -37,13 +37,7 @@ class SheetCell(NamedTuple):
 
 
 def cut(name: str, grey: NDArray[Any], found: ObjectMask) -> SheetCell:
-    """A square around a target; beyond the frame's edges it is black.
-
-    Args:
-        name: of the frame.
-        grey: `(H, W)` finite grey levels.
-        found: the target.
-    """
+    """A square around a target of the frame `name`, `(H, W)` grey levels; beyond the frame's edges it is black."""
     x0, y0, x1, y1 = found.box
     side = max(AROUND, 2 * max(x1 - x0, y1 - y0))
     left, top = (x0 + x1 - side) // 2, (y0 + y1 - side) // 2
@@ -63,14 +57,7 @@ def cut(name: str, grey: NDArray[Any], found: ObjectMask) -> SheetCell:
 
 
 def draw_sheet(cells: list[SheetCell]) -> Image.Image:
-    """Targets in rows, each twice: as it is, and with its box (green) and its mask (red).
-
-    Args:
-        cells: at least one.
-
-    Returns:
-        RGB image.
-    """
+    """RGB image of one or more targets in rows, each twice: as it is, and with its box (green) and its mask (red)."""
     columns = min(COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     sheet = Image.new("RGB", (columns * (2 * SIDE + 8), rows * (SIDE + CAPTION + 6)), (24, 24, 24))

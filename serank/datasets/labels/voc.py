@@ -28,15 +28,7 @@ def read_voc(files: Sequence[Path], root: Path, images: Path | None) -> list[Lab
 
     A file without an object stands for a frame without a target. Pixel 1 is the first, and the last is part of the box,
     as the VOC devkit has it; a 0, which some tools write, is taken as 1.
-
-    Args:
-        files: XML files.
-        root: folder of the data set.
-        images: folder of the frames, `None` to look for it.
-
-    Raises:
-        FileNotFoundError: a frame that isn't there.
-        ValueError: a file that isn't VOC, or an entry with a wrong value.
+    Arguments and errors as for `formats.read_labels`.
     """
     sets = _image_sets(root)
     frames = []

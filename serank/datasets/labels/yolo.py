@@ -30,16 +30,13 @@ def find_yaml(root: Path) -> Path | None:
 def read_yolo(root: Path, yaml: Path | None, images: Path | None) -> list[LabelledFrame]:
     """Frames of a YOLO folder; one without a text file holds no target, as the format has it.
 
+    Errors as for `formats.read_labels`.
+
     Args:
         root: the folder, with images/ and labels/, each with a sub-folder for a split or none, or with a folder for
             each split that holds both.
-        yaml: the file with the splits' folders and the classes' names, if there is one.
+        yaml: the file with the splits' folders and the classes' names, if there is one; it needs PyYAML.
         images: folder of the frames, `None` to look for it.
-
-    Raises:
-        FileNotFoundError: a folder that isn't there.
-        ImportError: there is a YAML file, and no PyYAML.
-        ValueError: a line or an entry with a wrong value.
     """
     names, folders = (_classes(root), []) if yaml is None else _from_yaml(yaml, root)
     if images is not None:

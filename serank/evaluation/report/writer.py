@@ -6,10 +6,7 @@ import csv
 import json
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from datetime import datetime
 from importlib.resources import files
@@ -24,7 +21,7 @@ from serank.evaluation.report.figures import require_matplotlib
 from serank.evaluation.report.pictures import Gallery, file_names, worst_false_alarms, worst_misses
 from serank.evaluation.results import Evaluation, FrameScore, FrameView, TargetScore
 from serank.serankdet import SeRankDet
-from serank.utils.files import share
+from serank.utils.files import new_folder
 
 __all__ = ["check_report_folder", "write_report"]
 
@@ -71,7 +68,7 @@ def write_report(
     names = file_names([score.name for score in evaluation.frames])
     target = Path(folder).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing_folder(target) as temporary:
+    with new_folder(target, replace=True) as temporary:
         versions = {"serank": __version__, "torch": torch.__version__, "numpy": np.__version__}
         date = datetime.now().astimezone().isoformat(timespec="seconds")
         contents = evaluation.to_dict() | {"versions": versions, "date": date}
@@ -112,24 +109,6 @@ def _is_report(file: Path) -> bool:
         return "serank" in contents["versions"]
     except (OSError, ValueError, TypeError, KeyError):
         return False
-
-
-@contextmanager
-def _replacing_folder(target: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `target`, which takes its place on success and is removed on any error."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name.lstrip('.')}-", dir=target.parent))
-    old = temporary.with_name(temporary.name + ".old")
-    try:
-        yield temporary
-        share(temporary, 0o777)
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
-    finally:
-        if old.exists() and not target.exists():  # whatever came between the two renames
-            old.rename(target)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_text(file: Path, text: str) -> None:
