@@ -119,8 +119,7 @@ class Pretrained:
             if card is not None or not (target / CARD).exists():
                 files.enter_context(replacing(target / CARD)).write_text(card or short_card(), encoding="utf-8")
             files.enter_context(replacing(target / CONFIG)).write_text(text, encoding="utf-8")
-            weights = files.enter_context(replacing(target / WEIGHTS))
-            save_weights(cast(nn.Module, self), weights, config_digest(json.loads(text)), half=half)
+            save_weights(cast(nn.Module, self), target / WEIGHTS, config_digest(json.loads(text)), half=half)
 
     def push_to_hub(
         self,

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from serank.errors import CheckpointError
+from serank.utils.files import replacing
 from serank.utils.text import listing
 
 __all__ = ["CONFIG_DIGEST", "MAX_WEIGHTS", "largest_file", "load_strictly", "non_finite", "save_weights"]
@@ -45,7 +46,7 @@ def non_finite(state: Mapping[str, Tensor]) -> str:
 
 
 def save_weights(model: nn.Module, file: Path, digest: str, *, half: bool = False) -> None:
-    """Writes the state dict of `model` as safetensors.
+    """Writes the state dict of `model` as safetensors, whole or not at all.
 
     `digest` is the config's, as `config_digest` gives it; `half` stores floating entries in float16.
 
@@ -57,10 +58,11 @@ def save_weights(model: nn.Module, file: Path, digest: str, *, half: bool = Fals
     if bad := non_finite(state):
         raise ValueError(f"not saved, entries hold NaN or infinity: {bad}; take an earlier checkpoint or train anew")
     tensors = {name: (_half(name, v) if half else v).detach().cpu().contiguous() for name, v in state.items()}
-    try:
-        save_file(tensors, file, metadata={"format": "pt", CONFIG_DIGEST: digest})
-    except SafetensorError as error:  # what a full disk comes as
-        raise OSError(f"{file.name}: can't be written: {error}") from error
+    with replacing(file) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt", CONFIG_DIGEST: digest})
+        except SafetensorError as error:  # what a full disk comes as
+            raise OSError(f"{file}: can't be written: {error}") from error
 
 
 def load_strictly(model: nn.Module, file: Path, digest: str) -> None:
