@@ -20,7 +20,7 @@ from PIL import Image
 from serank import Detections, SeRankDet
 from serank.cli.entry import COMMANDS, main
 from serank.datasets import write_folder
-from serank.inference import Detector, detect_files
+from serank.inference import Detector, write_detections
 from serank.synthetic import SyntheticScenes
 from serank.utils.files import locked
 
@@ -114,7 +114,7 @@ def test_an_error_keeps_the_table(frames: Path, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Detections, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        detect_files(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
+        write_detections(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
     table = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [Path(f["frame"]).name for f in table["frames"]] == ["a.png"]
 
@@ -149,7 +149,7 @@ def test_interrupt_while_drawing_leaves_no_half_picture(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", interrupted)
-    result = detect_files(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
+    result = write_detections(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
     assert result.interrupted
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["detections.json"]
 

@@ -21,7 +21,7 @@ def test_boxes_and_scores_are_drawn_over_the_frame() -> None:
     expected = overlay(frame, *NO_BOXES)
     draw = ImageDraw.Draw(expected)
     draw.font = ImageFont.load_default(12)
-    for box, text in (((97, 197, 106, 205), "0.88"), ((-3, -3, 4, 4), "1.00"), ((594, 495, 602, 502), "0.50")):
+    for box, text in (((97, 197, 106, 205), "p=0.88"), ((-3, -3, 4, 4), "p=1.00"), ((594, 495, 602, 502), "p=0.50")):
         draw.rectangle(box, outline=BOX_INDEX)
         _, _, width, height = draw.textbbox((0, 0), text)
         y = box[1] - height - 4 if box[1] > height + 4 else box[3] + 2

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from serank.inference import tables
-from serank.inference.tables import Record, TableWriter, detection_rows
+from serank.inference.table_formats import COLUMNS, Record, detection_rows
+from serank.inference.tables import TableWriter
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def expected(table: Path, records: list[Record]) -> list[Any]:
         return sorted(records, key=lambda record: "reason" in record)
     frames = [record for record in records if "reason" not in record]
     rows = [row for record in frames for row in list(detection_rows(record)) or [{"frame": record["frame"]}]]
-    return [{column: str(row.get(column, "")) for column in tables.COLUMNS} for row in rows]
+    return [{column: str(row.get(column, "")) for column in COLUMNS} for row in rows]
 
 
 both = pytest.mark.parametrize("name", ["detections.json", "detections.csv"])
@@ -69,7 +70,7 @@ def test_a_frame_without_detections_has_a_row_and_a_failure_none(tmp_path: Path)
         for record in (failure("bad"), frame("empty", 0), frame("one", 1)):
             writer.add(record)
     empty, one = read(tmp_path / "t.csv")
-    assert empty == {**dict.fromkeys(tables.COLUMNS, ""), "frame": "empty"}
+    assert empty == {**dict.fromkeys(COLUMNS, ""), "frame": "empty"}
     assert (one["frame"], one["x"], one["area"], one["y1"]) == ("one", "1.5", "4", "4.0")
 
 
