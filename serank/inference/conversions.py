@@ -126,7 +126,7 @@ def pixel_runs(found: Detections) -> list[dict[str, Any]]:
     height, width = found.mask.shape
     shapes: list[dict[str, Any]] = []
     for number, (x0, y0, x1, y1) in enumerate(found.boxes.astype(int).tolist(), 1):
-        window: NDArray[np.int32] = found.labels[y0:y1, x0:x1].T
+        window = found.labels[y0:y1, x0:x1].T
         columns, rows = np.nonzero(np.isin(window, number))
         places = (columns + x0) * height + rows + y0
         breaks = np.flatnonzero(np.diff(places) > 1)
