@@ -6,7 +6,6 @@ Reading runs ahead of the network in a thread of its own, and nothing is kept th
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -93,13 +92,14 @@ def detect_files(
             one included. False alarms that come and go are left out so, and the first M - 1 sightings of targets.
             Implies `track`.
         max_distance: farthest that a target moves between two frames that are run, in pixels.
-        skipped: is called for each frame or file that can't be read, with the reason; without it, this is a warning.
-            The others go on.
+        skipped: is called for each frame or file that can't be read, with its place and the reason, and the others go
+            on; `None` raises FrameError there.
 
     Raises:
         FileNotFoundError: a folder without frames, or no path at all exists.
         ValueError: an argument is out of its range, or `track` in several processes.
         ImportError: a video, and the extra that reads it isn't installed.
+        serank.errors.FrameError: a frame or file can't be read, and `skipped` is `None`.
     """
     options = StreamOptions(
         threshold=threshold,
@@ -120,7 +120,7 @@ def detect_files(
             elif skipped is not None:
                 skipped(frame_source(item), item.reason)
             else:
-                warnings.warn(f"skipped {item.reason}", stacklevel=2)
+                raise FrameError(f"{item.reason}; give skipped= a function to go on with the other frames")
 
     return results()  # what is wrong with the arguments is raised by the call, not by the first frame
 
