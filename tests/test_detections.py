@@ -139,7 +139,7 @@ def test_plot_has_axes_in_pixels(found: Detections) -> None:
 
     _, ax = plt.subplots()
     assert found.plot(ax) is ax
-    assert ax.images[0].get_extent() == [-0.5, 49.5, 39.5, -0.5]
+    assert tuple(ax.images[0].get_extent()) == (-0.5, 49.5, 39.5, -0.5)
     assert ax.get_title() == "4 detections; score p: peak probability, above 0.5"
     assert found.plot() is not ax
     plt.close("all")

@@ -26,7 +26,7 @@ def detections(*places: tuple[float, float]) -> Detections:
 
 def numbers(found: Detections) -> list[int]:
     assert found.tracks is not None
-    return found.tracks.tolist()
+    return [int(number) for number in found.tracks]
 
 
 def overlap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
