@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile
 from torch import Tensor, nn
 
 from serank.frames.preparation import FrameSpec, resize, tiles
 from serank.frames.reading import FrameLike, read_frame
-from serank.inference.detections import Detections, find_detections
+from serank.inference.detections import Detections, FrameSource, find_detections
 from serank.utils.checks import check_count, check_threshold
 
 __all__ = ["Detector", "predict"]
@@ -108,6 +111,12 @@ def _sigmoid(logits: Float) -> Float:
     return torch.from_numpy(np.array(logits)).sigmoid().numpy()
 
 
+def _source(image: Any) -> FrameSource | None:
+    """The file of a frame that was given as a path, or that Pillow opened from one."""
+    name = image.filename if isinstance(image, ImageFile) else image
+    return FrameSource(Path(os.fsdecode(name))) if isinstance(name, (str, os.PathLike)) and name else None
+
+
 class Detector:
     """Gives a network the method `detect`; the network has `frame_spec`, `in_channels` and `threshold`."""
 
@@ -179,7 +188,7 @@ class Detector:
             cast(nn.Module, self), frames, self.frame_spec, channels=self.in_channels, batch_size=batch_size
         )
         found = [
-            find_detections(p, f, threshold=chosen, min_area=min_area)
-            for p, f in zip(probabilities, frames, strict=True)
+            find_detections(p, f, threshold=chosen, min_area=min_area, source=_source(s))
+            for p, f, s in zip(probabilities, frames, sources, strict=True)
         ]
         return found if sources is image else found[0]
