@@ -80,6 +80,7 @@ def detect_files(
     batch_size: int = 1,
     pictures: bool = True,
     table: str = "json",
+    recursive: bool = False,
     report: Callable[[Record], None] | None = None,
     progress: bool = False,
 ) -> BatchResult:
@@ -103,6 +104,7 @@ def detect_files(
         pictures: write them; without, only the table.
         table: `"json"` (every frame, with its size and detections, and the failures) or `"csv"` (a row for each
             detection, and one with empty fields for a frame without any).
+        recursive: take the frames in sub-folders too, but for hidden ones and those in `output`.
         report: is called with each record of this process, in order.
         progress: show a bar on standard error.
 
@@ -120,10 +122,12 @@ def detect_files(
     model.check_options(threshold, min_area)
     if table not in TABLE_FORMATS:
         raise ValueError(f'table must be "json" or "csv"; got {table!r}')
-    files = find_sources(paths)
+    folder = Path(output)
+    files = find_sources(paths, recursive=recursive)
+    if recursive:
+        files = [file for file in files if folder.resolve() not in file.resolve().parents]
     if not any(file.exists() for file in files):
         raise FileNotFoundError(f"{', '.join(map(str, files)) or 'no paths'}: no such file or folder")
-    folder = Path(output)
     if any(folder.resolve() == parent.resolve() for file in files for parent in (file.parent, file.resolve().parent)):
         raise ValueError(f"output {str(folder)!r} holds the frames themselves; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
