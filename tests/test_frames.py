@@ -658,7 +658,7 @@ def test_find_sources_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "lost.png").symlink_to(tmp_path / "gone.png")
     for path in (tmp_path, str(tmp_path)):
-        with pytest.warns(UserWarning) as caught:
+        with pytest.warns(UserWarning, match="passed over") as caught:
             assert find_sources([path]) == wanted
         assert [str(w.message).removeprefix(f"{tmp_path}: ") for w in caught] == [
             "3 other files passed over (a.mat, list.txt, png)",

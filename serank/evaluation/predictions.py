@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from serank.datasets import FolderDataset
 from serank.datasets.layouts import MASK_ENDINGS, frame_folder, mask_folder, read_list, split_folders
-from serank.datasets.masks import grey_mask, has_grey
+from serank.datasets.masks import target_mask
+from serank.datasets.splits import file_name
+from serank.errors import FrameError
 from serank.evaluation.evaluator import Evaluator
 from serank.evaluation.map_files import MAP_SUFFIXES, MapReader, read_values
 from serank.evaluation.resolution import Resolution, check_resolution, resize_mask
@@ -107,9 +109,8 @@ class PredictionFolder:
         return list(truths.values())
 
     def _read_truth(self, file: Path, picture: Path | None) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
-        grey = grey_mask(read_values(file), file)
-        mask = grey > 127
-        if has_grey(grey):
+        mask, grey = target_mask(read_values(file, colour=True), file)
+        if grey:
             self._note(f"{file}: mask has grey values, cut at half of the range")
         frame = None if picture is None else read_frame(picture)
         if frame is not None and frame.shape != mask.shape:
@@ -159,6 +160,8 @@ class PredictionFolder:
                 message = f"{file}: map is {_size(probability)}, expected {_size(mask)}"
                 if not self.resize:
                     raise _SizeError(message)
+                if probability.shape == mask.shape[::-1]:
+                    raise FrameError(f"{message}: its sides are swapped; turn it before it is measured")
                 self._note(f"{message}; resized bilinearly")
         else:
             probability = np.zeros(size, np.float32)
@@ -311,9 +314,9 @@ def _maps(folder: Path) -> list[Path]:
 def _by_stem(folder: Path, files: Sequence[Path]) -> Mapping[str, Path]:
     named: dict[str, Path] = {}
     for file in files:
-        if file.stem in named:
-            raise ValueError(f"{folder}: {named[file.stem].name} and {file.name} have one name; keep one of them")
-        named[file.stem] = file
+        if file_name(file) in named:
+            raise ValueError(f"{folder}: {named[file_name(file)].name} and {file.name} have one name; keep one of them")
+        named[file_name(file)] = file
     return named
 
 

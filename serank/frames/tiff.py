@@ -184,7 +184,9 @@ def _pixels(directory: Directory, page: _Page, name: str, plane: int = 0) -> NDA
         pixels = samples[..., 0]
         if page.bits < 8:  # a grey value of n bits is a share of their largest
             pixels = (pixels.astype(np.uint16) * 255 // (2**page.bits - 1)).astype(np.uint8)
-        if page.photometric == WHITE_IS_ZERO:
+        # tifffile marks arrays of bool so, but writes true as 1
+        as_stored = page.bits == 1 and directory.text(305).startswith("tifffile")
+        if page.photometric == WHITE_IS_ZERO and not as_stored:
             top = 2 ** (8 if page.bits < 8 else page.bits) - 1
             pixels = pixels.dtype.type(top) - pixels
     return upright(pixels, page.orientation)
