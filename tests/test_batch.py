@@ -125,7 +125,7 @@ def test_videos_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_folder_stands_for_its_images_and_videos(tmp_path: Path) -> None:
-    for name in ("b.png", "a.MP4", "c.txt", ".hidden.png", ".hidden.mp4"):
+    for name in ("b.png", "a.MP4", ".hidden.png", ".hidden.mp4"):
         (tmp_path / name).touch()
     (tmp_path / "folder.mp4").mkdir()
     assert [p.name for p in find_sources([tmp_path])] == ["a.MP4", "b.png"]

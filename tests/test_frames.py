@@ -22,8 +22,9 @@ from PIL import Image
 
 from serank.errors import CheckpointError, FrameError
 from serank.frames import FrameLike, FrameSpec, read_frame
+from serank.frames.held import MAX_PIXELS
 from serank.frames.preparation import TILE_STEP, resize, tiles, unit_frame
-from serank.frames.reading import FRAME_SUFFIXES, MAX_PIXELS, decode
+from serank.frames.reading import FRAME_SUFFIXES, decode
 from serank.frames.sources import find_sources
 
 Array = NDArray[Any]
@@ -178,7 +179,9 @@ def test_compressed_tiff(tmp_path: Path, compression: str) -> None:
 def test_first_page_of_a_tiff(tmp_path: Path) -> None:
     pages = [Image.fromarray(np.full((4, 5), v, np.uint8)) for v in (51, 255)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
-    np.testing.assert_array_equal(read_frame(tmp_path / "pages.tif"), np.full((4, 5), np.float32(0.2)))
+    with pytest.warns(UserWarning, match=r"pages\.tif: frame 1 of 2 is read; `serank detect` .*take all of them"):
+        frame = read_frame(tmp_path / "pages.tif")
+    np.testing.assert_array_equal(frame, np.full((4, 5), np.float32(0.2)))
 
 
 def test_decode_keeps_colour(tmp_path: Path) -> None:
@@ -417,7 +420,7 @@ def test_operating_system_errors_say_their_reason(tmp_path: Path, monkeypatch: p
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(FrameError, match=r"frame\.png: can't be read: Permission denied"):
         read_frame(tmp_path / "frame.png")
 
@@ -441,7 +444,7 @@ def test_files_that_are_no_image(tmp_path: Path, content: bytes, suffix: str) ->
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
     """Decoders that nobody asked for stay shut, whatever the file's suffix."""
-    for kind in ("GIF", "ICO", "PPM"):
+    for kind in ("GIF", "ICO", "DDS"):
         (tmp_path / "frame.png").write_bytes(encoded(Image.fromarray(picture()), kind))
         with pytest.raises(FrameError, match=r"frame\.png: not an image that can be read; expected \.bmp"):
             read_frame(tmp_path / "frame.png")
@@ -537,7 +540,7 @@ def test_any_error_of_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    monkeypatch.setattr(Image, "frombytes", fail)
     with pytest.raises(FrameError, match=r"frame\.png: truncated or corrupt"):
         read_frame(tmp_path / "frame.png")
 
@@ -651,11 +654,17 @@ def touch(*files: Path) -> None:
 
 def test_find_sources_in_a_folder(tmp_path: Path) -> None:
     wanted = [tmp_path / n for n in ("a.bmp", "b.TIFF", "c.jpg", "d.JPEG", "e.png", "f.tif", "z.PNG")]
-    others = [tmp_path / n for n in ("list.txt", "a.npy", "png", ".hidden.png", "._a.png", "under/deep.png")]
+    others = [tmp_path / n for n in ("list.txt", "a.mat", "png", ".hidden.png", "._a.png", "under/deep.png")]
     touch(*reversed(wanted), *others)
     (tmp_path / "folder.png").mkdir()
-    assert find_sources([tmp_path]) == wanted
-    assert find_sources([str(tmp_path)]) == wanted
+    (tmp_path / "lost.png").symlink_to(tmp_path / "gone.png")
+    for path in (tmp_path, str(tmp_path)):
+        with pytest.warns(UserWarning, match="passed over") as caught:
+            assert find_sources([path]) == wanted
+        assert [str(w.message).removeprefix(f"{tmp_path}: ") for w in caught] == [
+            "3 other files passed over (a.mat, list.txt, png)",
+            "1 broken links passed over (lost.png)",
+        ]
 
 
 def test_find_sources_of_files_and_folders(tmp_path: Path) -> None:
@@ -668,7 +677,7 @@ def test_find_sources_of_files_and_folders(tmp_path: Path) -> None:
 
 def test_find_sources_errors(tmp_path: Path) -> None:
     touch(tmp_path / "empty/readme.txt")
-    with pytest.raises(FileNotFoundError, match=r"empty: no image or video in this folder; expected \.bmp, \.jpeg"):
+    with pytest.raises(FileNotFoundError, match=r"empty: no image or video in this folder; expected \.bmp, \.jp2"):
         find_sources([tmp_path / "empty"])
     # what doesn't exist is said by whoever reads it, so that the others go on
     assert find_sources([tmp_path / "nowhere"]) == [tmp_path / "nowhere"]
@@ -829,16 +838,23 @@ def test_8_bit_values_of_another_type_are_8_bit(dtype: type) -> None:
     assert not np.array_equal(read_frame(grey.astype(np.uint16)), read_frame(grey))
 
 
-def test_16_bit_colour_is_refused(tmp_path: Path) -> None:
-    # Pillow would drop the low bytes; it can't write such a file either, so this one is put together by hand
+def test_16_bit_colour_is_read_whole(tmp_path: Path) -> None:
+    """Pillow drops the low bytes."""
+
+    # it can't write such a file either, so this one is put together by hand
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = b"".join(b"\0" + np.full((4, 3), 7000, ">u2").tobytes() for _ in range(4))
+    counts = np.arange(7000, 7048, dtype=np.uint16).reshape(4, 4, 3)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in counts)
     header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    with pytest.raises(
-        FrameError, match=r"deep\.png: 16-bit colour can't be read without loss; save it as 16-bit grey"
+    np.testing.assert_array_equal(decode(tmp_path / "deep.png"), counts)
+    with (
+        Image.open(tmp_path / "deep.png") as image,
+        pytest.raises(
+            FrameError, match=r"deep\.png: Pillow drops the low bytes of 16-bit colour; pass the file's path"
+        ),
     ):
-        read_frame(tmp_path / "deep.png")
+        read_frame(image)

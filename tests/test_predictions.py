@@ -293,7 +293,7 @@ class Harmful:
 def test_pickles_are_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("a.npy", np.array([Harmful()], dtype=object), allow_pickle=True)
-    with pytest.raises(FrameError, match=r"a\.npy: can't be read as NPY"):
+    with pytest.raises(FrameError, match=r"a\.npy: holds object of shape"):
         read_values(Path("a.npy"))
     assert not Path("harmful").exists()
 
@@ -302,11 +302,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     file = tmp_path / "a.npy"
     np.save(file, np.zeros((40, 40)))
     file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(FrameError, match=r"a\.npy: can't be read as NPY"):
+    with pytest.raises(FrameError, match=r"a\.npy: truncated or corrupt"):
         read_values(file)
     with file.open("wb") as stream:
         np.savez(stream, a=np.zeros(3), b=np.zeros(3))
-    with pytest.raises(FrameError, match="an archive of several arrays"):
+    with pytest.raises(FrameError, match=r"expected one array; found 2 \(a, b\)"):
         read_values(file)
     colour = picture(tmp_path, "b", np.stack([np.zeros((4, 4)), np.ones((4, 4)), np.zeros((4, 4))], 2).astype(np.uint8))
     with pytest.raises(FrameError, match=r"b\.png: a colour picture"):
@@ -335,7 +335,9 @@ def test_sixteen_bits_that_hold_eight_are_noted(masks: Path, tmp_path: Path) -> 
 
 def test_grey_masks_are_noted(masks: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", as_png, ".png")
-    picture(masks, SCENES[0].name, SCENES[0].mask.astype(np.uint8) * 200)
+    shares = SCENES[0].mask.astype(np.uint8) * np.uint8(200)
+    shares[tuple(np.argwhere(SCENES[0].mask)[0])] = 255
+    picture(masks, SCENES[0].name, shares)
     result = scored(folder, masks)
     assert len(result.problems) == 1
     assert "mask has grey values" in result.problems[0]

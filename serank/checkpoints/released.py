@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from serank.checkpoints.weights import non_finite
 from serank.errors import CheckpointError
-from serank.frames.reading import MAX_PIXELS
+from serank.frames.held import MAX_PIXELS
 from serank.layers.attention import positional_values
 from serank.utils.checks import check_device
 from serank.utils.text import listing

@@ -27,9 +27,8 @@ DETAILS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="images, videos, and folders of them (sub-folders are left out)"
-    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="images, videos, and folders of them")
+    parser.add_argument("--recursive", action="store_true", help="look into sub-folders too")
     add_model(parser)
     parser.add_argument(
         "--threshold",
@@ -111,6 +110,7 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
         pictures=not options.no_pictures,
         video=options.video,
         table=options.format,
+        recursive=options.recursive,
         report=_Printer(quiet=options.quiet, tracks=tracks) if world_size() == 1 else None,
         progress=sys.stderr.isatty() and is_main() and not options.quiet,
     )

@@ -181,6 +181,8 @@ def _oddities(result: Evaluation) -> list[str]:
     inverted = [f.name for f in result.frames if f.target_pixels > f.height * f.width / 2]
     if inverted:
         found.append(f"more than half of the mask is target in {len(inverted)} frames, {inverted[0]} first; inverted?")
+    if full := [f.name for f in result.frames if f.predicted_pixels > f.height * f.width / 2]:
+        found.append(f"more than half of the map is predicted in {len(full)} frames, {full[0]} first; inverted?")
     return found
 
 

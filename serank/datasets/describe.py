@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
 from serank.datasets.labels.formats import import_hint
 from serank.datasets.layouts import (
@@ -27,9 +25,9 @@ from serank.datasets.layouts import (
     role,
     split_folders,
 )
-from serank.datasets.masks import Shape, SizeMismatch, has_grey, is_inverted, read_mask
+from serank.datasets.masks import Shape, SizeMismatch, is_inverted, read_mask
 from serank.datasets.report import FolderReport
-from serank.datasets.splits import identify_split, sirst_test_names
+from serank.datasets.splits import file_name, identify_split, sirst_test_names
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
 from serank.utils.digest import sha256
@@ -104,9 +102,9 @@ def _open(report: FolderReport, base: Path, prefix: str) -> _Base:
     for folder in (frame_folder(base), mask_folder(base)):
         files: dict[str, Path] = {}
         for file in frame_files(folder) if folder else []:
-            if file.stem in files:
+            if file_name(file) in files:
                 report.same_stem.append(file.relative_to(report.root).as_posix())
-            files.setdefault(file.stem, file)
+            files.setdefault(file_name(file), file)
         opened.append(files)
     frames, masks = opened
     report.frames += len(frames)
@@ -133,7 +131,7 @@ def _read_frame(report: FolderReport, name: str, file: Path, digests: dict[str, 
     try:
         digests[name] = sha256(file)
         pixels = decode(file)
-        report.modes[_mode(file)] += 1
+        report.modes[_kind(pixels)] += 1
     except (OSError, ValueError) as error:
         report.unreadable.append(str(error))
         return None
@@ -143,27 +141,24 @@ def _read_frame(report: FolderReport, name: str, file: Path, digests: dict[str, 
     return shape
 
 
-def _mode(file: Path) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata and large frames; `decode` has read the file without harm
-        with Image.open(file) as image:
-            return image.mode
+def _kind(pixels: NDArray[Any]) -> str:
+    return f"{'grey' if pixels.ndim == 2 else 'colour'} {pixels.dtype}"
 
 
 def _read_mask(report: FolderReport, name: str, file: Path, shape: Shape | None) -> None:
     try:
-        grey = read_mask(file)
+        mask, grey = read_mask(file)
     except (OSError, ValueError) as error:
         report.unreadable.append(str(error))
         return
-    if has_grey(grey):
+    if grey:
         report.grey_masks.append(name)
-    if is_inverted(grey > 127):
+    if is_inverted(mask):
         report.inverted_masks.append(name)
-    if not np.any(grey > 127):
+    if not mask.any():
         report.empty_masks.append(name)
-    if shape is not None and grey.shape != shape:
-        report.mismatches.append(SizeMismatch(name.rpartition("/")[2], shape, (grey.shape[0], grey.shape[1])))
+    if shape is not None and mask.shape != shape:
+        report.mismatches.append(SizeMismatch(name.rpartition("/")[2], shape, (mask.shape[0], mask.shape[1])))
 
 
 def _check_list(report: FolderReport, split: str, names: list[str], bases: list[_Base]) -> None:

@@ -28,9 +28,10 @@ from serank.datasets.layouts import (
     same_frame,
     split_folders,
 )
-from serank.datasets.masks import Shape, SizeMismatch, has_grey, read_mask
+from serank.datasets.masks import POLARITY, Shape, SizeMismatch, is_inverted, read_mask
 from serank.datasets.sample import Sample
-from serank.datasets.splits import available_splits, split_names, warn_sirst_test_names
+from serank.datasets.splits import available_splits, file_name, split_names, warn_sirst_test_names
+from serank.errors import FrameError
 from serank.frames.preparation import unit_frame
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
@@ -55,9 +56,10 @@ class FolderDataset(Sequence[Sample]):
     A folder without lists can be split by a bundled one: `FolderDataset(root, "sirst:val")` takes the frames of
     SIRST's own validation list; `available_splits` names them all.
 
-    A mask of another size than its frame (SIRST's `Misc_111`) is resized by nearest; masks of grey values are cut at
-    half of their range (to 255 for 8 bits, else to the larger of 1 and their maximum); each is warned of once per
-    data set. Masks of 0 and 1 are targets where they are 1. A name that a list repeats is taken once, with a warning.
+    A mask of another size than its frame (SIRST's `Misc_111`) is resized by nearest; one with swapped sides is
+    an error. Masks of grey values are cut at half of their largest; each is warned of once per data set, as is a mask
+    that is mostly target. Masks of 0 and one other value, of classes and of instances are targets where they aren't 0,
+    see `serank.datasets.masks.target_mask`. A name that a list repeats is taken once, with a warning.
 
     Also warned of (`UserWarning`), once for a folder: lists of it that share frames though they should not (train or
     trainval with test, val with train or test), and a training list with test frames of SIRST's 341/86 split.
@@ -151,16 +153,20 @@ class FolderDataset(Sequence[Sample]):
         return Sample(self.names[index], unit_frame(frame, str(frame_file)), mask.copy())
 
     def _mask(self, name: str, file: Path, shape: Shape) -> NDArray[np.bool_]:
-        image = Image.fromarray(read_mask(file))
-        if has_grey(np.asarray(image)):
+        mask, grey = read_mask(file)
+        if grey:
             self._warn("grey", f"{file}: mask has grey values, cut at half of the range")
-        if image.size != (shape[1], shape[0]):
-            mismatch = SizeMismatch(name, shape, (image.height, image.width))
+        if is_inverted(mask):
+            self._warn("inverted", f"{file}: more than half of the mask is target; inverted? {POLARITY.capitalize()}")
+        if mask.shape != shape:
+            mismatch = SizeMismatch(name, shape, (mask.shape[0], mask.shape[1]))
+            if mismatch.swapped:
+                raise FrameError(f"{file}: {mismatch.sizes}")
             self._warn("size", f"{file}: {mismatch.sizes}; resized by nearest")
             if mismatch not in self.mismatches:
                 self.mismatches.append(mismatch)
-            image = image.resize((shape[1], shape[0]), Image.Resampling.NEAREST)
-        mask: NDArray[np.bool_] = np.asarray(image) > 127
+            image = Image.fromarray(mask.astype(np.uint8)).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
+            mask = np.asarray(image) > 0
         return mask
 
     def _warn(self, kind: str, message: str) -> None:
@@ -222,7 +228,7 @@ def _labels_hint(root: Path) -> str:
 def _by_name(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for file in frame_files(folder):
-        if file.stem in files:
-            raise ValueError(f"{folder}: {files[file.stem].name} and {file.name} have one name; keep one of them")
-        files[file.stem] = file
+        if file_name(file) in files:
+            raise ValueError(f"{folder}: {files[file_name(file)].name} and {file.name} have one name; keep one of them")
+        files[file_name(file)] = file
     return files

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from serank.datasets.splits import available_splits, bare_name
+from serank.datasets.splits import available_splits, bare_name, file_name
 from serank.frames.sources import frame_files
 from serank.utils.text import listing
 
@@ -110,10 +110,10 @@ def _both(base: Path) -> tuple[Path, Path] | None:
 
 
 def _mask_ending(images: Path, masks: Path) -> str:
-    stems = {file.stem for file in frame_files(masks)}
+    stems = {file_name(file) for file in frame_files(masks)}
     for frame in frame_files(images):
         for ending in MASK_ENDINGS:
-            if frame.stem + ending in stems:
+            if file_name(frame) + ending in stems:
                 return ending
     return ""
 
@@ -134,7 +134,7 @@ def find_lists(root: Path) -> dict[str, Path]:
     when at least half of its lines name frames.
     """
     images = frame_folder(root)
-    frames = {file.stem for file in frame_files(images)} if images else set()
+    frames = {file_name(file) for file in frame_files(images)} if images else set()
     found: dict[str, Path] = {}
     for folder in LIST_FOLDERS:
         for file in sorted((root / folder).glob("*.txt")):
@@ -237,4 +237,4 @@ def list_overlaps(root: Path) -> list[Overlap]:
 
 def _files(base: Path) -> dict[str, Path]:
     images = frame_folder(base)
-    return {file.stem: file for file in frame_files(images)} if images else {}
+    return {file_name(file): file for file in frame_files(images)} if images else {}

@@ -54,7 +54,7 @@ class FolderReport:
     sizes: Counter[Shape] = field(default_factory=Counter)
     """How many frames have each height and width in px."""
     modes: Counter[str] = field(default_factory=Counter)
-    """How many frames have each of Pillow's modes, such as `L`, `RGB`, `P` or `I;16`."""
+    """How many frames are grey or colour of each type, such as `grey uint8` or `colour uint8` (palettes too)."""
     deep: int = 0
     """Frames of more than 8 bits."""
     name_overlaps: list[Overlap] = field(default_factory=list)

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import NamedTuple
 
 from serank.frames.reading import FRAME_SUFFIXES
@@ -64,9 +65,15 @@ _RIVALS = {(213, 44): "sirst train (213/214)", (214, 42): "sirst test (213/214)"
 
 
 def bare_name(entry: str) -> str:
-    """A list's entry without folder and suffix, where it has the suffix of an image."""
+    """A list's entry without folder and without the suffix of an image, in Unicode's composed form (NFC)."""
     path = PurePosixPath(entry.replace("\\", "/"))
-    return path.stem if path.suffix.lower() in FRAME_SUFFIXES else entry
+    name = path.stem if path.suffix.lower() in FRAME_SUFFIXES else path.name
+    return unicodedata.normalize("NFC", name)
+
+
+def file_name(file: PurePath) -> str:
+    """What lists call a file: its name without suffix, in Unicode's composed form, which not every system keeps."""
+    return unicodedata.normalize("NFC", file.stem)
 
 
 def available_splits() -> tuple[str, ...]:

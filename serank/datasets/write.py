@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from serank.datasets.sample import Sample
-from serank.datasets.splits import bare_name
+from serank.frames.reading import FRAME_SUFFIXES
 from serank.utils.files import check_new_folder, new_folder
 
 __all__ = ["write_folder"]
@@ -71,7 +71,7 @@ def _write(sets: Mapping[str, Sequence[Sample]], folder: Path) -> None:
 
 
 def _check_name(kind: str, name: str) -> None:
-    if bare_name(name) != name:
+    if Path(name).suffix.lower() in FRAME_SUFFIXES:
         raise ValueError(f"{kind} name {name!r} ends as a file does; give it without {Path(name).suffix}")
     if not name or name.startswith(".") or name != name.strip() or any(c in name for c in '/\\:*?"<>|\0\r\n'):
         raise ValueError(f"{kind} name {name!r} can't be a file name; rename it")

@@ -10,24 +10,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.errors import FrameError
-from serank.frames.reading import FRAME_SUFFIXES, decode
+from serank.evaluation.mat_files import load_mat
+from serank.frames.numpy_files import read_array
+from serank.frames.reading import FRAME_SUFFIXES, decode, open_held
 
 __all__ = ["MAP_SUFFIXES", "MapReader", "read_values"]
 
-MAP_SUFFIXES = frozenset({*FRAME_SUFFIXES, ".npy", ".mat"})
+MAP_SUFFIXES = frozenset({*FRAME_SUFFIXES, ".mat"})
 ROUNDING = 1e-6
 """By how much floats may leave [0, 1], as sums of softmax do."""
 
 
-def read_values(file: Path) -> NDArray[Any]:
+def read_values(file: Path, *, colour: bool = False) -> NDArray[Any]:
     """The values of a map or mask as stored.
 
     Args:
-        file: PNG, BMP, TIFF or JPEG in grey (or colour of grey content); NPY, never unpickled; MAT up to v7 with
+        file: picture in grey (or colour of grey content), NPY or NPZ of one array, never unpickled; MAT up to v7 with
             exactly one two-dimensional numeric variable (single numbers don't count).
+        colour: take coloured pictures too, as masks may be.
 
     Returns:
-        `(H, W)` of bool, integers or floats; sides of 1 beyond two dimensions are dropped.
+        `(H, W)` of bool, integers or floats, or `(H, W, 3)` of a coloured picture; sides of 1 beyond two dimensions
+        are dropped.
 
     Raises:
         FileNotFoundError: no such file.
@@ -36,7 +40,13 @@ def read_values(file: Path) -> NDArray[Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file")
     suffix = file.suffix.lower()
-    values = _load_npy(file) if suffix == ".npy" else _load_mat(file) if suffix == ".mat" else _load_picture(file)
+    if suffix not in (".npy", ".npz", ".mat"):
+        return _load_picture(file, colour=colour)
+    if suffix == ".mat":
+        values = load_mat(file)
+    else:
+        with open_held(file) as held:
+            values = read_array(held)
     shape = values.shape
     if values.ndim > 2:
         values = values.reshape([side for side in shape if side != 1])
@@ -45,47 +55,15 @@ def read_values(file: Path) -> NDArray[Any]:
     return values
 
 
-def _load_picture(file: Path) -> NDArray[Any]:
+def _load_picture(file: Path, *, colour: bool) -> NDArray[Any]:
     values = decode(file)
-    if values.ndim == 3:
-        if (values != values[..., :1]).any():
-            raise FrameError(f"{file}: a colour picture; expected a grey one with the probability or mask as its value")
-        values = values[..., 0]
-    if values.dtype == np.int32 and values.min() >= 0 and values.max() <= 65535:
-        values = values.astype(np.uint16)  # as some versions of Pillow open 16-bit files
+    if values.ndim == 2:
+        return values
+    if (values == values[..., :1]).all():
+        return values[..., 0]
+    if not colour:
+        raise FrameError(f"{file}: a colour picture; expected a grey one with the probability or mask as its value")
     return values
-
-
-def _load_npy(file: Path) -> NDArray[Any]:
-    try:
-        values = np.load(file, allow_pickle=False)
-    except Exception as error:  # damaged files raise many kinds
-        raise FrameError(
-            f"{file}: can't be read as NPY ({error}); save the map as an array of numbers, with numpy.save"
-        ) from error
-    if not isinstance(values, np.ndarray):
-        raise FrameError(f"{file}: an archive of several arrays; save one array with numpy.save")
-    return values
-
-
-def _load_mat(file: Path) -> NDArray[Any]:
-    from scipy.io import loadmat
-
-    try:
-        # mat_dtype: MATLAB stores doubles that happen to be whole as 8-bit integers, which would look like 8-bit maps
-        content = loadmat(file, mat_dtype=True)
-    except NotImplementedError:
-        raise FrameError(
-            f"{file}: a MATLAB v7.3 file (HDF5), which can't be read; save it with save(name, 'map', '-v7')"
-        ) from None
-    except Exception as error:  # damaged files raise many kinds
-        raise FrameError(f"{file}: truncated, corrupt or no MAT file ({error})") from error
-    arrays = {k: v for k, v in content.items() if not k.startswith("__") and isinstance(v, np.ndarray)}
-    maps = [k for k, v in arrays.items() if v.ndim == 2 and v.size > 1 and v.dtype.kind in "buif"]
-    if len(maps) != 1:
-        found = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in arrays.items()) or "none"
-        raise FrameError(f"{file}: expected exactly one two-dimensional numeric variable; found {found}")
-    return arrays[maps[0]]
 
 
 class MapReader:

@@ -14,7 +14,9 @@ from tqdm import tqdm
 
 from serank.datasets import FolderDataset
 from serank.datasets.layouts import MASK_ENDINGS, frame_folder, mask_folder, mask_of, read_list, split_folders
-from serank.datasets.masks import grey_mask, has_grey
+from serank.datasets.masks import target_mask
+from serank.datasets.splits import file_name
+from serank.errors import FrameError
 from serank.evaluation.evaluator import Evaluator
 from serank.evaluation.map_files import MAP_SUFFIXES, MapReader, read_values
 from serank.evaluation.resolution import Resolution, check_resolution, resize_mask
@@ -103,9 +105,8 @@ class PredictionFolder:
         return truths
 
     def _read_truth(self, file: Path, picture: Path | None) -> Truth:
-        grey = grey_mask(read_values(file), file)
-        mask = grey > 127
-        if has_grey(grey):
+        mask, grey = target_mask(read_values(file, colour=True), file)
+        if grey:
             self._note(f"{file}: mask has grey values, cut at half of the range")
         frame = None if picture is None else read_frame(picture)
         if frame is not None and frame.shape != mask.shape:
@@ -163,6 +164,8 @@ class PredictionFolder:
                 message = f"{self._files[name]}: map is {_size(probability)}, expected {_size(mask)}"
                 if not self.resize:
                     raise _SizeError(message)
+                if probability.shape == mask.shape[::-1]:
+                    raise FrameError(f"{message}: its sides are swapped; turn it before it is measured")
                 self._note(f"{message}; resized bilinearly")
         probability = np.clip(resize(probability, *size), 0, 1)  # bilinear weights may leave [0, 1] by rounding
         return FrameView(None if frame is None else resize(frame, *size), probability, resize_mask(mask, *size))
@@ -230,9 +233,10 @@ def _by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     for file in sorted(_require(folder).iterdir()):
         if file.suffix.lower() not in suffixes or file.name.startswith(".") or not file.is_file():
             continue
-        if file.stem in named:
-            raise ValueError(f"{folder}: {named[file.stem].name} and {file.name} have one name; keep one of them")
-        named[file.stem] = file
+        name = file_name(file)
+        if name in named:
+            raise ValueError(f"{folder}: {named[name].name} and {file.name} have one name; keep one of them")
+        named[name] = file
     return named
 
 

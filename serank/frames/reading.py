@@ -5,57 +5,91 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from serank.errors import FrameError
+from serank.frames.bmp import read_bmp
+from serank.frames.held import MAX_PIXELS, HeldFile
+from serank.frames.jpeg import read_jpeg
+from serank.frames.jpeg2000 import JP2_STARTS, read_jpeg2000
+from serank.frames.netpbm import PGM_STARTS, read_pgm
+from serank.frames.numpy_files import NPY_START, NPZ_START, read_array, split_frames
+from serank.frames.pillow_images import image_pixels
+from serank.frames.png import PNG_START, read_png
 from serank.frames.preparation import Array, unit_frame
+from serank.frames.tiff import TIFF_STARTS, count_tiff_frames, read_tiff
+from serank.frames.webp import read_webp
 
 __all__ = [
     "FRAME_SUFFIXES",
     "MAX_PIXELS",
+    "VIDEO_SUFFIXES",
     "FrameLike",
     "count_pages",
     "decode",
     "decode_pages",
+    "open_held",
     "read_frame",
 ]
 
-FRAME_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg"})
-FORMATS = ("PNG", "TIFF", "BMP", "JPEG")
-MAX_PIXELS = 2**27
-"""Largest frame that is decoded, such as 16384 x 8192: a file that claims more is refused as a decompression bomb."""
+FRAME_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".webp", ".jp2", ".pgm", ".npy", ".npz"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm", ".wmv"})
+SINGLE_READERS = (
+    ((PNG_START,), read_png),
+    ((b"\xff\xd8\xff",), read_jpeg),
+    ((b"BM",), read_bmp),
+    (PGM_STARTS, read_pgm),
+    (JP2_STARTS, read_jpeg2000),
+    ((b"RIFF",), read_webp),
+)
+"""How files begin, and what reads those of one frame."""
+LFS_START = b"version https://git-lfs"
 
 FrameLike: TypeAlias = "str | os.PathLike[str] | Image.Image | Array | torch.Tensor"
 
 
 def decode(source: str | os.PathLike[str] | Image.Image) -> Array:
-    """Decodes an image file (its first page) or a PIL image, values as stored.
+    """Decodes an image file or a PIL image, values as stored.
+
+    Of a file of several frames the first is read, with a warning (`UserWarning`) that says of how many.
 
     Args:
-        source: PNG, TIFF, BMP or JPEG file, or a PIL image; modes 1, L, LA, P, RGB, RGBA, I;16, I and F.
+        source: PNG, TIFF, BMP, JPEG, JPEG 2000, WebP, PGM, NPY or NPZ file, told by its content, or a PIL image, which
+            is taken as it is. Files are turned upright as their Orientation tag says.
 
     Returns:
-        `(H, W)` or `(H, W, 3)`; uint8, uint16, int32 or float32. Palettes are looked up, alpha is dropped.
+        `(H, W)` or `(H, W, 3)`, in the machine's byte order. Palettes are looked up, alpha is dropped.
 
     Raises:
         FileNotFoundError: no such file.
-        FrameError: the file is no image, is truncated or corrupt, or claims more than `MAX_PIXELS`.
+        FrameError: the file is no image, is truncated or corrupt, is of a kind that can't be read as it is meant, or
+            claims more than `MAX_PIXELS`.
     """
     if isinstance(source, Image.Image):
         name = os.fspath(getattr(source, "filename", "")) or "the image"
         with _reading(name):
-            return _pixels(source, name)
-    return next(pixels for _, pixels in decode_pages(source))
+            return image_pixels(source, name)
+    name = os.fspath(source)
+    with open_held(name) as held:
+        index, pixels = next(_frames(held))
+        count = 1 if index is None else _count(held)
+    if count > 1:
+        warnings.warn(
+            f"{name}: frame 1 of {count} is read; `serank detect` and serank.inference.detect_files take all of them",
+            stacklevel=2,
+        )
+    return pixels
 
 
 def decode_pages(file: str | os.PathLike[str]) -> Iterator[tuple[int | None, Array]]:
-    """Decodes the pages of an image file one after the other; of most formats there is one.
+    """Decodes the frames in an image file one after the other: pages of TIFF files and stacks; of others there is one.
 
     Smaller copies of a page that a TIFF file holds for previews are left out.
 
@@ -63,98 +97,96 @@ def decode_pages(file: str | os.PathLike[str]) -> Iterator[tuple[int | None, Arr
         file: as for `decode`.
 
     Yields:
-        The page's number from 0, `None` where the file has one page, and its pixels as `decode` gives them.
+        The frame's number from 0, `None` where the file holds one, and its pixels as `decode` gives them.
 
     Raises:
         FileNotFoundError: as `decode`.
-        FrameError: as `decode`, also for a page after the first.
+        FrameError: as `decode`, also for a frame after the first.
     """
-    name = os.fspath(file)
-    with ExitStack() as stack:
-        with _reading(name) as at_opening:
-            image = stack.enter_context(Image.open(name, formats=FORMATS))
-            pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-        for page in range(pages):
-            with _reading(name) as here:
-                if pages > 1:
-                    image.seek(page)
-                    if page and _is_preview(image):
-                        continue
-                pixels = _pixels(image, name)
-                # a TIFF may end with its tags; without the last ones, floats would be read as integers
-                if image.format == "TIFF" and any("Corrupt EXIF" in str(w.message) for w in (*at_opening, *here)):
-                    raise FrameError(f"{name}: truncated or corrupt (its tags are cut off)")
-            yield (page if pages > 1 else None), pixels
+    with open_held(file) as held:
+        yield from _frames(held)
 
 
 def count_pages(file: str | os.PathLike[str]) -> int:
-    """Pages of a TIFF file, previews among them, without decoding any; 1 for other files and what can't be read."""
+    """Frames that `decode_pages` gives, previews not among them, without decoding any; 1 for what can't be read."""
     try:
-        with _reading(os.fspath(file)), Image.open(file, formats=FORMATS) as image:
-            return int(getattr(image, "n_frames", 1)) if image.format == "TIFF" else 1
+        with open_held(file) as held:
+            return _count(held)
     except (FrameError, FileNotFoundError):
         return 1
 
 
-def _is_preview(image: Image.Image) -> bool:
-    kind = getattr(image, "tag_v2", {}).get(254, 0)  # NewSubfileType, whose lowest bit says so
-    return bool(kind & 1)
+@contextmanager
+def open_held(file: str | os.PathLike[str]) -> Iterator[HeldFile]:
+    """Opens a file; what goes wrong while it is read becomes a `FrameError` that names it."""
+    name = os.fspath(file)
+    with _reading(name):
+        if Path(name).suffix.lower() in VIDEO_SUFFIXES and Path(name).is_file():
+            raise FrameError(
+                f"{name}: is a video, expected an image file; `serank detect` and serank.inference.detect_files take "
+                "its frames"
+            )
+        with Path(name).open("rb") as stream:
+            held = HeldFile(stream, name)
+            if not held.size:
+                raise FrameError(f"{name}: is empty (0 bytes); copy or save it again")
+            if held.head(len(LFS_START)) == LFS_START:
+                raise FrameError(f"{name}: is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
+            yield held
+
+
+def _frames(held: HeldFile) -> Iterator[tuple[int | None, Array]]:
+    start = held.head(16)
+    if start.startswith(TIFF_STARTS):
+        yield from read_tiff(held)
+    elif start.startswith((NPY_START, NPZ_START)):
+        yield from split_frames(read_array(held), held.name)
+    else:
+        for starts, read in SINGLE_READERS:
+            if start.startswith(starts) and (read is not read_webp or start[8:12] == b"WEBP"):
+                yield None, read(held)
+                return
+        raise FrameError(f"{held.name}: not an image that can be read; expected {', '.join(sorted(FRAME_SUFFIXES))}")
+
+
+def _count(held: HeldFile) -> int:
+    start = held.head(16)
+    if start.startswith(TIFF_STARTS):
+        return count_tiff_frames(held)
+    if start.startswith((NPY_START, NPZ_START)):
+        return sum(1 for _ in split_frames(read_array(held), held.name))
+    return 1
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[list[warnings.WarningMessage]]:
-    """Turns what Pillow raises into our errors; yields the list of its warnings."""
+def _reading(name: str) -> Iterator[None]:
+    """Turns what decoders raise into our errors."""
     try:
-        # Pillow warns of odd metadata, of palettes with alpha and of large images; what can't be read is said otherwise
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield caught
+        yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"{name}: no such file") from None
-    except FrameError:
+        why = "a broken link" if os.path.islink(name) else "no such file"  # noqa: PTH114
+        raise FileNotFoundError(f"{name}: {why}") from None
+    except (FrameError, GeneratorExit):
         raise
     except IsADirectoryError:
-        raise FrameError(f"{name}: is a folder, expected an image file") from None
-    except UnidentifiedImageError:
         raise FrameError(
-            f"{name}: not an image that can be read; expected {', '.join(sorted(FRAME_SUFFIXES))}"
+            f"{name}: is a folder, expected an image file; pass a list of its files, or the folder to `serank detect` "
+            "or serank.inference.detect_files"
         ) from None
-    except Image.DecompressionBombError:
-        raise FrameError(f"{name}: claims more than {MAX_PIXELS} pixels; crop or tile it first") from None
-    # Pillow's decoders raise many kinds for damaged files, struct.error and zlib.error among them
+    # decoders raise many kinds for damaged files, struct.error and zlib.error among them
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise FrameError(f"{name}: can't be read: {error.strerror}") from error
-        raise FrameError(f"{name}: truncated or corrupt ({error})") from error
-
-
-def _pixels(image: Image.Image, name: str) -> Array:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise FrameError(f"{name}: {width}x{height} is more than {MAX_PIXELS} pixels; crop or tile it first")
-    # the tile says how the file stores its pixels; Pillow has no 16-bit colour and would drop the low bytes
-    if image.mode in ("RGB", "RGBA", "LA") and any(
-        ";16" in str(tile[-1]) for tile in getattr(image, "tile", None) or ()
-    ):
-        raise FrameError(f"{name}: 16-bit colour can't be read without loss; save it as 16-bit grey")
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.mode in ("1", "LA"):
-        image = image.convert("L")
-    elif image.mode in ("P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"):
-        image = image.convert("RGB")
-    pixels: Array = np.asarray(image)
-    if pixels.dtype.byteorder == ">":
-        pixels = pixels.astype(pixels.dtype.newbyteorder("="))
-    return pixels
+        raise FrameError(f"{name}: truncated or corrupt ({error or type(error).__name__})") from error
 
 
 def read_frame(source: FrameLike) -> NDArray[np.float32]:
     """Reads anything that stands for a frame as grey values in [0, 1].
 
     Args:
-        source: path of a PNG, TIFF, BMP or JPEG file, PIL image, array or tensor. Arrays and tensors are `(H, W)`,
-            `(H, W, 1)` or `(H, W, 3)`, tensors also `(1, H, W)` or `(3, H, W)`; see `unit_frame` for their types.
+        source: path of an image file (see `decode`), PIL image, array or tensor. Arrays and tensors are `(H, W)`,
+            `(H, W, 1)` or `(H, W, 3)`, tensors also `(1, H, W)`, or `(3, H, W)` of one grey frame three times; see
+            `unit_frame` for their types.
 
     Returns:
         `(H, W)` float32 in [0, 1].
@@ -169,14 +201,24 @@ def read_frame(source: FrameLike) -> NDArray[np.float32]:
     if isinstance(source, Image.Image):
         return unit_frame(decode(source))
     if isinstance(source, torch.Tensor):
-        known = (torch.float16, torch.float32, torch.float64)
-        tensor = source.float() if source.is_floating_point() and source.dtype not in known else source
-        array: Array = tensor.numpy(force=True)
-        if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
-            array = array.transpose(1, 2, 0)
-        return unit_frame(array)
+        return unit_frame(_tensor_pixels(source))
     if isinstance(source, np.ndarray):
         return unit_frame(source)
     raise TypeError(
         f"a frame is a path, PIL image, array or tensor; got {type(source).__name__} (lists of frames go to detect)"
     )
+
+
+def _tensor_pixels(tensor: torch.Tensor) -> Array:
+    known = (torch.float16, torch.float32, torch.float64)
+    if tensor.is_floating_point() and tensor.dtype not in known:
+        tensor = tensor.float()
+    array: Array = tensor.numpy(force=True)
+    if array.ndim != 3 or array.shape[0] not in (1, 3) or array.shape[2] in (1, 3):
+        return array
+    if array.shape[0] == 3 and array.size and not np.array_equal(array, array[:1].repeat(3, 0), equal_nan=True):
+        raise FrameError(
+            f"the frame: a tensor of shape {array.shape} is one colour frame or three grey ones; pass list(tensor) for "
+            "three frames, tensor.permute(1, 2, 0) for one in colour"
+        )
+    return array.transpose(1, 2, 0)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serank.errors import FrameError
 from serank.frames.preparation import Array
-from serank.frames.reading import FRAME_SUFFIXES, count_pages, decode_pages
+from serank.frames.reading import FRAME_SUFFIXES, VIDEO_SUFFIXES, count_pages, decode_pages
+from serank.utils.text import listing
 
-__all__ = ["VIDEO_SUFFIXES", "SourceFrame", "find_sources", "frame_files", "may_hold_several", "read_sources"]
+__all__ = ["SourceFrame", "find_sources", "frame_files", "may_hold_several", "passed_over", "read_sources"]
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm", ".wmv"})
-PAGED_SUFFIXES = frozenset({".tif", ".tiff"})
+PAGED_SUFFIXES = frozenset({".tif", ".tiff", ".npy", ".npz"})
+NAMED = 3
+"""Files that are passed over and named in a warning; the others are counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,25 +40,63 @@ class SourceFrame:
         return str(self.file) if self.index is None else f"{self.file}, frame {self.index}"
 
 
-def find_sources(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Files named by `paths`; a folder stands for the images and videos in it, sorted by name, not recursive.
+def find_sources(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> list[Path]:
+    """Files named by `paths`; a folder stands for the images and videos in it, sorted by name.
 
-    A path that doesn't exist stays in the list: reading it says so.
+    A path that doesn't exist stays in the list: reading it says so. Files in a folder that are neither, and broken
+    links, are passed over with a warning (`UserWarning`) that counts and names them.
+
+    Args:
+        paths: files and folders.
+        recursive: take the files of a folder's sub-folders too, but for hidden ones.
 
     Raises:
-        FileNotFoundError: a folder holds none.
+        FileNotFoundError: a folder holds none; the message names the sub-folders that do.
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        if path.is_dir():
-            files = frame_files(path, videos=True)
-            if not files:
-                suffixes = ", ".join(sorted(FRAME_SUFFIXES))
-                raise FileNotFoundError(f"{path}: no image or video in this folder; expected {suffixes} files")
-            found += files
-        else:
+        if not path.is_dir():
             found.append(path)
+            continue
+        folders = [path, *_folders(path)] if recursive else [path]
+        files = [file for folder in folders for file in frame_files(folder, videos=True)]
+        if not files:
+            suffixes = ", ".join(sorted(FRAME_SUFFIXES))
+            raise FileNotFoundError(
+                f"{path}: no image or video in this folder; expected {suffixes} files{_hint(path, recursive=recursive)}"
+            )
+        found += files
+        for folder in folders:
+            _warn_passed_over(folder)
     return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Sub-folders at any depth, sorted, none hidden; links are not followed, since they may lead in circles."""
+    found: list[Path] = []
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
+            found += [child, *_folders(child)]
+    return found
+
+
+def _hint(folder: Path, *, recursive: bool) -> str:
+    inside = [] if recursive else [f"{child.name}/" for child in _folders(folder) if frame_files(child, videos=True)]
+    return f". There are some in {listing(inside, NAMED)}: name that folder, or pass --recursive" if inside else ""
+
+
+def passed_over(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files in a folder that are neither image nor video, and broken links; none hidden."""
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    others = [p for p in visible if p.is_file() and p.suffix.lower() not in FRAME_SUFFIXES | VIDEO_SUFFIXES]
+    return others, [p for p in visible if p.is_symlink() and not p.exists()]
+
+
+def _warn_passed_over(folder: Path) -> None:
+    for kind, files in zip(("other files", "broken links"), passed_over(folder), strict=True):
+        if files:
+            names = listing([file.name for file in files], NAMED)
+            warnings.warn(f"{folder}: {len(files)} {kind} passed over ({names})", stacklevel=3)
 
 
 def frame_files(folder: Path, *, videos: bool = False) -> list[Path]:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
-from serank.frames.sources import VIDEO_SUFFIXES, SourceFrame, may_hold_several
+from serank.frames.reading import VIDEO_SUFFIXES
+from serank.frames.sources import SourceFrame, may_hold_several
 from serank.inference.conversions import pixel_runs
 from serank.inference.detections import Detections
 from serank.inference.detector import Detector
@@ -89,6 +90,7 @@ def write_detections(
     pictures: bool = True,
     video: str | os.PathLike[str] | None = None,
     table: str = "json",
+    recursive: bool = False,
     report: Callable[[Record], None] | None = None,
     progress: bool = False,
 ) -> BatchResult:
@@ -121,6 +123,7 @@ def write_detections(
             (`detections.jsonl`: the same, a line each), `"csv"` (`detections.csv`: a row for each detection, and one
             with empty fields for a frame without any), `"coco"` (`detections.coco.json`, with masks as runs) or
             `"yolo"` (`labels/NAME.txt` for each frame).
+        recursive: take the frames in sub-folders too, but for hidden ones and those in `output`.
         report: is called with each record of this process, in order.
         progress: show a bar on standard error.
 
@@ -147,8 +150,10 @@ def write_detections(
     options.check(model)
     if table not in TABLE_FORMATS:
         raise ValueError(f"table must be one of {', '.join(TABLE_FORMATS)}; got {table!r}")
-    files = existing_sources(paths)
     folder = Path(output)
+    files = existing_sources(paths, recursive=recursive)
+    if recursive:
+        files = [file for file in files if folder.resolve() not in file.resolve().parents]
     if any(folder.resolve() == parent.resolve() for file in files for parent in (file.parent, file.resolve().parent)):
         raise ValueError(f"output {str(folder)!r} holds the frames themselves; choose another folder")
     clip = None if video is None else _check_clip(video, files)

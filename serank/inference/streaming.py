@@ -14,7 +14,8 @@ from typing import Any
 
 from serank.errors import FrameError
 from serank.frames.preparation import unit_frame
-from serank.frames.sources import VIDEO_SUFFIXES, SourceFrame, find_sources, read_sources
+from serank.frames.reading import VIDEO_SUFFIXES
+from serank.frames.sources import SourceFrame, find_sources, read_sources
 from serank.inference.detections import Detections, FrameSource
 from serank.inference.detector import Detector
 from serank.inference.tracking import CentroidTracker, check_tracking
@@ -69,6 +70,7 @@ def detect_files(
     track: bool = False,
     confirm: tuple[int, int] | None = None,
     max_distance: float = 10.0,
+    recursive: bool = False,
     skipped: Callable[[FrameSource, str], None] | None = None,
 ) -> Iterator[Detections]:
     """Runs `model.detect` on the frames of folders, files and videos; yields what each frame holds, in order.
@@ -92,6 +94,7 @@ def detect_files(
             one included. False alarms that come and go are left out so, and the first M - 1 sightings of targets.
             Implies `track`.
         max_distance: farthest that a target moves between two frames that are run, in pixels.
+        recursive: take the frames in sub-folders too, but for hidden ones.
         skipped: is called for each frame or file that can't be read, with its place and the reason, and the others go
             on; `None` raises FrameError there.
 
@@ -111,7 +114,7 @@ def detect_files(
         max_distance=max_distance,
     )
     options.check(model)
-    files = existing_sources(paths)
+    files = existing_sources(paths, recursive=recursive)
 
     def results() -> Iterator[Detections]:
         for item, found in detect_sources(model, files, options):
@@ -125,13 +128,15 @@ def detect_files(
     return results()  # what is wrong with the arguments is raised by the call, not by the first frame
 
 
-def existing_sources(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+def existing_sources(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, recursive: bool = False
+) -> list[Path]:
     """The files that `paths` stands for, as `find_sources` gives them.
 
     Raises:
         FileNotFoundError: a folder without frames, or none of the files exists.
     """
-    files = find_sources([paths] if isinstance(paths, (str, os.PathLike)) else paths)
+    files = find_sources([paths] if isinstance(paths, (str, os.PathLike)) else paths, recursive=recursive)
     if not any(file.exists() for file in files):
         raise FileNotFoundError(f"{', '.join(map(str, files)) or 'no paths'}: no such file or folder")
     return files

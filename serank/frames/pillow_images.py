@@ -1,0 +1,74 @@
+"""Pixels of PIL images, values as stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from serank.errors import FrameError
+from serank.frames.held import check_pixel_count
+from serank.frames.orientation import ORIENTATION
+
+__all__ = ["image_pixels"]
+
+
+def image_pixels(image: Image.Image, name: str) -> NDArray[Any]:
+    """The pixels of a PIL image; palettes are looked up, alpha is dropped.
+
+    Args:
+        image: of any mode; loaded if it isn't.
+        name: what errors call it.
+
+    Returns:
+        `(H, W)` or `(H, W, 3)`; uint8, uint16, int32 or float32.
+
+    Raises:
+        FrameError: too many pixels, or values that Pillow reads with loss or wrongly.
+    """
+    check_pixel_count(*image.size, name)
+    _check_trusted(image, name)
+    if image.mode in ("P", "PA"):
+        palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+        indices = np.asarray(image)
+        indices = indices[..., 0] if image.mode == "PA" else indices
+        if not len(palette) or indices.max() >= len(palette):
+            raise FrameError(f"{name}: truncated or corrupt (colours that its palette lacks)")
+        looked_up: NDArray[Any] = palette[indices]
+        return looked_up
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8) * np.uint8(255)
+    if image.mode in ("La", "RGBa"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    elif image.mode in ("CMYK", "YCbCr", "HSV", "LAB"):
+        image = image.convert("RGB")
+    pixels: NDArray[Any] = np.asarray(image)
+    if image.mode == "LA":
+        pixels = pixels[..., 0]
+    elif image.mode in ("RGBA", "RGBX"):
+        pixels = pixels[..., :3]
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _check_trusted(image: Image.Image, name: str) -> None:
+    """Refuses images opened from files that Pillow reads wrongly, and that are read right by their path."""
+    # the tile says how the file stores its pixels; Pillow has no 16-bit colour and would drop the low bytes
+    tiles = getattr(image, "tile", None) or ()
+    if image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[-1]) for tile in tiles):
+        raise FrameError(
+            f"{name}: Pillow drops the low bytes of 16-bit colour; pass the file's path instead of the image"
+        )
+    tags = getattr(image, "tag_v2", None)
+    if tags is None or not tiles:
+        return
+    wide = image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
+    if tags.get(ORIENTATION, 1) != 1 or (
+        wide and (tags.get(262) == 0 or (tags.get(339, (1,))[0] == 1 and image.mode == "I"))
+    ):
+        raise FrameError(f"{name}: Pillow reads this TIFF file wrongly; pass the file's path instead of the image")
+    if image.mode == "L" and tags.get(339, (1,))[0] == 2:
+        raise FrameError(
+            f"{name}: Pillow reads these signed values as unsigned; pass the file's path instead of the image"
+        )
