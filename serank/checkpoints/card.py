@@ -51,12 +51,16 @@ class Metadata:
     results: tuple[Result, ...] = ()
 
 
-def front_matter(name: str, results: Sequence[Result] = ()) -> str:
-    """The metadata of a network that serank trained, without licence and data sets.
+def front_matter(
+    name: str, results: Sequence[Result] = (), *, licence: str | None = None, data_sets: Sequence[str] = ()
+) -> str:
+    """The metadata of a network that serank trained.
 
     Args:
         name: of the model, for the Hub's lists of results.
         results: may be none.
+        licence: of the weights, an identifier of the Hub's list; `None` leaves it to the user, as the next.
+        data_sets: what the weights were trained on.
 
     Returns:
         A block of YAML between two lines of dashes.
@@ -77,6 +81,8 @@ def front_matter(name: str, results: Sequence[Result] = ()) -> str:
         for key, value in result.figures.items()
     ]
     data = ModelCardData(
+        license=licence,
+        datasets=list(data_sets) or None,
         library_name=LIBRARY,
         pipeline_tag=TASK,
         tags=["infrared", "small-target-detection", "serankdet"],

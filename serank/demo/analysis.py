@@ -87,9 +87,9 @@ class Analyst:
         number, pixels = _frame(Path(path), index)
         found = self._load(checkpoint).detect(pixels, **options)
         target = Path(tempfile.mkdtemp(dir=self.folder))
-        picture, probability, table = (
-            target / f"{Path(name).stem}_{kind}" for kind in ("boxes.png", "p.png", "t.json")
-        )
+        picture = target / f"{Path(name).stem}_detections.png"
+        probability = target / f"{Path(name).stem}_probability.png"
+        table = target / f"{Path(name).stem}_detections.json"
         found.save(picture)
         Image.fromarray(np.rint(255 * found.probability).astype(np.uint8)).save(probability)
         record = {"file": name, "index": number, "checkpoint": checkpoint} | found.to_dict()

@@ -29,7 +29,7 @@ INTRODUCTION = (
     "`serank detect FILE` goes through all of them."
 )
 EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
-"""What a file or an option can be at fault for: `serank.errors.FrameError` is a ValueError, a missing extra ImportError."""
+"""What a file or an option can be at fault for; `serank.errors.FrameError` is a ValueError, a missing extra the last."""
 
 
 def build_page(analyst: Analyst) -> gr.Blocks:
@@ -91,7 +91,7 @@ def build_page(analyst: Analyst) -> gr.Blocks:
             return _shown(gr, found.summary, found)
 
         def opened(path: str | None) -> Any:
-            """The slider of frames for a new file, hidden where there is but one; `show` names what is wrong with it."""
+            """The slider of frames for a new file, hidden where there is but one; `show` says what is wrong."""
             try:
                 count = 0 if path is None else count_frames(path)
             except EXPECTED:
@@ -132,7 +132,7 @@ def serve(
     browser: bool = False,
     announce: Callable[[str], None],
 ) -> None:
-    """Serves the page on `HOST` until a KeyboardInterrupt, which it passes on; uploads and results are deleted at the end.
+    """Serves the page on `HOST` until a KeyboardInterrupt, which it passes on; uploads and results are deleted then.
 
     Args:
         checkpoints: names, folders or Hub ids; the first one is chosen at the start.
