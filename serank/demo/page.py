@@ -29,7 +29,7 @@ INTRODUCTION = (
     "`serank detect FILE` goes through all of them."
 )
 EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
-"""What a file or an option can be at fault for; `serank.errors.FrameError` is a ValueError, a missing extra the last."""
+"""What a file or an option can be at fault for; `serank.errors.FrameError` is a ValueError."""
 
 
 def build_page(analyst: Analyst) -> gr.Blocks:
