@@ -18,7 +18,7 @@ demo: install
 
 docs: install
 	$(BIN)/python docs/make_gallery.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: install
 	$(BIN)/python -m pytest -m "not slow"
