@@ -14,7 +14,7 @@ from serank.frames.reading import FRAME_SUFFIXES
 from serank.frames.sources import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
-    import gradio as gr
+    from gradio import Blocks
 
 __all__ = ["HOST", "build_page", "serve"]
 
@@ -32,7 +32,7 @@ EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
 """What a file or an option can be at fault for; `serank.errors.FrameError` is a ValueError."""
 
 
-def build_page(analyst: Analyst) -> gr.Blocks:
+def build_page(analyst: Analyst) -> Blocks:
     """The page, not yet served.
 
     Args:
@@ -107,7 +107,7 @@ def build_page(analyst: Analyst) -> gr.Blocks:
         for control in (frame, *options.values()):
             # while a slider is dragged the network takes its latest value whenever it is done with the one before
             control.input(show, inputs, outputs, trigger_mode="always_last", **shared)
-    return cast("gr.Blocks", page)
+    return cast("Blocks", page)
 
 
 def _shown(gr: Any, summary: str, found: Finding | None = None) -> list[Any]:
