@@ -1,4 +1,4 @@
-"""The documentation site builds strictly, with nothing loaded from elsewhere; the figures and the gallery are current."""
+"""The site builds strictly, with nothing loaded from elsewhere; the figures and the gallery are current."""
 
 from __future__ import annotations
 
