@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FRAMES ?= examples/frames
 
-.PHONY: install demo test test-slow check lint types clean
+.PHONY: install demo docs test test-slow check lint types clean
 
 install: $(VENV)/.installed
 
@@ -15,6 +15,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/python -m serank detect $(FRAMES) --output demo
+
+docs: install
+	$(BIN)/python docs/make_gallery.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: install
 	$(BIN)/python -m pytest -m "not slow"
@@ -33,4 +37,4 @@ types: install
 check: lint types test
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site docs/gallery

@@ -72,8 +72,14 @@ def short_card() -> str:
     return f"---\nlibrary_name: {LIBRARY}\npipeline_tag: {TASK}\n---\n\n{INTRODUCTION}"
 
 
-def front_matter(name: str, results: Sequence[Result] = ()) -> str:
-    """Metadata for the card of the network `name`, between two lines of dashes; users add licence and data sets."""
+def front_matter(
+    name: str, results: Sequence[Result] = (), *, licence: str | None = None, data_sets: Sequence[str] = ()
+) -> str:
+    """Metadata for the card of the network `name`, between two lines of dashes.
+
+    Without `licence` (an identifier of the Hub's list) and `data_sets` (what the weights were trained on), users add
+    these.
+    """
     from huggingface_hub import EvalResult, ModelCardData
 
     rows = [
@@ -90,6 +96,8 @@ def front_matter(name: str, results: Sequence[Result] = ()) -> str:
         for key, value in result.metrics.items()
     ]
     data = ModelCardData(
+        license=licence,
+        datasets=list(data_sets) or None,
         library_name=LIBRARY,
         pipeline_tag=TASK,
         tags=["infrared", "small-target-detection", "serankdet"],

@@ -28,6 +28,7 @@ COMMANDS = {
     "checkpoints": "list the checkpoints that can be loaded by name",
     "publish": "check and upload a checkpoint",
     "convert": "make a checkpoint of the authors' released code one of serank",
+    "demo": "show detections on a page in the browser, on this machine alone",
     "export": "write a checkpoint for another runtime: ONNX, or a program of torch.export",
 }
 """Name and summary of each command; the module of that name in this package is imported when the command is called."""

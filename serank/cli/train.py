@@ -56,6 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-split", default="train", metavar="NAME", help="list or sub-folder")
     parser.add_argument("--val-split", default="val", metavar="NAME", help='list or sub-folder; "" for none')
     parser.add_argument("--resume", action="store_true", help="continue the run in --output; repeat its options")
+    parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="of the weights, for the model card: an identifier of the Hub's list, such as apache-2.0",
+    )
+    parser.add_argument(
+        "--dataset", action="append", default=[], metavar="NAME", help="what ROOT holds, for the model card; repeatable"
+    )
     _add_network(parser)
     _add_recipe(parser)
     machine = parser.add_argument_group("machine")
@@ -175,6 +183,8 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
         tensorboard=options.tensorboard,
         progress=sys.stderr.isatty(),
         origin=f"`{options.line}`",
+        license=options.license,
+        datasets=options.dataset,
     )
     if is_main():
         if "iou" in history.best:

@@ -17,20 +17,33 @@ __all__ = ["training_card"]
 
 
 def training_card(
-    config: Mapping[str, Any], recipe: Recipe, row: Mapping[str, float], origin: Sequence[str] = ()
+    config: Mapping[str, Any],
+    recipe: Recipe,
+    row: Mapping[str, float],
+    origin: Sequence[str] = (),
+    *,
+    licence: str | None = None,
+    data_sets: Sequence[str] = (),
 ) -> str:
     """The model card of a checkpoint of `serank.train.fit`, in Markdown.
 
-    Its metadata hold the metrics; licence and data sets are left to the user.
+    Its metadata hold the metrics. With licence, data sets and metrics, `serank publish` takes it as it is.
 
     Args:
         config: the network's arguments.
         recipe: of the training.
         row: of the history, for the kept weights; without metrics if nothing was validated.
         origin: lines on how the training was started and on its data sets.
+        licence: of the weights, an identifier of the Hub's list; `None` leaves it to the user.
+        data_sets: names of what was trained on; none leaves them to the user, and the metrics' one `UNKNOWN`.
     """
     metrics = {key: round(row[key], 8) for key in METRICS if math.isfinite(row.get(key, math.nan))}
-    metadata = front_matter("SeRankDet", [Result(UNKNOWN, "val", metrics)] if metrics else [])
+    metadata = front_matter(
+        "SeRankDet",
+        [Result(" + ".join(data_sets) or UNKNOWN, "val", metrics)] if metrics else [],
+        licence=licence,
+        data_sets=data_sets,
+    )
     lines = [metadata, INTRODUCTION]
     if "iou" in row:
         lines += [

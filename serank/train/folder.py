@@ -54,13 +54,25 @@ class RunFolder:
         path: the folder, created if it doesn't exist. Temporary files of a killed run are removed from it, others not.
         resume: whether a run in it may be continued.
         tensorboard: write event files too.
+        licence: of the weights, for the card of `best/`.
+        data_sets: what is trained on, likewise.
 
     Raises:
         ValueError: the folder holds a run and `resume` is not set; `tensorboard` without the package.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, resume: bool, tensorboard: bool) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        resume: bool,
+        tensorboard: bool,
+        licence: str | None = None,
+        data_sets: Sequence[str] = (),
+    ) -> None:
         self.path = Path(path)
+        self.licence = licence
+        self.data_sets = tuple(data_sets)
         self.last = self.path / STATE
         if self.last.exists() and not resume:
             raise ValueError(
@@ -143,7 +155,8 @@ class RunFolder:
     def keep(self, model: SeRankDet, recipe: Recipe, row: Mapping[str, float], origin: Sequence[str] = ()) -> None:
         """Writes the checkpoint `best/` with its model card."""
         if is_main():
-            model.save_pretrained(self.path / BEST, card=training_card(model.config, recipe, row, origin))
+            card = training_card(model.config, recipe, row, origin, licence=self.licence, data_sets=self.data_sets)
+            model.save_pretrained(self.path / BEST, card=card)
 
     def finish(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Writes the history once more and draws `curves.png`, if matplotlib is installed."""

@@ -43,6 +43,8 @@ def fit(
     tensorboard: bool = False,
     progress: bool = True,
     origin: str | None = None,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
 ) -> History:
     """Trains `model` in place; it ends with the best averaged weights, in eval mode.
 
@@ -78,6 +80,8 @@ def fit(
         tensorboard: write `output/tensorboard` too; needs the extra `serank[tensorboard]`.
         progress: show a bar on standard error.
         origin: for the model card of `best/`: how the run was started, such as its command line.
+        license: likewise, the licence of the weights: an identifier of the Hub's list, such as `apache-2.0`.
+        datasets: likewise, names of what is trained on.
 
     Returns:
         Losses and metrics by epoch.
@@ -117,7 +121,11 @@ def fit(
         )
     if output is None and (resume or tensorboard):
         raise ValueError("resume and tensorboard need output, the folder of the run")
-    folder = None if output is None else RunFolder(output, resume=resume, tensorboard=tensorboard)
+    folder = (
+        None
+        if output is None
+        else RunFolder(output, resume=resume, tensorboard=tensorboard, licence=license, data_sets=datasets)
+    )
     summaries = {"train_set": inspect_samples(train_set, "train_set")}
     if val_set is not None:
         summaries["val_set"] = inspect_samples(val_set, "val_set", need_targets=False)

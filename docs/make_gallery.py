@@ -1,0 +1,62 @@
+"""Makes the pictures of the gallery page by running the commands on synthetic frames.
+
+python docs/make_gallery.py [--output docs/gallery]
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from serank.cli import main as serank
+from serank.datasets import write_folder
+from serank.synthetic import SyntheticScenes
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: object) -> None:
+    """Runs one command of serank; ends this program if it fails."""
+    if status := serank([str(argument) for argument in arguments]):
+        raise SystemExit(status)
+
+
+def write_frames(folder: Path) -> None:
+    """Sixteen synthetic frames to train on and four to validate on."""
+    scenes = SyntheticScenes(20, 128, 160, targets=(1, 3), size=(2, 6), scr=(4, 20), noise=0.02, seed=3)
+    write_folder(scenes, folder)
+    names = [scene.name for scene in scenes]
+    (folder / "train.txt").write_text("\n".join(names[:16]) + "\n")
+    (folder / "val.txt").write_text("\n".join(names[16:]) + "\n")
+
+
+def make(output: Path) -> None:
+    """Writes the pictures into `output`, over those of an earlier run."""
+    output.mkdir(parents=True, exist_ok=True)
+    frames = ROOT / "examples" / "frames"
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        write_frames(work / "frames")
+        samples = [frames / "sea_640x512.png", frames / "ground_640x480_16bit.png"]
+        run("detect", *samples, "--output", work / "detect", "--quiet")
+        run("evaluate", work / "frames", "--split", "val", "--checkpoint", "sirst", "--output", work / "report")
+        training = ("--epochs", 2, "--batch-size", 4, "--crop", 96, "--lr", "5e-4")
+        run("train", work / "frames", "--init", "sirst", *training, "--output", work / "run")
+        for picture in (work / "detect").glob("*.png"):
+            shutil.copy(picture, output)
+        shutil.copy(next((work / "report").rglob("*pd*fa*.png")), output / "pd_fa.png")
+        shutil.copy(sorted((work / "report" / "pictures").glob("*.png"))[0], output / "frame.png")
+        shutil.copy(work / "run" / "curves.png", output / "curves.png")
+
+
+def main() -> None:
+    """Reads the command line and makes the pictures."""
+    parser = argparse.ArgumentParser(description="Make the gallery's pictures.")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "gallery")
+    make(parser.parse_args().output)
+
+
+if __name__ == "__main__":
+    main()

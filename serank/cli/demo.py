@@ -1,0 +1,50 @@
+"""`serank demo`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import suppress
+
+__all__ = ["DETAILS", "add_arguments", "run"]
+
+DETAILS = (
+    "Drop a frame or a video and see boxes, probability and table; change checkpoint and threshold; download both. "
+    "Only this machine reaches the page, and nothing leaves it. Needs the extra serank[demo]."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        metavar="NAME",
+        help="bundled names, folders or Hub repository ids to choose from (default: all bundled ones)",
+    )
+    parser.add_argument("--device", default="cpu", help="where to run, such as cpu or cuda")
+    parser.add_argument("--port", type=int, metavar="N", help="of the page (default: the first free one from 7860 on)")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
+    from serank.checkpoints.folder import bundled
+    from serank.demo import serve
+    from serank.utils.checks import check_device
+    from serank.utils.signals import stop_signals
+
+    def announce(address: str) -> None:
+        print(f"{address} (Ctrl-C ends it)", flush=True)
+
+    check_device(options.device)
+    with stop_signals(), suppress(KeyboardInterrupt):
+        serve(
+            options.checkpoint or sorted(bundled(), reverse=True),
+            device=options.device,
+            port=options.port,
+            browser=options.open,
+            announce=announce,
+        )
+    print("serank demo: ended", file=sys.stderr)
+    return 0

@@ -1,0 +1,59 @@
+"""The site builds strictly, with nothing loaded from elsewhere; the figures and the gallery are current."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+def script(name: str, output: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, ROOT / "docs" / name, "--output", output], check=True, env=environment)
+
+
+def gallery() -> list[str]:
+    """Names of the pictures that the gallery page shows."""
+    return re.findall(r"\(gallery/(\S+?)\)", (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8"))
+
+
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    for name in ("serank", "CHANGELOG.md"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "docs" / "gallery").mkdir(exist_ok=True)
+    for name in gallery():  # the pictures themselves take longer
+        Image.new("L", (8, 8)).save(tmp_path / "docs" / "gallery" / name)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 15
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|img|iframe)[^>]+src=\"?https?:|<link[^>]+stylesheet[^>]+https?:", text), page
+    assert "serank.metrics.DetectionMetrics" in (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_figures_are_those_of_their_script(tmp_path: Path) -> None:
+    script("make_figures.py", tmp_path)
+    names = sorted(path.name for path in (ROOT / "docs" / "figures").iterdir())
+    assert names == sorted(path.name for path in tmp_path.iterdir())
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (ROOT / "docs" / "figures" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_gallery_has_the_pictures_that_its_page_shows(tmp_path: Path) -> None:
+    script("make_gallery.py", tmp_path)
+    assert sorted(gallery()) == sorted(path.name for path in tmp_path.iterdir())
