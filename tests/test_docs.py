@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -57,3 +58,12 @@ def test_the_figures_are_those_of_their_script(tmp_path: Path) -> None:
 def test_the_gallery_has_the_pictures_that_its_page_shows(tmp_path: Path) -> None:
     script("make_gallery.py", tmp_path)
     assert sorted(gallery()) == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_the_api_page_lists_what_is_public() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = {
+        module: names.split(", ") for module, names in re.findall(r"::: (serank\.\w+)\n.*members: \[(.*)\]", page)
+    }
+    public = json.loads((ROOT / "tests" / "data" / "public_names.json").read_text(encoding="utf-8"))
+    assert listed == {module: names for module, names in public.items() if module != "serank"}

@@ -45,5 +45,5 @@ def test_without_them_publish_asks_for_both(frames: Path, tmp_path: Path, capsys
     assert main(["publish", str(tmp_path / "run" / "best"), "owner/name", "--dry-run"]) == 1
     error = capsys.readouterr().err
     assert "3 checks failed" in error
-    for missing in ("no license in the metadata", "no datasets in the metadata", "figures of an unknown data set"):
+    for missing in ("no license in the metadata", "no datasets in the metadata", "metrics of an unknown data set"):
         assert missing in error
