@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from serank.evaluation.resolution import Resolution
-from serank.evaluation.results import AREA_BINS, SCR_BINS, Curves, Evaluation, FrameScore, TargetScore, group_targets
+from serank.evaluation.results import (
+    AREA_BINS,
+    SCR_BINS,
+    Curves,
+    DetectionScores,
+    Evaluation,
+    FrameScore,
+    TargetScore,
+    group_targets,
+)
+from serank.evaluation.score_quality import score_quality
+from serank.inference.scores import calibrated_scores, check_calibration
 from serank.metrics.checks import (
     CURVE_THRESHOLDS,
     Frames,
@@ -50,6 +61,8 @@ class _Entry:
     position: float
     score: FrameScore
     targets: list[TargetScore]
+    detections: NDArray[np.float64]
+    """`(N, 5)`: x, y, area, peak, and 1 for those that match a target."""
 
 
 class Evaluator:
@@ -57,7 +70,7 @@ class Evaluator:
 
     All totals are integers, so neither the order of frames nor their split into instances changes the result, and they
     equal those of `serank.metrics.DetectionMetrics`, `roc` and `pd_fa_curve`. Memory grows by a few numbers for each
-    frame and target.
+    frame, target and detection.
 
     Args:
         threshold: probability above which a pixel is predicted, in [0, 1].
@@ -65,6 +78,7 @@ class Evaluator:
         protocol: `"standard"` or `"released"`, see `serank.metrics`.
         curves: count the curves too, which takes several times longer.
         thresholds: `(T,)` in [0, 1], of the curves; `None` means `DEFAULT_THRESHOLDS`.
+        score_calibration: of the detections' scores, see `serank.inference.scores.calibrated_scores`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -78,11 +92,13 @@ class Evaluator:
         *,
         curves: bool = True,
         thresholds: ArrayLike | None = None,
+        score_calibration: Sequence[float] | None = None,
     ) -> None:
         settings = DetectionMetrics(threshold, max_distance, protocol)  # checks them
         self.threshold, self.max_distance, self.protocol = settings.threshold, settings.max_distance, protocol
         self.thresholds = tuple(check_thresholds(DEFAULT_THRESHOLDS if thresholds is None else thresholds))
         self.curves = curves
+        self.score_calibration = check_calibration(score_calibration)
         self._entries: list[_Entry] = []
         self._total = Counts()
         self._threshold_counts: list[Counts] = [Counts()] * len(self.thresholds)
@@ -91,7 +107,7 @@ class Evaluator:
     def __repr__(self) -> str:
         return (
             f"Evaluator(threshold={self.threshold}, max_distance={self.max_distance}, protocol={self.protocol!r}, "
-            f"curves={self.curves}, thresholds={self.thresholds})"
+            f"curves={self.curves}, thresholds={self.thresholds}, score_calibration={self.score_calibration})"
         )
 
     def update(
@@ -121,7 +137,7 @@ class Evaluator:
         scores, truth = pairs[0]
         if frame is not None and frame.shape != truth.shape:
             raise ValueError(f"{name}: frame must have the mask's shape {truth.shape}; got {frame.shape}")
-        counts, targets = self._measure(name, scores, truth, frame)
+        counts, targets, detections = self._measure(name, scores, truth, frame)
         if self.curves:
             self._count_curves(scores, truth)
         self._total += counts
@@ -139,19 +155,24 @@ class Evaluator:
             true_pixels=counts.true_positive,
             peak=float(scores.max()),
         )
-        self._entries.append(_Entry(math.inf if position is None else position, score, targets))
+        self._entries.append(_Entry(math.inf if position is None else position, score, targets, detections))
 
     def _measure(
         self, name: str, scores: NDArray[Any], truth: NDArray[np.bool_], frame: NDArray[np.floating] | None
-    ) -> tuple[Counts, list[TargetScore]]:
-        """A frame's counts at the threshold, and its targets."""
+    ) -> tuple[Counts, list[TargetScore], NDArray[np.float64]]:
+        """A frame's counts at the threshold, its targets and its detections, see `_Entry`."""
         predicted = scores > self.threshold
         labels, number = label_components(truth)
-        table, found = component_table(labels, number), find_components(predicted)
+        table = component_table(labels, number)
+        found_labels, found_number = label_components(predicted)
+        found = component_table(found_labels, found_number)
         matches = match_components(found, table, self.max_distance, self.protocol)
         distances = {match.target: match.distance for match in matches}
-        peaks = np.zeros(number)
-        np.maximum.at(peaks, labels[truth] - 1, scores[truth])
+        peaks = _peaks(scores, truth, labels, number)
+        detections = np.zeros((found_number, 5))
+        detections[:, :2], detections[:, 2] = found.centroids, found.areas
+        detections[:, 3] = _peaks(scores, predicted, found_labels, found_number)
+        detections[[match.prediction for match in matches], 4] = 1
         ratios = np.full(number, np.nan) if frame is None else signal_to_clutter(frame, labels, table)
         targets = [
             TargetScore(
@@ -167,7 +188,7 @@ class Evaluator:
             for i in range(number)
         ]
         counts = count_pixels(predicted, truth, self.protocol) + count_regions(found, table, matches, self.protocol)
-        return counts, targets
+        return counts, targets, detections
 
     def _count_curves(self, scores: NDArray[Any], truth: NDArray[np.bool_]) -> None:
         """Adds a frame to the curves."""
@@ -221,12 +242,15 @@ class Evaluator:
         entries = sorted(self._entries, key=lambda entry: entry.position)
         frames, targets = [entry.score for entry in entries], [t for entry in entries for t in entry.targets]
         empty = [frame.false_components for frame in frames if frame.targets == 0]
+        detections = self._detections([entry.detections for entry in entries])
         return Evaluation(
             metrics=metrics | {"empty_frames": len(empty), "empty_false_components": ratio(sum(empty), len(empty))},
             frames=frames,
             targets=targets,
             by_area=group_targets(AREA_BINS, [target.area for target in targets], targets),
             by_scr=group_targets(SCR_BINS, [target.scr for target in targets], targets),
+            detections=detections,
+            score_quality=score_quality(detections, len(frames)),
             curves=self._curves() if self.curves else None,
             threshold=self.threshold,
             max_distance=self.max_distance,
@@ -234,6 +258,18 @@ class Evaluator:
             resolution=str(resolution),
             about=dict(about or {}),
             problems=list(problems),
+        )
+
+    def _detections(self, parts: list[NDArray[np.float64]]) -> DetectionScores:
+        x, y, areas, peaks, true = np.concatenate(parts).T
+        return DetectionScores(
+            frames=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+            x=x,
+            y=y,
+            areas=areas.astype(np.int64),
+            peaks=peaks.astype(np.float32),
+            scores=calibrated_scores(peaks.astype(np.float32), self.score_calibration),
+            true=true > 0,
         )
 
     def _curves(self) -> Curves:
@@ -251,3 +287,10 @@ class Evaluator:
             auc_error=error,
             false_components=np.array([c.false_components / c.frames for c in self._threshold_counts]),
         )
+
+
+def _peaks(scores: NDArray[Any], mask: NDArray[np.bool_], labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
+    """Largest score of each of a mask's components, `(count,)`."""
+    peaks = np.zeros(count)
+    np.maximum.at(peaks, labels[mask] - 1, scores[mask])
+    return peaks

@@ -114,6 +114,7 @@ def choose_threshold(
     max_distance: float = 3.0,
     protocol: Protocol = "standard",
     resolution: Resolution = "native",
+    tta: int | None = None,
     progress: bool = False,
 ) -> ThresholdChoice:
     """Chooses the threshold of the highest Pd that keeps false alarms on a validation set within a budget.
@@ -130,6 +131,7 @@ def choose_threshold(
         max_distance: as for `evaluate`.
         protocol: as for `evaluate`.
         resolution: as for `evaluate`.
+        tta: as for `evaluate`.
         progress: show a bar on standard error.
 
     Returns:
@@ -144,6 +146,7 @@ def choose_threshold(
         max_distance=max_distance,
         protocol=protocol,
         resolution=resolution,
+        tta=tta,
         thresholds=CANDIDATES,
         progress=progress,
     )

@@ -25,8 +25,10 @@ from serank.frames.preparation import unit_frame
 from serank.frames.sources import SourceFrame, find_sources, may_hold_several, read_sources
 from serank.inference.detections import Detections
 from serank.inference.detector import Detector
+from serank.inference.maps import save_probability
 from serank.inference.tables import TABLE_FORMATS, Record, TableWriter
-from serank.utils.checks import check_count
+from serank.inference.tta import check_tta
+from serank.utils.checks import check_count, check_threshold
 from serank.utils.distributed import all_objects, from_main, is_main, rank, world_size
 from serank.utils.files import locked
 from serank.utils.names import printable
@@ -76,8 +78,11 @@ def detect_files(
     output: str | os.PathLike[str],
     *,
     threshold: float | None = None,
+    tta: int | None = None,
     min_area: int = 1,
+    min_score: float = 0.0,
     batch_size: int = 1,
+    probability: str | os.PathLike[str] | None = None,
     pictures: bool = True,
     table: str = "json",
     report: Callable[[Record], None] | None = None,
@@ -98,8 +103,13 @@ def detect_files(
         paths: image files (of a TIFF file every page), videos, and folders of them.
         output: folder to write to, made if it doesn't exist; not one that frames are read from.
         threshold: as for `SeRankDet.detect`.
+        tta: as for `SeRankDet.detect`.
         min_area: as for `SeRankDet.detect`.
+        min_score: as for `SeRankDet.detect`.
         batch_size: frames that are run at once.
+        probability: folder for the probability of each frame at its own size, 8-bit grey `NAME.png` (or
+            `NAME/000012.png`), 255 for 1: `serank.evaluation.PredictionFolder` scores them, and
+            `FolderDataset(..., soft=...)` gives them to a training as soft targets. `None` writes none.
         pictures: write them; without, only the table.
         table: `"json"` (every frame, with its size and detections, and the failures) or `"csv"` (a row for each
             detection, and one with empty fields for a frame without any).
@@ -111,22 +121,28 @@ def detect_files(
 
     Raises:
         FileNotFoundError: a folder without frames, or no path at all exists.
-        ValueError: `output` holds the frames, an unknown `table`, or a bad `threshold`, `min_area` or `batch_size`.
+        ValueError: `output` or `probability` holds the frames, an unknown `table`, or a bad `threshold`, `tta`,
+            `min_area`, `min_score` or `batch_size`.
         BlockingIOError: another run is writing to `output`.
-        OSError: `output` can't be written.
+        OSError: `output` or `probability` can't be written.
     """
     check_count(min_area, "min_area")
     check_count(batch_size, "batch_size")
     model.check_options(threshold, min_area)
+    check_threshold(min_score, "min_score")
+    chosen_tta = check_tta(model.tta if tta is None else tta)
     if table not in TABLE_FORMATS:
         raise ValueError(f'table must be "json" or "csv"; got {table!r}')
     files = find_sources(paths)
     if not any(file.exists() for file in files):
         raise FileNotFoundError(f"{', '.join(map(str, files)) or 'no paths'}: no such file or folder")
-    folder = Path(output)
-    if any(folder.resolve() == parent.resolve() for file in files for parent in (file.parent, file.resolve().parent)):
-        raise ValueError(f"output {str(folder)!r} holds the frames themselves; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, maps = Path(output), None if probability is None else Path(probability)
+    for name, place in (("output", folder), ("probability", maps)):
+        if place is None:
+            continue
+        if any(place.resolve() == p.resolve() for file in files for p in (file.parent, file.resolve().parent)):
+            raise ValueError(f"{name} {str(place)!r} holds the frames themselves; choose another folder")
+        place.mkdir(parents=True, exist_ok=True)
     names = PictureNames(files)
 
     def read() -> Iterator[tuple[SourceFrame, Any]]:
@@ -137,7 +153,16 @@ def detect_files(
         items = prefetch(read(), PREFETCHED_FRAMES + batch_size - 1)
         while group := list(islice(items, batch_size)):
             frames = [frame for _, frame in group if frame is not None]
-            found = iter(model.detect(frames, threshold, min_area=min_area, batch_size=batch_size))
+            found = iter(
+                model.detect(
+                    frames,
+                    threshold,
+                    tta=chosen_tta,
+                    min_area=min_area,
+                    min_score=min_score,
+                    batch_size=batch_size,
+                )
+            )
             for item, frame in group:
                 yield item, None if frame is None else next(found)
 
@@ -153,6 +178,8 @@ def detect_files(
             picture.parent.mkdir(exist_ok=True)
             found.save(picture)
             record["picture"] = picture.relative_to(folder).as_posix()
+        if maps is not None:
+            save_probability(found.probability, maps / names(item, ""))
         return item.order, record | found.to_dict()
 
     lines = folder / f".detections-{rank():05d}.jsonl"
@@ -212,9 +239,9 @@ class PictureNames:
             taken.add(name)
             self._names.setdefault(file, name)
 
-    def __call__(self, item: SourceFrame) -> str:
+    def __call__(self, item: SourceFrame, ending: str = "_detections") -> str:
         name = self._names[item.file]
-        return f"{name}_detections.png" if item.index is None else f"{name}/{item.index:06d}_detections.png"
+        return f"{name}{ending}.png" if item.index is None else f"{name}/{item.index:06d}{ending}.png"
 
 
 def _unit_frame(item: SourceFrame) -> tuple[SourceFrame, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serank.inference.scores import Calibration, calibrated_scores
 from serank.metrics.components import component_table, label_components
 from serank.utils.checks import check_threshold
 
@@ -23,10 +24,11 @@ class Detections:
 
     Attributes:
         probability: `(H, W)` float32, target probability of each pixel at the frame's own size.
-        mask: `(H, W)` bool, pixels above the threshold, components below the minimum area left out.
+        mask: `(H, W)` bool, pixels above the threshold, components below the minimum area or score left out.
         boxes: `(N, 4)` float32, x0, y0, x1, y1 in pixels; x1 and y1 are exclusive, so a single pixel has sides of 1.
         centroids: `(N, 2)` float32, mean x and y of a component's pixels; (0, 0) is the first pixel's centre.
-        scores: `(N,)` float32 in [0, 1], peak probability of each component.
+        scores: `(N,)` float32 in [0, 1]: peak probability of each component, or, with calibrated scores, the share of
+            detections like it that are true.
         areas: `(N,)` int64, pixels of each component.
         threshold: probability above which a pixel counts as target.
         frame: `(H, W)` float32 in [0, 1], the frame as read, for drawing.
@@ -83,7 +85,15 @@ class Detections:
         save_overlay(path, self.frame, self.boxes, self.scores)
 
 
-def find_detections(probability: Float, frame: Float, *, threshold: float = 0.5, min_area: int = 1) -> Detections:
+def find_detections(
+    probability: Float,
+    frame: Float,
+    *,
+    threshold: float = 0.5,
+    min_area: int = 1,
+    min_score: float = 0.0,
+    calibration: Calibration | None = None,
+) -> Detections:
     """Connected components of `probability > threshold` as detections.
 
     Args:
@@ -91,19 +101,22 @@ def find_detections(probability: Float, frame: Float, *, threshold: float = 0.5,
         frame: `(H, W)` float32 in [0, 1], kept for drawing.
         threshold: in [0, 1].
         min_area: smallest component kept, in pixels.
+        min_score: least score kept, in [0, 1].
+        calibration: of the scores, see `serank.inference.scores.calibrated_scores`.
 
     Raises:
-        ValueError: `threshold` outside [0, 1] or `min_area` below 1.
+        ValueError: `threshold` or `min_score` outside [0, 1], or `min_area` below 1.
     """
     check_threshold(threshold)
+    check_threshold(min_score, "min_score")
     check_min_area(min_area)
     labels, count = label_components(probability > threshold)
     table = component_table(labels, count)
-    scores = np.zeros(count + 1, np.float32)
-    np.maximum.at(scores, labels.ravel(), probability.ravel())
-    scores = scores[1:]
+    peaks = np.zeros(count + 1, np.float32)
+    np.maximum.at(peaks, labels.ravel(), probability.ravel())
+    scores = calibrated_scores(peaks[1:], calibration)
     order = np.argsort(-scores, kind="stable")
-    chosen = order[table.areas[order] >= min_area]
+    chosen = order[(table.areas[order] >= min_area) & (scores[order] >= min_score)]
     return Detections(
         probability=probability,
         mask=np.isin(labels, chosen + 1),

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.evaluation.report.contact_sheet import CROP_SIDE, Cell, contact_sheet, crop_window
-from serank.evaluation.report.figures import group_figure, pd_fa_figure, roc_figure, save_figure
+from serank.evaluation.report.figures import (
+    group_figure,
+    pd_fa_figure,
+    reliability_figure,
+    roc_figure,
+    save_figure,
+    score_roc_figure,
+)
 from serank.evaluation.report.frame_figures import surface_figure, top_k_figure
 from serank.evaluation.report.overlays import MatchMasks, match_masks, match_overlay
 from serank.evaluation.report.top_k import count_top_k
@@ -90,7 +97,8 @@ class Gallery:
         names: file name by frame, see `file_names`.
         worst: most entries of a contact sheet.
         model: the network, for the top-k points; `None` leaves them out.
-        of_set: path by kind: roc, pd_fa, size, scr, misses, false_alarms; absent where there is nothing to draw.
+        of_set: path by kind: roc, pd_fa, reliability, score_roc, size, scr, misses, false_alarms; absent where there is nothing
+            to draw.
         overlays: path by frame.
         surfaces: path by frame.
         top_k: path by frame.
@@ -124,6 +132,11 @@ class Gallery:
             metrics = self.evaluation.metrics
             point = (self.evaluation.threshold, metrics["pd"], metrics["fa"])
             self._figure("pd_fa", pd_fa_figure(curves, operating=point))
+        quality = self.evaluation.score_quality
+        if quality is not None:
+            self._figure("reliability", reliability_figure(quality))
+            if np.isfinite(quality.true_kept).all():
+                self._figure("score_roc", score_roc_figure(quality))
         for kind, groups, label in (
             ("size", self.evaluation.by_area, "target area, px"),
             ("scr", self.evaluation.by_scr, "signal-to-clutter ratio"),
