@@ -245,7 +245,8 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
     return (
         f"## Threshold of this copy\n\n{choice.threshold:.7g}, chosen on {_data(options)} for at most {budget}: "
         f"Pd {choice.pd:.4f}, Fa {choice.fa * 1e6:.2f}e-6, {choice.false_components:.3f} false components a frame "
-        f"there ({options.protocol} protocol, resolution {options.resolution}). Figures above are at other thresholds.\n"
+        f"there ({options.protocol} protocol, resolution {options.resolution}). Figures above are at other "
+        "thresholds.\n"
     )
 
 

@@ -28,6 +28,8 @@ RECIPE = (
     "loss",
     "pixel_weight",
     "distil_weight",
+    "soft_weight",
+    "consistency_weight",
     "ema_decay",
     "precision",
     "validate_every",
@@ -101,6 +103,19 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     option("--pixel-weight", "weight of the auxiliary pixel loss", type=float)
     group.add_argument("--teacher", metavar="NAME", help="checkpoint for knowledge distillation")
     option("--distil-weight", "weight of the loss against the teacher's probabilities", type=float)
+    group.add_argument(
+        "--soft-targets",
+        nargs="+",
+        metavar="DIR",
+        help="folder of maps of serank detect --probability for each ROOT; a ROOT without masks takes them for both",
+    )
+    option("--soft-weight", "weight of the loss against the soft targets", type=float, metavar="W")
+    option(
+        "--consistency-weight",
+        "weight of the difference between the probabilities of a crop in two orientations",
+        type=float,
+        metavar="W",
+    )
     option("--ema-decay", "decay of the averaged weights, 0 for none", type=float, metavar="DECAY")
     option("--precision", "of the network", choices=("float32", "bfloat16", "float16"))
     option("--validate-every", "epochs between validations", type=int, metavar="N")
@@ -152,7 +167,14 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
     _log_to_standard_error()
     chosen = preset(options.preset) if options.preset else None
     recipe = _recipe(options, chosen)
-    train_set = JoinedSamples([_open(root, options.train_split) for root in options.roots])
+    soft = options.soft_targets or [None] * len(options.roots)
+    if len(soft) != len(options.roots):
+        raise ValueError(f"--soft-targets takes one folder for each ROOT; got {len(soft)} for {len(options.roots)}")
+    if bool(options.soft_targets) != bool(recipe.soft_weight):
+        raise ValueError("--soft-targets and --soft-weight belong together")
+    train_set = JoinedSamples(
+        [_open(root, options.train_split, maps) for root, maps in zip(options.roots, soft, strict=True)]
+    )
     val_set = JoinedSamples([_open(root, options.val_split) for root in options.roots]) if options.val_split else None
     torch.manual_seed(recipe.seed)
     model = _network(options, chosen, train_set)
@@ -208,10 +230,10 @@ def _log_to_standard_error() -> None:
     logger.handlers = [handler]  # not a second one where the command runs twice in a process
 
 
-def _open(root: str, split: str) -> Any:
+def _open(root: str, split: str, soft: str | None = None) -> Any:
     from serank.datasets.folder import FolderDataset
 
-    return FolderDataset(root, split, cache=True)
+    return FolderDataset(root, split, cache=True, soft=soft)
 
 
 def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:

@@ -61,7 +61,8 @@ def fit(
 
     Args:
         model: trained on `device`; its `frame_spec` normalises the crops and scales validation frames.
-        train_set: samples, such as `serank.datasets.FolderDataset(..., cache=True)`.
+        train_set: samples, such as `serank.datasets.FolderDataset(..., cache=True)`; with `soft=...` they bring the
+            soft targets that `recipe.soft_weight` weighs.
         val_set: measured at each frame's own size under the standard protocol; the weights with the best mean of IoU
             and nIoU are kept. `None` keeps the last.
         recipe: see `Recipe`.
@@ -119,7 +120,7 @@ def fit(
     if output is None and (resume or tensorboard):
         raise ValueError("resume and tensorboard need output, the folder of the run")
     folder = None if output is None else RunFolder(output, resume=resume, tensorboard=tensorboard)
-    summaries = {"train_set": inspect_samples(train_set, "train_set")}
+    summaries = {"train_set": inspect_samples(train_set, "train_set", need_soft=recipe.soft_weight > 0)}
     if val_set is not None:
         summaries["val_set"] = inspect_samples(val_set, "val_set", need_targets=False)
         warn_shared_frames(train_set, val_set)

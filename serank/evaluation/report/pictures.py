@@ -97,8 +97,8 @@ class Gallery:
         names: file name by frame, see `file_names`.
         worst: most entries of a contact sheet.
         model: the network, for the top-k points; `None` leaves them out.
-        of_set: path by kind: roc, pd_fa, reliability, score_roc, size, scr, misses, false_alarms; absent where there is nothing
-            to draw.
+        of_set: path by kind: roc, pd_fa, reliability, score_roc, size, scr, misses, false_alarms; absent where
+            there is nothing to draw.
         overlays: path by frame.
         surfaces: path by frame.
         top_k: path by frame.
