@@ -77,7 +77,7 @@ def test_samples_without_a_soft_target_are_refused() -> None:
         trained(scenes(), soft_weight=1.0)
     for name in ("soft_weight", "consistency_weight"):
         with pytest.raises(ValueError, match=f"{name} must be >= 0 and finite"):
-            Recipe(**{name: -1.0})
+            replace(TINY, **{name: -1.0})  # type: ignore[arg-type]
 
 
 def test_folders_the_command_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +85,7 @@ def test_folders_the_command_and_what_is_wrong(tmp_path: Path, capsys: pytest.Ca
     write_folder(scenes(), data)
     maps.mkdir()
     for sample in scenes(200):
+        assert sample.soft is not None
         Image.fromarray(sample.soft).save(maps / f"{sample.name}.png")
     options = ["--val-split", "", "--width", "2", "--epochs", "1", "--batch-size", "2", "--crop", "32"]
     command = ["train", str(data), *options, "--soft-targets", str(maps)]

@@ -93,5 +93,5 @@ def test_maps_of_detect_are_predictions_of_evaluate(model: SeRankDet, tmp_path: 
     assert main([*command, "--probability", str(tmp_path / "maps"), "--no-pictures"]) == 0
     pair = PredictionFolder(tmp_path / "maps", tmp_path / "data").load("a")
     np.testing.assert_allclose(pair.probability, model.detect(file, tta=4).probability, atol=0.51 / 255)
-    with pytest.raises(ValueError, match="probability .* holds the frames"):
+    with pytest.raises(ValueError, match=r"probability .* holds the frames"):
         detect_files(model, [file], tmp_path / "out", probability=tmp_path / "data" / "images")
