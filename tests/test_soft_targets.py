@@ -37,7 +37,7 @@ def trained(samples: list[Sample], **changes: float) -> tuple[SeRankDet, float]:
 
 def test_soft_targets_are_cut_and_turned_like_frames() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (60, 80)).astype(np.uint8)
-    sample = Sample("a", frame / np.float32(255), frame > 250, frame)
+    sample = Sample("a", (frame / 255).astype(np.float32), frame > 250, frame)
     augmentation = Augmentation(crop=32, blur=0, contrast=0)
     for epoch in range(8):
         x, targets, _ = RandomCrops([sample], augmentation, FrameSpec(), soft=True)[epoch, 0]

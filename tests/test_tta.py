@@ -26,7 +26,7 @@ def model() -> SeRankDet:
 
 
 def frame(height: int = 50, width: int = 70) -> Float:
-    values = np.random.default_rng(0).random((height, width), dtype=np.float32) / 2
+    values = np.random.default_rng(0).random((height, width), dtype=np.float32) / np.float32(2)
     values[20:23, 30:33] = 1
     return values
 
