@@ -30,8 +30,8 @@ from PIL import Image
 
 from serank import SeRankDet
 from serank.frames.preparation import resize
-from serank.inference import detect_files
-from serank.inference.tables import Record
+from serank.inference import write_detections
+from serank.inference.table_formats import Record
 from serank.synthetic import SyntheticScenes
 from serank.utils.files import replacing
 
@@ -63,7 +63,7 @@ def folder_lines(checkpoint: str, count: int, side: int, batch: int, repeats: in
         def from_files(pictures: bool) -> Callable[[], object]:
             def run() -> None:
                 with TemporaryDirectory() as output:
-                    detect_files(network, [place], output, batch_size=batch, pictures=pictures)
+                    write_detections(network, [place], output, batch_size=batch, pictures=pictures)
 
             return run
 
@@ -139,7 +139,7 @@ def memory_lines(checkpoint: str, count: int, side: int) -> list[str]:
 
     with TemporaryDirectory() as place, TemporaryDirectory() as output:
         write_frames(Path(place), count, side)
-        detect_files(network, [place], output, pictures=False, report=report)
+        write_detections(network, [place], output, pictures=False, report=report)
     return lines
 
 

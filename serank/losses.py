@@ -48,16 +48,7 @@ def area_soft_iou_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -
     IoU is counted over all pixels of a set, where a few large targets weigh most, while `soft_iou_loss` gives a frame
     with one of them no more than any other. The weight lies between; it is ours, not the paper's.
 
-    Args:
-        logits: as for `soft_iou_loss`.
-        target: as for `soft_iou_loss`.
-        smooth: as for `soft_iou_loss`.
-
-    Returns:
-        Scalar >= 0.
-
-    Raises:
-        ValueError: the shapes differ.
+    Arguments and errors as for `soft_iou_loss`; a scalar >= 0.
     """
     loss, area = _soft_iou(logits, target, smooth)
     return (((area + 100) / 200).sqrt() * loss).mean()
@@ -67,35 +58,14 @@ def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
     """Soft Dice loss, `1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1)` for each image, its mean over the batch.
 
     Milletari et al., "V-Net", 3DV 2016, with plain sums in the denominator.
-
-    Args:
-        logits: as for `soft_iou_loss`.
-        target: as for `soft_iou_loss`.
-        smooth: the 1 in both terms.
-
-    Returns:
-        Scalar in [0, 1].
-
-    Raises:
-        ValueError: the shapes differ.
+    Arguments, result and errors as for `soft_iou_loss`.
     """
     both, predicted, wanted = _sums(logits, target)
     return (1 - (2 * both + smooth) / (predicted + wanted + smooth)).mean()
 
 
 def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy, the mean over pixels.
-
-    Args:
-        logits: as for `soft_iou_loss`.
-        target: as for `soft_iou_loss`.
-
-    Returns:
-        Scalar >= 0.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
+    """Binary cross-entropy, the mean over pixels; arguments and errors as for `soft_iou_loss`."""
     _check(logits, target)
     x = _wide(logits)
     return F.binary_cross_entropy_with_logits(x, target.to(x.dtype))
@@ -106,17 +76,13 @@ def focal_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.25, gamma: fl
 
     `-alpha_t (1 - p_t)^gamma log(p_t)`: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5.
 
+    Other arguments and errors as for `soft_iou_loss`.
+
     Args:
-        logits: as for `soft_iou_loss`.
+        logits: `(B, 1, H, W)`.
         target: `(B, 1, H, W)`, 0 or 1.
         alpha: weight of target pixels, in [0, 1]; background has the rest.
         gamma: how much sure pixels are left out; 0 is a weighted cross-entropy.
-
-    Returns:
-        Scalar >= 0.
-
-    Raises:
-        ValueError: the shapes differ.
     """
     _check(logits, target)
     x = _wide(logits)
@@ -140,11 +106,7 @@ average to the whole."""
 
 
 def deep_supervision_loss(
-    outputs: Sequence[Tensor],
-    target: Tensor,
-    *,
-    loss: str = "soft_iou",
-    pixel_weight: float = 0.0,
+    outputs: Sequence[Tensor], target: Tensor, *, loss: str = "soft_iou", pixel_weight: float = 0.0
 ) -> Tensor:
     """A loss summed over the maps of `SeRankDet.forward_deep`, all with weight 1 as in the paper.
 
@@ -154,9 +116,6 @@ def deep_supervision_loss(
         loss: one of `LOSSES`.
         pixel_weight: weight of an auxiliary `bce_loss`, whose gradient does not vanish where the network is sure and
             wrong; 0, the paper, leaves it out.
-
-    Returns:
-        Scalar >= 0.
 
     Raises:
         ValueError: no map, an unknown loss, or shapes that differ.

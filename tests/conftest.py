@@ -27,3 +27,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared folder at {folder}, which is not part of the repository")
     return folder
+
+
+@pytest.fixture
+def topk_ties(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks by `torch.topk`, as the released code does, where equal values are taken in an order that it leaves open.
+
+    What was computed with it can only be compared so; all else of the network stays.
+    """
+
+    def top_k(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        points = x.flatten(2)
+        index = points.topk(min(k, points.shape[2]), dim=2).indices.sort(dim=2).values
+        return points.gather(2, index), index
+
+    monkeypatch.setattr("serank.layers.attention.top_k_in_spatial_order", top_k)

@@ -89,6 +89,10 @@ class Hub:
         sizes: what is said of a file's size, where that isn't the truth.
         down: answer everything with this status.
         complaint: what the check of a card's metadata finds wrong.
+        headers: headers sent in place of others or beside them, by method and path's end.
+        listed: entries of the API's answers sent in place of others, such as `sha` or `sha256`.
+        endless: file names whose content has no end and no `Content-Length`.
+        pause: seconds before each byte of an endless content.
     """
 
     def __init__(self) -> None:
@@ -102,6 +106,10 @@ class Hub:
         self.sizes: dict[str, int] = {}
         self.down: int | None = None
         self.complaint = ""
+        self.headers: dict[tuple[str, str], dict[str, str]] = {}
+        self.listed: dict[str, str] = {}
+        self.endless: set[str] = set()
+        self.pause = 0.0
         self.stop = threading.Event()
 
     @property
@@ -131,6 +139,11 @@ class Hub:
     def asked(self, method: str, end: str) -> list[Request]:
         """Requests with that method whose path ends so."""
         return [r for r in self.requests if r.method == method and urlsplit(r.path).path.endswith(end)]
+
+
+def blob_id(content: bytes) -> str:
+    """Git's name of a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -227,8 +240,7 @@ class Handler(BaseHTTPRequestHandler):
             headers["Location"] = f"{self.hub.storage}/storage/{oid}/{file}"
             self._send(302, b"", headers)
         else:
-            oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            self._content(file, content, headers | {"ETag": f'"{oid}"'})
+            self._content(file, content, headers | {"ETag": f'"{blob_id(content)}"'})
 
     def _content(self, file: str, content: bytes, headers: dict[str, str]) -> None:
         """A file, whole or from where the client asks."""
@@ -239,16 +251,31 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         if file in self.hub.damage:
             content = content[: len(content) // 2] + bytes(byte ^ 1 for byte in content[len(content) // 2 :])
+        if file in self.hub.endless and self.command == "GET":
+            self._without_end()
+            return
         size = self.hub.sizes.get(file, len(content) - start) if self.command == "HEAD" else len(content) - start
         end = self.hub.cut.pop(file) if file in self.hub.cut and self.command == "GET" else None
         self.send_response(status)
-        for name, value in (headers | {"Content-Length": str(size)}).items():
+        for name, value in (headers | {"Content-Length": str(size)} | self._replaced()).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(content[start:end])
         if end is not None:
             self.close_connection = True
+
+    def _without_end(self) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        while not self.hub.stop.wait(self.hub.pause):
+            self.wfile.write(bytes(1 if self.hub.pause else 2**16))
+        self.close_connection = True
+
+    def _replaced(self) -> dict[str, str]:
+        end = urlsplit(self.path).path.rpartition("/")[2]
+        return self.hub.headers.get((self.command, end), {})
 
     def _api(self, repo_id: str, rest: list[str]) -> None:
         post = self.command == "POST"
@@ -271,13 +298,22 @@ class Handler(BaseHTTPRequestHandler):
         elif post and rest[0] == "commit":
             self._commit(repo_id, repository, rest[1])
         elif rest[:1] == ["tree"]:
-            entries = [
-                {"type": "file", "path": p, "size": len(c), "oid": ""} for p, c in repository.commits[commit].items()
-            ]
-            self._json(entries)
+            self._json([self._entry(p, c, "path", "oid", "oid") for p, c in repository.commits[commit].items()])
         else:  # model info
-            siblings = [{"rfilename": path} for path in repository.commits[commit]]
-            self._json({"id": repo_id, "sha": commit, "private": repository.private, "siblings": siblings, "tags": []})
+            held = repository.commits[commit].items()
+            siblings = [self._entry(p, c, "rfilename", "blobId", "sha256") for p, c in held]
+            sha = self.hub.listed.get("sha", commit)
+            self._json({"id": repo_id, "sha": sha, "private": repository.private, "siblings": siblings, "tags": []})
+
+    def _entry(self, path: str, content: bytes, name: str, blob: str, digest: str) -> dict[str, Any]:
+        """A file as the API lists it; `name`, `blob` and `digest` are what an answer calls these."""
+        size = self.hub.sizes.get(path, len(content))
+        entry: dict[str, Any] = {"type": "file", name: path, "size": size, blob: blob_id(content)}
+        if path.endswith(".safetensors"):
+            entry["lfs"] = {digest: hashlib.sha256(content).hexdigest(), "size": size, "pointerSize": 130}
+        if "lfs" in entry:
+            entry["lfs"] |= {key: value for key, value in self.hub.listed.items() if key in entry["lfs"]}
+        return entry | {key: value for key, value in self.hub.listed.items() if key in entry}
 
     def _create(self) -> None:
         asked = json.loads(self.body)
@@ -325,7 +361,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
+        for name, value in {**(headers or {}), "Content-Length": str(len(content)), **self._replaced()}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

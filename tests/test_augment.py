@@ -265,7 +265,7 @@ def test_contrast() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"crop": 15}, "crop must be an int >= 16; got 15"),
+        ({"crop": 15}, "crop must be >= 16; got 15"),
         ({"scale": (0, 1)}, r"scale must be a range \(low, high\) with 0 < low <= high; got \(0\.0, 1\.0\)"),
         ({"scale": (2, 1)}, "scale must be a range"),
         ({"scale": (math.nan, 1)}, "scale must be a range"),

@@ -20,8 +20,8 @@ from serank.errors import FrameError
 from serank.frames import sources
 from serank.frames.reading import count_pages, decode_pages
 from serank.frames.sources import find_sources, read_sources
-from serank.inference import detect_files
-from serank.inference.tables import detection_rows
+from serank.inference import write_detections
+from serank.inference.table_formats import detection_rows
 
 Array = NDArray[Any]
 
@@ -177,7 +177,7 @@ def test_frames_of_a_file_get_a_folder_and_numbers(model: SeRankDet, tmp_path: P
     Image.fromarray(arrays[0]).save(tmp_path / "clip.png")
     seen: list[dict[str, Any]] = []
     output = tmp_path / "out"
-    result = detect_files(model, [tmp_path], output, threshold=0.0, report=seen.append)
+    result = write_detections(model, [tmp_path], output, threshold=0.0, report=seen.append)
     assert (result.frames, result.detections, result.failures) == (4, 4, 0)
     names = ["clip_detections.png", *(f"clip_2/{i:06d}_detections.png" for i in range(3))]
     assert [r["picture"] for r in seen] == names
@@ -196,7 +196,7 @@ def test_batches_give_what_single_frames_give(model: SeRankDet, tmp_path: Path, 
         Image.fromarray(array).save(tmp_path / f"{i}.png")
     (tmp_path / "3.png").write_bytes(b"no image")
     for size in (1, batch):
-        result = detect_files(model, [tmp_path], tmp_path / f"out{size}", batch_size=size, threshold=0.4)
+        result = write_detections(model, [tmp_path], tmp_path / f"out{size}", batch_size=size, threshold=0.4)
         assert (result.frames, result.failures) == (8, 1)
     one, many = table(tmp_path / "out1"), table(tmp_path / f"out{batch}")
     assert [Path(r["frame"]).stem for r in many] == [c for c in "012345678" if c != "3"]
@@ -206,7 +206,7 @@ def test_batches_give_what_single_frames_give(model: SeRankDet, tmp_path: Path, 
 
 def test_without_pictures_there_is_only_the_table(model: SeRankDet, tmp_path: Path) -> None:
     Image.fromarray(noise(1)[0]).save(tmp_path / "a.png")
-    detect_files(model, [tmp_path / "a.png"], tmp_path / "out", pictures=False, table="csv", threshold=0.0)
+    write_detections(model, [tmp_path / "a.png"], tmp_path / "out", pictures=False, table="csv", threshold=0.0)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["detections.csv"]
     with (tmp_path / "out" / "detections.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -251,7 +251,12 @@ def test_processes_share_the_frames_and_write_one_table(tmp_path: Path) -> None:
         ({"threshold": "0.5"}, r"threshold must be a number in \[0, 1\]; got '0.5' \(str\)"),
         ({"batch_size": 2.5}, r"batch_size must be a whole number >= 1; got 2.5 \(float\)"),
         ({"min_area": 2.5}, r"min_area must be a whole number >= 1; got 2.5 \(float\)"),
-        ({"table": "xml"}, 'table must be "json" or "csv"; got \'xml\''),
+        ({"table": "xml"}, "table must be one of json, jsonl, csv, coco, yolo; got 'xml'"),
+        ({"every": 0}, "every must be >= 1; got 0"),
+        ({"confirm": (3, 2)}, r"confirm must be \(M, N\) with M <= N"),
+        ({"confirm": (0, 2)}, "confirm's M must be >= 1; got 0"),
+        ({"max_distance": 0}, "max_distance must be > 0 px and finite; got 0"),
+        ({"video": "clip.gif"}, "no suffix that can be written; use .mp4"),
     ],
 )
 def test_wrong_arguments_leave_no_folder(
@@ -259,7 +264,7 @@ def test_wrong_arguments_leave_no_folder(
 ) -> None:
     Image.fromarray(noise(1)[0]).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=message):
-        detect_files(model, [tmp_path / "a.png"], tmp_path / "out", **arguments)
+        write_detections(model, [tmp_path / "a.png"], tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
 
@@ -270,5 +275,5 @@ def test_a_folder_of_links_is_not_written_over(model: SeRankDet, tmp_path: Path)
     (tmp_path / "links" / "a.png").symlink_to(tmp_path / "frames" / "a.png")
     for output in ("links", "frames"):
         with pytest.raises(ValueError, match="holds the frames themselves"):
-            detect_files(model, [tmp_path / "links"], tmp_path / output)
+            write_detections(model, [tmp_path / "links"], tmp_path / output)
     assert [p.name for p in (tmp_path / "links").iterdir()] == ["a.png"]

@@ -14,6 +14,7 @@ from serank.synthetic import SyntheticScenes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablations
+import box_masks
 import busy
 
 SMALL = ["--epochs", "1", "--width", "2", "--crop", "32", "--working-size", "64", "--batch-size", "2"]
@@ -65,3 +66,12 @@ def test_busy_driver(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 2 |")]
     assert [row[1] for row in rows] == ["in memory", "decoded anew"]
     assert all(0 < float(row[4].rstrip("%")) < 100 for row in rows)
+
+
+def test_box_masks_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    margins = ["--margins", "0", "--box-fractions", "0.3", "--point-fractions", "0.3"]
+    box_masks.main([str(folder), "--split", "train", *margins])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["box", "box + 0 px, 0.3", "point, 0.3"]
+    whole, rule = (float(line.split("|")[2].split(",")[0]) for line in lines[2:4])
+    assert 0 < whole < rule <= 1  # synthetic targets are blurred discs, which do not fill their boxes

@@ -34,6 +34,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", measure.NETWORKS)
+@pytest.mark.usefixtures("topk_ties")
 def test_the_reference_gives_serank_s_outputs(name: str) -> None:
     model = measure.serank_network(name, width=4)
     reference = unfused.unfused_form(model)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from serank import Detections, SeRankDet
-from serank.checkpoints.pretrained import bundled
+from serank.checkpoints.folder import bundled
 from serank.checkpoints.registry import published
 from serank.datasets import FolderDataset
 from serank.evaluation import evaluate
@@ -100,7 +100,7 @@ def test_both_are_here_and_fit_in_a_wheel() -> None:
 
 def test_the_figures_are_good_enough() -> None:
     # those of the cards, which the slow test below measures
-    sirst, general = ({r.data_set: r.figures for r in published()[name].results} for name in NAMES)
+    sirst, general = ({r.data_set: r.metrics for r in published()[name].results} for name in NAMES)
     alone = sirst["SIRST"]
     assert min(alone["iou"], alone["niou"]) >= 0.78
     assert alone["pd"] >= 0.98
@@ -131,7 +131,7 @@ def test_the_model_cards_tell_the_truth(name: str, data: str, row: str, shared: 
     measured = [result.metrics[key] * factor for key, factor in scale.items()]
     for one, other, tolerance in zip(stated, measured, (1e-3, 1e-3, 1e-3, 0.1), strict=True):
         assert other == pytest.approx(one, abs=tolerance)
-    in_metadata = next(r for r in published()[name].results if r.data_set == row).figures
+    in_metadata = next(r for r in published()[name].results if r.data_set == row).metrics
     assert [in_metadata[key] * factor for key, factor in scale.items()] == pytest.approx(stated)
     if (
         said := re.search(r"\b(0\.\d+) false components come up in a frame without targets", card)

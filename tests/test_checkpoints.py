@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import math
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import serank
 from serank import SeRankDet
 from serank.errors import CheckpointError
+from serank.evaluation.threshold import set_threshold
 
 
 @pytest.fixture
@@ -29,6 +35,11 @@ def folder(model: SeRankDet, tmp_path: Path) -> Path:
 def edit_config(folder: Path, **changes: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def forget_digest(folder: Path) -> None:
+    """Makes the weights an older file, which names no config."""
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")
 
 
 @torch.no_grad()
@@ -157,7 +168,7 @@ def test_the_file_names_the_version_and_the_config_does_not(model: SeRankDet, fo
     ("version", "loads"), [("0.0.9", True), ("0.1.99", True), ("0.2.0.dev1", False), ("1.0", False), ("0.2rc1", False)]
 )
 def test_versions(folder: Path, version: str, loads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serank._version.__version__", "0.1.3")
+    monkeypatch.setattr("serank.checkpoints.config_file.__version__", "0.1.3")
     edit_config(folder, serank_version=version, **({} if loads else {"new_argument": 1}))
     if loads:
         SeRankDet.from_pretrained(folder)
@@ -170,7 +181,9 @@ def test_a_config_without_version_loads(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     del config["serank_version"], config["tile"]  # an older one, before an argument was added
     (folder / "config.json").write_text(json.dumps(config))
-    assert SeRankDet.from_pretrained(folder).config["tile"] == SeRankDet(width=1).config["tile"]
+    forget_digest(folder)
+    with pytest.warns(UserWarning, match=r"config\.json: lacks entries, whose defaults are taken: tile=1024\."):
+        assert SeRankDet.from_pretrained(folder).config["tile"] == SeRankDet(width=1).config["tile"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -222,7 +235,96 @@ def test_failed_writing_leaves_the_old_checkpoint(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("serank.checkpoints.pretrained.save_file", fail)
+    monkeypatch.setattr("serank.checkpoints.weights.save_file", fail)
     with pytest.raises(OSError, match="No space left"):
         model.save_pretrained(folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["theta", "working_size", "mean"])
+def test_missing_entries_are_never_taken_in_silence(folder: Path, name: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config[name]
+    (folder / "config.json").write_text(json.dumps(config))
+    with (
+        pytest.warns(UserWarning, match=f"lacks entries, whose defaults are taken: {name}="),
+        pytest.raises(CheckpointError, match="was saved with another config"),
+    ):
+        SeRankDet.from_pretrained(folder)
+    forget_digest(folder)
+    with pytest.warns(UserWarning, match=f"lacks entries, whose defaults are taken: {name}="):
+        SeRankDet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["head.bias", "encoder.0.merge.1.running_var", "decoder.0.reduce.0.weight"])
+def test_weights_that_are_not_finite_are_refused(model: SeRankDet, folder: Path, name: str, value: float) -> None:
+    file, before = folder / "model.safetensors", (folder / "model.safetensors").read_bytes()
+    model.state_dict()[name].view(-1)[0] = value
+    for half in (False, True):
+        with pytest.raises(ValueError, match=rf"not saved, entries hold NaN or infinity: {name} \(1 of \d+\)"):
+            model.save_pretrained(folder, half=half)
+    assert file.read_bytes() == before
+    save_file(model.state_dict(), file)
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: entries hold NaN or infinity: {name} \(1 of"):
+        SeRankDet.from_pretrained(folder)
+
+
+def test_values_beyond_float32_are_refused(model: SeRankDet, folder: Path) -> None:
+    weights = {name: v.double() if v.is_floating_point() else v for name, v in model.state_dict().items()}
+    weights["head.bias"] = torch.full((1,), 1e300, dtype=torch.float64)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"infinity: head\.bias"):
+        SeRankDet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("change", [{"working_size": 200}, {"theta": 0.5}, {"mean": 0.5}, {"scale_range": [0.5, 2.0]}])
+def test_files_of_two_saves_are_refused(model: SeRankDet, folder: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    other = tmp_path / "other"
+    SeRankDet(**(model.config | change)).save_pretrained(other)
+    SeRankDet.from_pretrained(other)
+    shutil.copy(folder / "config.json", other / "config.json")
+    with pytest.raises(CheckpointError, match=r"was saved with another config.*restore it.*reconfigured\(\.\.\.\)"):
+        SeRankDet.from_pretrained(other)
+
+
+def test_the_same_config_written_otherwise_still_matches(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(dict(reversed(config.items())), indent=7))
+    SeRankDet.from_pretrained(folder)
+    edit_config(folder, serank_version="0.0.1")
+    SeRankDet.from_pretrained(folder)
+
+
+def test_the_threshold_may_be_edited_by_hand(model: SeRankDet, folder: Path, tmp_path: Path) -> None:
+    edit_config(folder, threshold=0.9)
+    assert SeRankDet.from_pretrained(folder).threshold == 0.9
+    set_threshold(model, 0.8)
+    model.save_pretrained(tmp_path / "chosen")
+    assert SeRankDet.from_pretrained(tmp_path / "chosen").threshold == 0.8
+
+
+def test_the_next_save_removes_what_a_killed_one_left(model: SeRankDet, folder: Path) -> None:
+    code = (
+        "import os, sys, serank.checkpoints.weights as weights\n"
+        "from serank import SeRankDet\n"
+        "def killed(*_, **__): os._exit(9)\n"
+        "weights.save_file = killed\n"
+        "SeRankDet(width=1).save_pretrained(sys.argv[1])\n"
+    )
+    before = {path.name for path in folder.iterdir()}
+    assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == 9
+    assert {path.name for path in folder.iterdir()} > before
+    (folder / ".serank-save-mine").mkdir()
+    (folder / ".serank-save-mine" / "notes.txt").write_text("mine")
+    model.save_pretrained(folder)
+    assert {path.name for path in folder.iterdir()} == before | {".serank-save-mine"}
+    assert SeRankDet.from_pretrained(folder).config == model.config
+
+
+def test_no_other_package_of_a_higher_floor_is_imported() -> None:
+    higher = ("serank.serankdet", "serank.evaluation", "serank.train", "serank.cli", "serank.datasets")
+    for file in Path(serank.checkpoints.__path__[0]).glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert not str(node.module).startswith(higher), f"{file.name} imports {node.module}"

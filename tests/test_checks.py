@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from serank.utils.checks import check_count, check_threshold
-from serank.utils.names import did_you_mean, printable
+from serank.utils.text import did_you_mean, printable
 
 
 @pytest.mark.parametrize("value", [0, 0.25, 1, np.float32(0.25), np.int64(1), torch.tensor(0.25)])

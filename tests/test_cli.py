@@ -20,7 +20,7 @@ from PIL import Image
 from serank import Detections, SeRankDet
 from serank.cli.entry import COMMANDS, main
 from serank.datasets import write_folder
-from serank.inference import Detector, detect_files
+from serank.inference import Detector, write_detections
 from serank.synthetic import SyntheticScenes
 from serank.utils.files import locked
 
@@ -114,7 +114,7 @@ def test_an_error_keeps_the_table(frames: Path, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Detections, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        detect_files(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
+        write_detections(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
     table = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [Path(f["frame"]).name for f in table["frames"]] == ["a.png"]
 
@@ -149,7 +149,7 @@ def test_interrupt_while_drawing_leaves_no_half_picture(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", interrupted)
-    result = detect_files(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
+    result = write_detections(SeRankDet(width=4).eval(), [frames], tmp_path / "out")
     assert result.interrupted
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["detections.json"]
 
@@ -160,6 +160,7 @@ def test_signals_keep_what_is_finished(
     name: str, checkpoint: str, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = getattr(signal, name)
+    signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP is ignored
     original = Detector.detect
 
     def stopped(self: Detector, image: Any, *arguments: Any, **more: Any) -> Any:
@@ -409,3 +410,23 @@ def test_warnings_are_lines_of_the_command(tmp_path: Path) -> None:
     assert "serank evaluate: warning: " in done.stderr
     assert ".py:" not in done.stderr
     assert "more than half of the mask is target in 1 frames" in done.stderr
+
+
+def test_tracks_are_printed_and_tables_have_other_formats(
+    checkpoint: str, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--threshold", "0", "--confirm", "1/2", "--format", "jsonl")
+    assert detect(checkpoint, tmp_path / "out", str(frames), *options) == 0
+    assert "area  track  frame" in capsys.readouterr().out
+    lines = (tmp_path / "out" / "detections.jsonl").read_text().splitlines()
+    assert [json.loads(line)["detections"][0]["track"] for line in lines] == [1, 1]
+    for kind, name in (("coco", "detections.coco.json"), ("yolo", "labels/a.txt")):
+        assert detect(checkpoint, tmp_path / kind, str(frames), "--no-pictures", "--format", kind) == 0
+        assert (tmp_path / kind / name).is_file()
+
+
+@pytest.mark.parametrize("value", ["3", "3/2", "0/2", "a/b"])
+def test_confirmation_is_m_of_n(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["detect", "x.png", "--confirm", value])
+    assert "is not M/N with 1 <= M <= N, such as 3/5" in capsys.readouterr().err

@@ -34,11 +34,10 @@ def match_by_definition(
 
 @pytest.mark.parametrize("protocol", get_args(Protocol))
 @pytest.mark.parametrize("reach", [0.5, 1.0, 3.0, 8.0, float("inf")])
-@pytest.mark.parametrize("side", [20, 120])  # few pairs of components, and enough for the search tree
+@pytest.mark.parametrize("side", [20, 60])
 def test_matches_are_those_of_the_definition(protocol: Protocol, reach: float, side: int) -> None:
     rng = np.random.default_rng(side)
     predictions, targets = (find_components(rng.random((side, side)) < 0.07) for _ in range(2))
-    assert (len(predictions) * len(targets) > 2**16) == (side == 120)
     expected = match_by_definition(predictions, targets, reach, protocol)
     assert match_components(predictions, targets, reach, protocol) == expected
     assert len(expected) > 0 or reach == 0.5

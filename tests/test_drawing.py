@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from serank.inference.drawing import BOX_COLOUR, BOX_INDEX, overlay, save_overlay
+from serank.inference.label_room import LabelRoom
 
 NO_BOXES = (np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
@@ -21,13 +22,47 @@ def test_boxes_and_scores_are_drawn_over_the_frame() -> None:
     expected = overlay(frame, *NO_BOXES)
     draw = ImageDraw.Draw(expected)
     draw.font = ImageFont.load_default(12)
-    for box, text in (((97, 197, 106, 205), "0.88"), ((-3, -3, 4, 4), "1.00"), ((594, 495, 602, 502), "0.50")):
+    for box, text in (((97, 197, 106, 205), "p=0.88"), ((-3, -3, 4, 4), "p=1.00"), ((594, 495, 602, 502), "p=0.50")):
         draw.rectangle(box, outline=BOX_INDEX)
         _, _, width, height = draw.textbbox((0, 0), text)
         y = box[1] - height - 4 if box[1] > height + 4 else box[3] + 2
         draw.text((min(max(box[0], 0), 600 - width), y), text, fill=BOX_INDEX)
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
     assert (np.asarray(picture) == BOX_INDEX).any()
+
+
+def test_labels_of_close_detections_do_not_overlap() -> None:
+    boxes = np.array([[250 + 4 * i, 250 + 3 * (i % 2), 252 + 4 * i, 252 + 3 * (i % 2)] for i in range(6)], np.float32)
+    together = LabelRoom(500, 500)
+    outlines = [(int(x0) - 3, int(y0) - 3, int(x1) + 2, int(y1) + 2) for x0, y0, x1, y1 in boxes]
+    for outline in outlines:
+        together.take(outline)
+    taken = np.zeros((500, 500), int)
+    for x0, y0, x1, y1 in outlines:
+        taken[y0 : y1 + 1, x0 : x1 + 1] = 1
+    lines = 0
+    for outline in outlines:
+        place = together.place(outline, 40, 12)
+        assert place is not None
+        taken[place.y : place.y + 12, place.x : place.x + 40] += 1
+        lines += place.line is not None
+    assert taken.max() == 1
+    assert lines > 0  # some had to go further off
+
+
+def test_labels_without_room_are_left_out() -> None:
+    room = LabelRoom(60, 30)
+    room.take((-5, -5, 70, 40))
+    assert room.place((20, 10, 30, 20), 10, 5) is None
+    assert LabelRoom(8, 30).place((2, 10, 4, 20), 10, 5) is None  # wider than the picture
+
+
+def test_track_numbers_are_drawn() -> None:
+    frame, box, score = np.zeros((500, 500), np.float32), np.array([[250, 250, 252, 252]]), np.array([0.5])
+    pictures = [np.asarray(overlay(frame, box, score, tracks)) for tracks in (None, np.array([7]), np.array([8]))]
+    counts = [(picture == BOX_INDEX).sum() for picture in pictures]
+    assert counts[1] > counts[0]
+    assert not np.array_equal(pictures[1], pictures[2])
 
 
 def test_greys_and_enlargement() -> None:

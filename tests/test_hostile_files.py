@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import struct
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,8 @@ def bounded_memory() -> Iterator[None]:
 
 def load(folder: Path) -> str:
     """Tries to load; anything but a checkpoint or the one error is a failure."""
-    with bounded_memory():
+    with bounded_memory(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of entries that are gone
         try:
             SeRankDet.from_pretrained(folder)
         except CheckpointError as error:

@@ -8,14 +8,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import torch
 from hub_server import Hub, Repository, lone_client, use  # noqa: F401 - a fixture for every test here
-from huggingface_hub import constants
+from huggingface_hub import constants, get_session
 
 from serank import SeRankDet
 from serank.checkpoints.config_file import read_config
@@ -60,7 +62,7 @@ def test_cached_load_of_a_branch_asks_for_its_commit_alone(hub: Hub) -> None:
     SeRankDet.from_pretrained(NAME)
     hub.requests.clear()
     SeRankDet.from_pretrained(NAME)
-    assert [(r.method, r.path) for r in hub.requests] == [("HEAD", f"/{NAME}/resolve/main/config.json")]
+    assert [(r.method, r.path) for r in hub.requests] == [("GET", f"/api/models/{NAME}/revision/main?blobs=true")]
 
 
 def test_cached_load_of_a_commit_asks_for_nothing(hub: Hub) -> None:
@@ -195,7 +197,7 @@ def test_a_cut_connection_is_resumed(hub: Hub, tmp_path: Path, monkeypatch: pyte
 
 def test_a_slow_server_meets_the_time_out(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.1)
-    hub.delay["HEAD", "config.json"] = 20
+    hub.delay["GET", "main"] = 20
     with pytest.raises(CheckpointError, match=r"http://127.* didn't answer in time; .*HF_HUB_ETAG_TIMEOUT"):
         SeRankDet.from_pretrained(NAME)
 
@@ -339,12 +341,12 @@ def test_nothing_but_safetensors_is_loaded(hub: Hub) -> None:
     files["pytorch_model.bin"] = files["model.pt"] = files.pop("model.safetensors")
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
         SeRankDet.from_pretrained(NAME)
-    assert {r.path.rpartition("/")[2] for r in hub.requests} == {"config.json", "model.safetensors"}
+    assert {urlsplit(r.path).path.rpartition("/")[2] for r in hub.requests if "/api/" not in r.path} == {"config.json"}
 
 
 def test_a_config_is_checked_before_weights_are_downloaded(hub: Hub) -> None:
     files = hub.repositories[NAME].commits[hub.repositories[NAME].branches["main"]]
-    files["config.json"] = json.dumps({"width": 10**9}).encode()
+    files["config.json"] = json.dumps(SeRankDet(width=1).config | {"width": 10**9}).encode()
     with pytest.raises(CheckpointError, match=r"config\.json: width must be <= 1024; got 1000000000"):
         SeRankDet.from_pretrained(NAME)
     assert not [r for r in hub.requests if "safetensors" in r.path]
@@ -366,3 +368,103 @@ def test_published_names_on_the_hub_are_pinned(hub: Hub, tmp_path: Path, monkeyp
 def test_loading_prints_nothing_to_standard_output(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:
     SeRankDet.from_pretrained(NAME, token=False)
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("value", ["../../../escaped", "{}/escaped", "A" * 64, "a" * 39])
+@pytest.mark.parametrize(
+    ("file", "header"),
+    [
+        ("config.json", "ETag"),
+        ("config.json", "X-Linked-Etag"),
+        ("config.json", "X-Repo-Commit"),
+        ("model.safetensors", "X-Linked-Etag"),
+        ("model.safetensors", "X-Repo-Commit"),
+    ],
+)
+def test_headers_that_name_files_are_hashes(hub: Hub, tmp_path: Path, file: str, header: str, value: str) -> None:
+    before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
+    value = value.format(tmp_path)
+    hub.headers["HEAD", file] = {header: f'"{value}"' if header != "X-Repo-Commit" else value}
+    for force in (False, True):
+        with pytest.raises(CheckpointError, match=rf"{file}: refused, the server sends '.*40 or 64 hexadecimal digits"):
+            SeRankDet.from_pretrained(NAME, force_download=force)
+    assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
+    assert not list(tmp_path.rglob("*escaped*"))
+
+
+@pytest.mark.parametrize("entry", ["sha", "oid", "blobId", "sha256"])
+def test_listings_that_name_files_hold_hashes(hub: Hub, tmp_path: Path, entry: str) -> None:
+    hub.listed[entry] = "../../../escaped"
+    message = "loaded"
+    try:
+        SeRankDet.from_pretrained(NAME)
+    except CheckpointError as error:
+        message = str(error)
+    # older clients don't ask for the listing that has `oid`
+    unasked = entry == "oid" and not [request for request in hub.requests if "/tree/" in request.path]
+    assert "refused, the server sends '../../../escaped' as" in message or unasked
+    assert not list(tmp_path.rglob("*escaped*"))
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_file_without_end(hub: Hub, tmp_path: Path, file: str) -> None:
+    hub.endless.add(file)
+    with pytest.raises(CheckpointError, match=rf"{file}: more bytes come than the \d+ that it can have; stopped"):
+        SeRankDet.from_pretrained(NAME)
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file()) < 2**20
+
+
+def test_a_listing_of_any_size(hub: Hub) -> None:
+    hub.headers["GET", "main"] = {"Content-Length": str(2**40)}
+    with pytest.raises(CheckpointError, match=r"1099511627776 bytes, expected at most 16777216"):
+        SeRankDet.from_pretrained(NAME)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_file_larger_than_it_is_listed(hub: Hub, tmp_path: Path, file: str) -> None:
+    hub.sizes[file] = 300
+    with pytest.raises(CheckpointError, match=rf"{file}: \d+ bytes, expected at most 300"):
+        SeRankDet.from_pretrained(NAME)
+    assert not [path for path in (tmp_path / "cache").rglob("blobs/*") if path.stat().st_size > 1000]
+
+
+def test_a_byte_now_and_then_meets_the_deadline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serank.checkpoints.hub_guard.SECONDS", 1.0)
+    monkeypatch.setattr("serank.checkpoints.hub_guard.SLOWEST", 10**9)
+    hub.endless.add("model.safetensors")
+    hub.pause = 0.05
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not there after 1 s, given up"):
+        SeRankDet.from_pretrained(NAME)
+    assert time.monotonic() - start < 15
+
+
+def test_a_server_that_never_answers_meets_the_deadline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the client itself waits without a time-out."""
+    monkeypatch.setattr("serank.checkpoints.hub_guard.SECONDS", 1.0)
+    monkeypatch.setattr("serank.checkpoints.hub_guard.SLOWEST", 10**9)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 600)
+    hub.delay["GET", "model.safetensors"] = 20
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: not there after 1 s, given up"):
+        SeRankDet.from_pretrained(NAME)
+
+
+@pytest.mark.parametrize("header", [{"Retry-After": "3600"}, {"RateLimit": '"api";r=0;t=3600'}])
+def test_a_server_that_wants_to_be_asked_in_an_hour(hub: Hub, header: dict[str, str]) -> None:
+    hub.headers["GET", "main"] = header
+    hub.down = 429
+    with pytest.raises(CheckpointError, match=r"127\.0\.0\.1 answers 429 and wants to be asked again in 3600 s"):
+        SeRankDet.from_pretrained(NAME)
+
+
+def test_compressed_answers_are_refused(hub: Hub) -> None:
+    """Few bytes of them can become very many."""
+    hub.headers["GET", "config.json"] = {"Content-Encoding": "gzip"}
+    with pytest.raises(CheckpointError, match=r"config\.json: refused, the server compresses"):
+        SeRankDet.from_pretrained(NAME)
+
+
+def test_the_client_is_left_as_it_was(hub: Hub) -> None:
+    before = {kind: list(hooks) for kind, hooks in get_session().event_hooks.items()}
+    SeRankDet.from_pretrained(NAME)
+    assert get_session().event_hooks == before

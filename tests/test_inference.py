@@ -105,6 +105,7 @@ def test_variants_with_the_positional_encoding(name: str) -> None:
     assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.modules())
 
 
+@pytest.mark.usefixtures("topk_ties")
 def test_released_graph(released: SeRankDet, shared: Path) -> None:
     expected = np.load(shared / "fixtures" / "released_graph.npz")
     frames = torch.from_numpy(expected["input"])

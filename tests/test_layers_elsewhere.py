@@ -65,9 +65,6 @@ def network() -> UNet:
     assert losses[-1] < losses[0]
     unmoved = [name for name, p in network.named_parameters() if torch.equal(p, before[name])]
     assert not unmoved
-    for module in network.modules():
-        if isinstance(module, SeRankAttention):
-            module.stable = True  # of equal values the first, as in ONNX
     return network.eval().requires_grad_(False)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from serank.errors import FrameError
-from serank.evaluation import Evaluation, Evaluator, PredictionFolder, score_predictions
+from serank.evaluation import Evaluation, Evaluator, PredictionFolder
 from serank.evaluation.map_files import read_values
 from serank.metrics import DetectionMetrics
 from serank.synthetic import SyntheticScenes
@@ -26,6 +26,12 @@ SCENES = list(SyntheticScenes(4, 40, 48, targets=(1, 3), size=(2, 5), scr=(8, 30
 rng = np.random.default_rng(0)
 # 8-bit values, which every format holds exactly
 MAPS = {s.name: np.rint(255 * np.clip(0.7 * s.mask + 0.5 * rng.random(s.mask.shape) ** 4, 0, 1)) for s in SCENES}
+
+
+def scored(
+    predictions: Path, targets: Path, *, threshold: float = 0.5, protocol: Any = "standard", **options: Any
+) -> Evaluation:
+    return PredictionFolder(predictions, targets, **options).score(threshold=threshold, protocol=protocol)
 
 
 def picture(folder: Path, name: str, values: Array, suffix: str = ".png") -> Path:
@@ -88,7 +94,7 @@ WRITERS: dict[str, tuple[str, Callable[[Path, Array], Any]]] = {
 @pytest.mark.parametrize("kind", WRITERS)
 def test_formats_agree(kind: str, masks: Path, tmp_path: Path) -> None:
     suffix, write = WRITERS[kind]
-    result = score_predictions(write_all(tmp_path / "maps", write, suffix), masks)
+    result = scored(write_all(tmp_path / "maps", write, suffix), masks)
     same = expected()
     assert result.problems == []
     assert result.metrics == same.metrics
@@ -113,7 +119,7 @@ MASK_WRITERS: dict[str, tuple[str, Callable[[Path, Array], Any]]] = {
 @pytest.mark.parametrize("kind", MASK_WRITERS)
 def test_masks_agree(kind: str, masks: Path, tmp_path: Path) -> None:
     suffix, write = MASK_WRITERS[kind]
-    result = score_predictions(write_all(tmp_path / "maps", write, suffix), masks, threshold=0.9)
+    result = scored(write_all(tmp_path / "maps", write, suffix), masks, threshold=0.9)
     assert {k: v for k, v in result.metrics.items() if k == "iou"} == {"iou": expected().metrics["iou"]}
     assert result.metrics["fa"] == expected().metrics["fa"]
 
@@ -123,7 +129,7 @@ def test_a_faint_map_among_others_is_no_mask(masks: Path, tmp_path: Path) -> Non
     faint = np.zeros((40, 48), np.uint8)
     faint[0:30] = 1  # alone, this could be a mask of 0 and 1
     picture(folder, SCENES[0].name, faint)
-    score = next(f for f in score_predictions(folder, masks).frames if f.name == SCENES[0].name)
+    score = next(f for f in scored(folder, masks).frames if f.name == SCENES[0].name)
     assert score.predicted_pixels == 0
     assert score.peak == pytest.approx(1 / 255)
 
@@ -133,10 +139,10 @@ def test_a_faint_map_among_others_is_no_mask(masks: Path, tmp_path: Path) -> Non
 
 def test_a_data_set_gives_frames_and_splits(root: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", as_png, ".png")
-    whole = score_predictions(folder, root)
+    whole = scored(folder, root)
     assert whole.metrics == expected().metrics
     assert all(math.isfinite(t.scr) for t in whole.targets)
-    val = score_predictions(folder, root, split="val")
+    val = scored(folder, root, split="val")
     assert [f.name for f in val.frames] == [s.name for s in SCENES[1:3]]
     assert len(val.problems) == 2  # the predictions of the frames outside the split
     assert all("extra" in problem for problem in val.problems)
@@ -146,7 +152,7 @@ def test_a_data_set_gives_frames_and_splits(root: Path, tmp_path: Path) -> None:
 def test_names_may_have_the_endings_of_masks(ending: str, root: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", as_png, f"{ending}.png")
     for targets in (root, root / "masks"):
-        result = score_predictions(folder, targets)
+        result = scored(folder, targets)
         assert result.problems == []
         assert result.metrics == expected().metrics
         assert sorted(f.name for f in result.frames) == sorted(MAPS)
@@ -154,31 +160,31 @@ def test_names_may_have_the_endings_of_masks(ending: str, root: Path, tmp_path: 
 
 def test_masks_without_frames_take_them_from_a_folder(root: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", as_png, ".png")
-    bare = score_predictions(folder, root / "masks")
+    bare = scored(folder, root / "masks")
     assert all(math.isnan(t.scr) for t in bare.targets)
     assert bare.by_scr == []
     (root / "images" / f"{SCENES[0].name}.png").unlink()
     picture(root / "images", SCENES[1].name, np.zeros((7, 7), np.uint8))
-    result = score_predictions(folder, root / "masks", frames=root / "images")
+    result = scored(folder, root / "masks", frames=root / "images")
     unknown = {t.frame for t in result.targets if math.isnan(t.scr)}
     assert unknown == {SCENES[0].name, SCENES[1].name}
     assert len(result.problems) == 2
     assert any("no frame in" in problem for problem in result.problems)
     assert any("frame is 7x7, its mask 40x48" in problem for problem in result.problems)
     with pytest.raises(ValueError, match="is for targets that are a plain folder of masks"):
-        score_predictions(folder, root, frames=root / "images")
+        scored(folder, root, frames=root / "images")
 
 
 def test_a_list_picks_and_orders(masks: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", as_png, ".png")
     names = [SCENES[2].name, SCENES[0].name]
     (tmp_path / "list.txt").write_text(f"{names[0]}.png\n\n{names[1]}\n")
-    result = score_predictions(folder, masks, list_file=tmp_path / "list.txt")
+    result = scored(folder, masks, list_file=tmp_path / "list.txt")
     assert [f.name for f in result.frames] == names
     assert len(result.problems) == 2
     (tmp_path / "list.txt").write_text("nowhere\n")
     with pytest.raises(FileNotFoundError, match=r"1 of 1 names have no mask in .*: nowhere"):
-        score_predictions(folder, masks, list_file=tmp_path / "list.txt")
+        scored(folder, masks, list_file=tmp_path / "list.txt")
 
 
 # ---------- what is wrong ----------
@@ -192,7 +198,7 @@ def test_missing_counts_as_empty_and_extra_is_listed(masks: Path, tmp_path: Path
     (folder / "notes.txt").write_text("no map")
     (folder / "sub").mkdir()
     (folder / ".hidden.png").write_bytes(b"")
-    result = score_predictions(folder, masks)
+    result = scored(folder, masks)
     assert len(result.frames) == 4
     score = next(f for f in result.frames if f.name == gone)
     assert (score.predicted_pixels, score.detected, score.peak) == (0, 0, 0)
@@ -209,7 +215,7 @@ def test_all_that_is_wrong_is_listed_at_once(tmp_path: Path) -> None:
     for name in [*scenes[:7], "stranger"]:
         picture(tmp_path / "maps", name, np.zeros((9, 8), np.uint8))
     with pytest.raises(ValueError, match="7 of 9 predictions have another size") as caught:
-        score_predictions(tmp_path / "maps", tmp_path / "masks")
+        scored(tmp_path / "maps", tmp_path / "masks")
     lines = str(caught.value).splitlines()
     assert [name for name in scenes[:7] if not any(f"{name}.png: map is 9x8" in line for line in lines)] == []
     for name in ("f7: no prediction", "f8: no prediction", "stranger"):
@@ -225,8 +231,8 @@ def test_a_wrong_size_is_an_error_unless_resized(masks: Path, tmp_path: Path) ->
     with pytest.raises(
         ValueError, match=r"(?s)1 of 4 predictions have another size.*is 80x96, expected 40x48.*resize=True"
     ):
-        score_predictions(folder, masks)
-    result = score_predictions(folder, masks, resize=True)
+        scored(folder, masks)
+    result = scored(folder, masks, resize=True)
     assert len(result.problems) == 1
     assert "map is 80x96, expected 40x48; resized bilinearly" in result.problems[0]
     score = next(f for f in result.frames if f.name == odd.name)
@@ -236,7 +242,7 @@ def test_a_wrong_size_is_an_error_unless_resized(masks: Path, tmp_path: Path) ->
 
 def test_another_resolution(masks: Path, tmp_path: Path) -> None:
     native = write_all(tmp_path / "maps", as_png, ".png")
-    result = score_predictions(native, masks, resolution=64, protocol="released")
+    result = scored(native, masks, resolution=64, protocol="released")
     assert result.resolution == "64"
     assert {(f.height, f.width) for f in result.frames} == {(64, 64)}
     # maps already of that size are taken as they are
@@ -248,11 +254,11 @@ def test_another_resolution(masks: Path, tmp_path: Path) -> None:
         square.save(folder / f"{scene.name}.png")
         mask = Image.fromarray(scene.mask.astype(np.uint8)).resize((64, 64), Image.Resampling.NEAREST)
         metrics.update(np.asarray(square) / np.float32(255), np.asarray(mask))
-    found = score_predictions(folder, masks, resolution=64, protocol="released")
+    found = scored(folder, masks, resolution=64, protocol="released")
     assert found.problems == []
     assert {k: found.metrics[k] for k in metrics.compute()} == metrics.compute()
     with pytest.raises(ValueError, match="4 of 4 predictions have another size"):
-        score_predictions(folder, masks)
+        scored(folder, masks)
 
 
 @pytest.mark.parametrize(
@@ -271,12 +277,12 @@ def test_values_that_are_no_map(values: Array, message: str, masks: Path, tmp_pa
     folder = write_all(tmp_path / "maps", lambda f, v: np.save(f, v / 255), ".npy")
     np.save(folder / f"{SCENES[2].name}.npy", values)
     with pytest.raises(FrameError, match=rf"{SCENES[2].name}\.npy: {message}"):
-        score_predictions(folder, masks)
+        scored(folder, masks)
 
 
 def test_rounding_beyond_one_is_forgiven(masks: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", lambda f, v: np.save(f, v / 255 * (1 + 5e-7) - 1e-9), ".npy")
-    assert score_predictions(folder, masks).metrics["iou"] == expected().metrics["iou"]
+    assert scored(folder, masks).metrics["iou"] == expected().metrics["iou"]
 
 
 class Harmful:
@@ -323,14 +329,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_sixteen_bits_that_hold_eight_are_noted(masks: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", lambda f, v: Image.fromarray(v.astype(np.uint16)).save(f), ".png")
-    (problem,) = score_predictions(folder, masks).problems
+    (problem,) = scored(folder, masks).problems
     assert "16-bit files with values up to 255 only" in problem
 
 
 def test_grey_masks_are_noted(masks: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", as_png, ".png")
     picture(masks, SCENES[0].name, SCENES[0].mask.astype(np.uint8) * 200)
-    result = score_predictions(folder, masks)
+    result = scored(folder, masks)
     assert len(result.problems) == 1
     assert "mask has grey values" in result.problems[0]
     assert result.metrics == expected().metrics
@@ -340,7 +346,7 @@ def test_masks_of_0_and_1(masks: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", as_png, ".png")
     for scene in SCENES:
         picture(masks, scene.name, scene.mask.astype(np.uint8))
-    result = score_predictions(folder, masks)
+    result = scored(folder, masks)
     assert result.problems == []
     assert result.metrics == expected().metrics
 
@@ -348,30 +354,29 @@ def test_masks_of_0_and_1(masks: Path, tmp_path: Path) -> None:
 def test_folders_that_do_not_fit(masks: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", as_png, ".png")
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
-        score_predictions(tmp_path / "nowhere", masks)
+        scored(tmp_path / "nowhere", masks)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
-        score_predictions(folder, tmp_path / "nowhere")
+        scored(folder, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no masks"):
-        score_predictions(folder, tmp_path / "empty")
+        scored(folder, tmp_path / "empty")
     with pytest.raises(ValueError, match=r"no prediction for any of 4 frames\. .*found none"):
-        score_predictions(tmp_path / "empty", masks)
+        scored(tmp_path / "empty", masks)
     np.save(folder / f"{SCENES[0].name}.npy", np.zeros((40, 48)))
     with pytest.raises(ValueError, match="have one name; keep one of them"):
-        score_predictions(folder, masks)
+        scored(folder, masks)
 
 
 def test_two_masks_of_one_frame(masks: Path, tmp_path: Path) -> None:
     folder = write_all(tmp_path / "maps", as_png, ".png")
     picture(masks, f"{SCENES[0].name}_mask", np.zeros((40, 48), np.uint8))
     with pytest.raises(ValueError, match=f"two masks for {SCENES[0].name}"):
-        score_predictions(folder, masks)
+        scored(folder, masks)
 
 
 def test_pairs_can_be_looked_at(root: Path, tmp_path: Path) -> None:
     folder = PredictionFolder(write_all(tmp_path / "maps", as_png, ".png"), root, resolution=32)
     pair = folder.load(folder.names[0])
-    assert pair.name == folder.names[0]
     assert pair.frame is not None
     assert pair.probability.shape == pair.mask.shape == pair.frame.shape == (32, 32)
     assert pair.probability.dtype == np.float32

@@ -189,13 +189,14 @@ def test_command_lists_all_that_is_wrong_and_sends_nothing(
         assert main(["publish", str(tmp_path / "best"), "no-owner"]) == 1
         assert hub.requests == []
     error = capsys.readouterr().err
-    assert "nothing was pushed, 5 checks failed:" in error
+    assert "nothing was pushed, 6 checks failed:" in error
     for part in (
         "'no-owner' is no Hub id",
-        "config.json: lacks serank_version, theta; load the folder and save it again",
+        "config.json: lacks serank_version, theta; add them as they were in training, or save the network again",
+        "model.safetensors: was saved with another config",
         "README.md: no license in the metadata; between its two lines of dashes add a line such as `license: apache-",
         "README.md: no datasets in the metadata; between its two lines of dashes add a line such as `datasets: [NAME]",
-        "README.md: figures of an unknown data set",
+        "README.md: metrics of an unknown data set",
     ):
         assert part in error
 
@@ -235,11 +236,11 @@ def edited(old: str, new: str) -> Callable[[Path], None]:
     ("change", "message"),
     [
         (broken_weights, "head.bias: missing in file"),
-        (nan_weights, "12288 of 12288 pixels come out as NaN"),
+        (nan_weights, "entries hold NaN or infinity: head.bias"),
         (linked_card, "README.md: is a link"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: missing; save_pretrained writes"),
         (card("# no metadata"), "README.md: no library_name in the metadata"),
-        (card("# no metadata"), "README.md: no figures in the metadata; measure them with `serank evaluate`"),
+        (card("# no metadata"), "README.md: no metrics in the metadata; measure them with `serank evaluate`"),
         (card("---\na: [\n---\n"), "README.md: the metadata can't be read"),
         (card("---\n- a\n---\n"), "README.md: the metadata can't be read"),
         (card("---\nmodel-index: 5\n---\n"), "README.md: the metadata can't be read"),
@@ -247,8 +248,8 @@ def edited(old: str, new: str) -> Callable[[Path], None]:
         (card("x" * (2**20 + 1)), "README.md: more than 1048576 bytes"),
         (lambda folder: (folder / "README.md").write_bytes(b"\xff\xfe"), "README.md: "),
         (edited("serank\n", "timm\n"), "no library_name in the metadata; .* `library_name: serank`"),
-        (edited("value: 0.7542", "value: 75.42"), "in the figures on my-frames iou is 75.42.*expected a number in"),
-        (edited("type: niou", "type: miou"), "in the figures on my-frames niou missing"),
+        (edited("value: 0.7542", "value: 75.42"), "in the metrics on my-frames iou is 75.42.*expected a number in"),
+        (edited("type: niou", "type: miou"), "in the metrics on my-frames niou missing"),
     ],
 )
 def test_each_check(folder: Path, change: Callable[[Path], object], message: str) -> None:
@@ -276,7 +277,7 @@ def test_the_card_of_a_training(folder: Path) -> None:
         ("my-frames",),
     )
     assert (result.data_set, result.split) == ("my-frames", "val")
-    assert result.figures == {"iou": 0.75421235, "niou": 0.769, "pd": 0.9691, "fa": 1.09e-05}
+    assert result.metrics == {"iou": 0.75421235, "niou": 0.769, "pd": 0.9691, "fa": 1.09e-05}
     assert "\nmodel-index:\n- name: SeRankDet\n  results:\n  - task:\n      type: image-segmentation\n" in text
     assert "| 0.7542 | 0.7690 | 0.9691 | 10.90 | 0.059 |" in text
 
@@ -289,7 +290,7 @@ def test_the_card_of_a_training_without_validation(model: SeRankDet) -> None:
 
 
 def test_the_bundled_checkpoint_passes_the_checks() -> None:
-    from serank.checkpoints.pretrained import bundled
+    from serank.checkpoints.folder import bundled
 
     for folder in bundled().values():
         assert problems(folder, NAME, "main") == []

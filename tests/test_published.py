@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from serank import SeRankDet
-from serank.checkpoints.pretrained import bundled
+from serank.checkpoints.folder import bundled
 from serank.checkpoints.registry import published
 from serank.cli.entry import main
 from serank.errors import CheckpointError
@@ -48,11 +48,11 @@ def test_figures_of_bundled_rows_are_those_of_their_cards() -> None:
         assert row.results
         text = (folder / "README.md").read_text(encoding="utf-8").partition("\n---\n")[2]
         for result in row.results:
-            assert set(result.figures) == {"iou", "niou", "pd", "fa"}
+            assert set(result.metrics) == {"iou", "niou", "pd", "fa"}
             table = re.search(rf"^\| {re.escape(result.data_set)} {result.split}.*$", text, re.M)
             assert table, f"the card of {name} has a row of {result.data_set} {result.split}"
             stated = [float(cell) for cell in re.findall(r"\| *(\d[\d.]*) *(?=\|)", table[0])]
-            figures = [value * (1e6 if key == "fa" else 1) for key, value in result.figures.items()]
+            figures = [value * (1e6 if key == "fa" else 1) for key, value in result.metrics.items()]
             assert stated == pytest.approx(figures)
 
 
@@ -63,5 +63,5 @@ def test_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
         (line,) = [line for line in out.splitlines() if line.startswith(f"{name} ")]
         assert row.source in line
         for result in row.results:
-            assert f"{result.figures['iou']:.4f}" in out
+            assert f"{result.metrics['iou']:.4f}" in out
     assert "serank train --preset NAME" in out

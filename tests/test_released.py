@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tarfile
+import time
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -264,12 +265,12 @@ def other_network(state: dict[str, Any]) -> None:
         (train_table, [f"{TABLE} differs by 0.01 from the fixed"]),
         (break_table, [f"{TABLE} differs by nan from the fixed"]),
         (no_table, ["whose state dict has max_channel1.pos_enc.pos_enc with 2 dimensions", "begins with "]),
-        (numbers, ["entry extra of the state dict is no plain tensor but of type list"]),
-        (array, ["entry Conv.bias of the state dict is no plain tensor but of type NumPyValue"]),
-        (sparse, ["entry Conv.bias of the state dict is no plain tensor but of an unusual kind"]),
-        (meta, ["entry Conv.bias of the state dict is no plain tensor but of an unusual kind"]),
-        (expanded, [f"entry {WEIGHT} of the state dict is no plain tensor but of an unusual kind"]),
-        (number_key, ["entry a int of the state dict is no plain tensor"]),
+        (numbers, ["entry extra of the state dict is no dense tensor but of type list"]),
+        (array, ["entry Conv.bias of the state dict is no dense tensor but of type NumPyValue"]),
+        (sparse, ["entry Conv.bias of the state dict is no dense tensor but of an unusual kind"]),
+        (meta, ["entry Conv.bias of the state dict is no dense tensor but of an unusual kind"]),
+        (expanded, [f"entry {WEIGHT} of the state dict is no dense tensor but of an unusual kind"]),
+        (number_key, ["entry a int of the state dict is no dense tensor"]),
         (twice, ["entry Conv.bias is there twice"]),
         (wider, ["dilated.1.1.weight (4,)", "\n  and 327 more"]),
         (too_wide, ["width must be <= 1024; got 5000"]),
@@ -465,6 +466,46 @@ def test_archives_that_unpack_to_too_much_are_not_read(file: Path, monkeypatch: 
         SeRankDet.from_released(packed)
 
 
+def bomb(nones: int, *, zipped: bool, file: Path) -> None:
+    """A pickle that makes a list of very many `None`s; zipped it is a thousandth of their size."""
+    content = b"\x80\x02](" + b"N" * nones + b"e."
+    if zipped:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/data.pkl", content)
+            archive.writestr("archive/version", "3")
+        return
+    torch.save({}, file, _use_new_zipfile_serialization=False)
+    start = file.read_bytes()
+    file.write_bytes(start[: start.index(b"}q\x00.") - 2] + content)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("nones", [2 * 10**6, 10**8])
+def test_pickles_of_very_many_objects_are_refused_at_once(file: Path, zipped: bool, nones: int) -> None:
+    bomb(nones, zipped=zipped, file=file)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match="refused, its pickle has more than 1000000 operations"):
+        SeRankDet.from_released(file)
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_large_pickles_are_not_read(file: Path, zipped: bool) -> None:
+    torch.save({"text": "a" * 2**25}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="refused, its pickle has more than 16777216 bytes"):
+        SeRankDet.from_released(file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(model: SeRankDet, file: Path, value: float) -> None:
+    state = state_of(model)
+    state["Conv.bias"] = torch.full_like(state["Conv.bias"], value)
+    torch.save({"state_dict": state}, file)
+    with pytest.raises(CheckpointError, match=r"best\.pth\.tar: entries hold NaN or infinity: Conv\.bias \(1 of 1\)"):
+        SeRankDet.from_released(file)
+    assert convert(file)[0] == 1
+
+
 def test_devices_that_are_not_there(model: SeRankDet, file: Path) -> None:
     torch.save(state_of(model), file)
     with pytest.raises(ValueError, match="nowhere"):
@@ -489,7 +530,7 @@ def test_convert_and_detect(model: SeRankDet, file: Path, capsys: pytest.Capture
     np.testing.assert_array_equal(converted.detect(frame).probability, expected)
     out = capsys.readouterr().out
     assert "width 2, frames scaled to 64 px" in out
-    assert "Licence and figures" in out
+    assert "Licence and metrics" in out
 
 
 def test_the_card_says_where_the_weights_came_from(model: SeRankDet, file: Path) -> None:

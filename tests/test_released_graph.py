@@ -56,6 +56,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> SeRankDet:
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("topk_ties")
 def test_outputs_and_maps_inside(released: SeRankDet, shared: Path) -> None:
     expected = np.load(shared / "fixtures" / "released_graph.npz")
     places: dict[str, nn.Module] = {

@@ -11,8 +11,8 @@ from hub_server import Hub, lone_client, use  # noqa: F401 - a fixture for every
 from test_released import network, state_of
 
 from serank import SeRankDet
-from serank.checkpoints.card import FIGURES, Result, front_matter, read_metadata
-from serank.checkpoints.pretrained import CONFIG, WEIGHTS
+from serank.checkpoints.card import METRICS, Result, front_matter, read_metadata
+from serank.checkpoints.folder import CONFIG, WEIGHTS
 from serank.cli.entry import main
 
 # the client's own use of its HTTP library
@@ -30,7 +30,7 @@ def test_convert_publish_load_detect(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     card = converted / "README.md"
     text = card.read_text(encoding="utf-8").partition("\n---\n")[2]
-    figures = front_matter("converted", [Result("my-frames", "val", dict.fromkeys(FIGURES, 0.5))])
+    figures = front_matter("converted", [Result("my-frames", "val", dict.fromkeys(METRICS, 0.5))])
     asked_for = "---\nlicense: apache-2.0\ndatasets: [my-frames]\n"
     card.write_text(figures.replace("---\n", asked_for, 1) + text, encoding="utf-8")
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from serank.inference import tables
-from serank.inference.tables import Record, TableWriter, detection_rows
+from serank.inference.table_formats import COLUMNS, Record, detection_rows
+from serank.inference.tables import TableWriter, open_table, table_path
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,8 @@ RECORDS = [failure("a"), frame("b", 0), frame("c", 2), failure("d"), failure("e"
 
 
 def read(table: Path) -> list[Any]:
+    if table.suffix == ".jsonl":
+        return [json.loads(line) for line in table.read_text().splitlines()]
     if table.suffix == ".json":
         content = json.loads(table.read_text())
         assert list(content) == ["frames", "failed"]
@@ -43,17 +46,19 @@ def read(table: Path) -> list[Any]:
 
 
 def expected(table: Path, records: list[Record]) -> list[Any]:
+    if table.suffix == ".jsonl":
+        return records
     if table.suffix == ".json":
         return sorted(records, key=lambda record: "reason" in record)
     frames = [record for record in records if "reason" not in record]
     rows = [row for record in frames for row in list(detection_rows(record)) or [{"frame": record["frame"]}]]
-    return [{column: str(row.get(column, "")) for column in tables.COLUMNS} for row in rows]
+    return [{column: str(row.get(column, "")) for column in COLUMNS} for row in rows]
 
 
-both = pytest.mark.parametrize("name", ["detections.json", "detections.csv"])
+each = pytest.mark.parametrize("name", ["detections.json", "detections.jsonl", "detections.csv"])
 
 
-@both
+@each
 def test_a_table_is_complete_after_every_record(tmp_path: Path, name: str) -> None:
     table = tmp_path / name
     with TableWriter(table) as writer:
@@ -69,7 +74,7 @@ def test_a_frame_without_detections_has_a_row_and_a_failure_none(tmp_path: Path)
         for record in (failure("bad"), frame("empty", 0), frame("one", 1)):
             writer.add(record)
     empty, one = read(tmp_path / "t.csv")
-    assert empty == {**dict.fromkeys(tables.COLUMNS, ""), "frame": "empty"}
+    assert empty == {**dict.fromkeys(COLUMNS, ""), "frame": "empty"}
     assert (one["frame"], one["x"], one["area"], one["y1"]) == ("one", "1.5", "4", "4.0")
 
 
@@ -81,7 +86,7 @@ def test_names_are_no_formulas(tmp_path: Path, name: str) -> None:
     assert row["frame"] == f"'{name}"
 
 
-@both
+@each
 def test_records_wait_a_second_and_come_at_the_end(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "FLUSH_INTERVAL", 1000.0)
     table = tmp_path / name
@@ -93,14 +98,14 @@ def test_records_wait_a_second_and_come_at_the_end(tmp_path: Path, name: str, mo
     assert read(table) == expected(table, RECORDS)
 
 
-@both
+@each
 def test_a_table_without_records(tmp_path: Path, name: str) -> None:
     with TableWriter(tmp_path / name):
         pass
     assert read(tmp_path / name) == []
 
 
-@both
+@each
 def test_an_error_before_the_first_record_keeps_the_earlier_table(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("earlier")
     with pytest.raises(RuntimeError, match="no network"), TableWriter(tmp_path / name):
@@ -108,7 +113,7 @@ def test_an_error_before_the_first_record_keeps_the_earlier_table(tmp_path: Path
     assert (tmp_path / name).read_text() == "earlier"
 
 
-@both
+@each
 @pytest.mark.parametrize("before", [0, 3])
 def test_a_full_disk(tmp_path: Path, name: str, before: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the table; an earlier one stays, and of this one what was written."""
@@ -133,3 +138,47 @@ def test_a_full_disk(tmp_path: Path, name: str, before: int, monkeypatch: pytest
     else:
         assert table.read_text() == "earlier"
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def coco_frame(name: str, detections: int, **more: Any) -> Record:
+    runs = {"size": [8, 9], "counts": [10, 2, 6, 2]}
+    return frame(name, detections) | {"runs": [runs] * detections} | more
+
+
+def test_a_coco_table_is_complete_after_every_record(tmp_path: Path) -> None:
+    records = [failure("a"), coco_frame("b", 0), coco_frame("c", 2, index=4), failure("d"), coco_frame("e", 1)]
+    table = tmp_path / "detections.coco.json"
+    with TableWriter(table) as writer:
+        for count, record in enumerate(records, 1):
+            writer.add(record)
+            data = json.loads(table.read_text())
+            done = [r for r in records[:count] if "reason" not in r]
+            assert [image["file_name"] for image in data["images"]] == [r["frame"] for r in done]
+            assert [image["id"] for image in data["images"]] == list(range(1, len(done) + 1))
+            owners = [i for i, r in enumerate(done, 1) for _ in r["detections"]]
+            assert [a["image_id"] for a in data["annotations"]] == owners
+            assert [a["id"] for a in data["annotations"]] == list(range(1, len(owners) + 1))
+            assert data["info"]["failed"] == [r for r in records[:count] if "reason" in r]
+    assert data["images"][1]["index"] == 4
+    assert data["annotations"][0]["bbox"] == [1.0, 2.0, 2.0, 2.0]
+    assert data["annotations"][0]["segmentation"]["size"] == [8, 9]
+
+
+def test_yolo_writes_a_file_for_each_frame(tmp_path: Path) -> None:
+    with open_table(table_path(tmp_path, "yolo")) as writer:
+        for record in (failure("a.png"), frame("x/b.png", 0), frame("y/b.png", 2), frame("c.mp4", 1) | {"index": 3}):
+            writer.add(record)
+    files = {path.name: path.read_text().splitlines() for path in (tmp_path / "labels").iterdir()}
+    line = "0 0.222222 0.375000 0.222222 0.250000"
+    assert files == {"b.txt": [], "b_2.txt": [line, line], "c_000003.txt": [line]}
+
+
+def test_names_of_tables(tmp_path: Path) -> None:
+    names = {kind: table_path(tmp_path, kind).name for kind in tables.TABLE_FORMATS}
+    assert names == {
+        "json": "detections.json",
+        "jsonl": "detections.jsonl",
+        "csv": "detections.csv",
+        "coco": "detections.coco.json",
+        "yolo": "labels",
+    }

@@ -521,9 +521,9 @@ def test_options_that_do_not_fit_together() -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         ({"resume": True}, "resume and tensorboard need output"),
         ({"tensorboard": True}, "resume and tensorboard need output"),
-        ({"workers": -1}, "workers must be an int >= 0; got -1"),
-        ({"workers": True}, "workers must be an int >= 0; got True"),
-        ({"save_every": 0}, "save_every must be an int >= 1; got 0"),
+        ({"workers": -1}, "workers must be >= 0; got -1"),
+        ({"workers": True}, "workers must be a whole number >= 0; got True"),
+        ({"save_every": 0}, "save_every must be >= 1; got 0"),
     ]
     for options, message in refused:
         with pytest.raises(ValueError, match=message):

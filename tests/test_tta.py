@@ -14,7 +14,7 @@ from serank import SeRankDet
 from serank.cli.entry import main
 from serank.datasets import Sample
 from serank.evaluation import PredictionFolder, evaluate, predict_sample
-from serank.inference import detect_files
+from serank.inference import write_detections
 
 Float = NDArray[np.float32]
 FLIPS: list[tuple[int, ...]] = [(), (0,), (1,), (0, 1)]
@@ -94,4 +94,4 @@ def test_maps_of_detect_are_predictions_of_evaluate(model: SeRankDet, tmp_path: 
     pair = PredictionFolder(tmp_path / "maps", tmp_path / "data").load("a")
     np.testing.assert_allclose(pair.probability, model.detect(file, tta=4).probability, atol=0.51 / 255)
     with pytest.raises(ValueError, match=r"probability .* holds the frames"):
-        detect_files(model, [file], tmp_path / "out", probability=tmp_path / "data" / "images")
+        write_detections(model, [file], tmp_path / "out", probability=tmp_path / "data" / "images")

@@ -1,4 +1,4 @@
-"""The Hub's metadata at the head of a model card: licence, data sets and figures."""
+"""Model cards: their text, and the metadata in front of it that the Hub reads (licence, data sets, metrics)."""
 
 from __future__ import annotations
 
@@ -6,42 +6,58 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-__all__ = ["FIGURES", "LIBRARY", "TASK", "UNKNOWN", "Metadata", "Result", "front_matter", "read_metadata"]
+__all__ = [
+    "INTRODUCTION",
+    "LIBRARY",
+    "METRICS",
+    "TASK",
+    "UNKNOWN",
+    "Metadata",
+    "Result",
+    "front_matter",
+    "read_metadata",
+    "short_card",
+]
 
 LIBRARY = "serank"
 TASK = "image-segmentation"
-FIGURES = {"iou": "IoU", "niou": "nIoU", "pd": "Pd", "fa": "Fa"}
-"""Figures by their names in the metadata (all in [0, 1], as `DetectionMetrics.compute` gives them), with titles."""
+METRICS = {"iou": "IoU", "niou": "nIoU", "pd": "Pd", "fa": "Fa"}
+"""Metrics by their names in the metadata, with titles; all in [0, 1], as `DetectionMetrics.compute` gives them."""
 
 UNKNOWN = "unknown"
-"""Data set of figures whose card doesn't name it yet."""
+"""Data set of metrics whose card doesn't name it yet."""
+
+INTRODUCTION = """# SeRankDet checkpoint
+
+Load it with `serank.SeRankDet.from_pretrained("this folder or repository id")`.
+"""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Figures on one split of one data set.
+    """Metrics on one split of one data set.
 
     Attributes:
-        data_set: its name.
-        split: the part of it, empty if there is only one.
-        figures: by the names of `FIGURES`; the standard protocol's.
+        data_set: name of the data set.
+        split: name of the split, empty if there is only one.
+        metrics: values by the names of `METRICS`, of the standard protocol.
     """
 
     data_set: str
     split: str
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a card says in its metadata, nothing where it is silent.
+    """Metadata of a card; an entry that the card lacks is empty.
 
     Attributes:
         library: the Hub's `library_name`.
         task: the Hub's `pipeline_tag`.
-        licence: an identifier of the Hub's, such as `apache-2.0`.
-        data_sets: what the weights were trained on.
-        results: the Hub's `model-index`.
+        licence: identifier in the Hub's list, such as `apache-2.0`.
+        data_sets: names of the training data.
+        results: entries of the Hub's `model-index`.
     """
 
     library: str = ""
@@ -51,16 +67,13 @@ class Metadata:
     results: tuple[Result, ...] = ()
 
 
+def short_card() -> str:
+    """Card of a network of unknown origin."""
+    return f"---\nlibrary_name: {LIBRARY}\npipeline_tag: {TASK}\n---\n\n{INTRODUCTION}"
+
+
 def front_matter(name: str, results: Sequence[Result] = ()) -> str:
-    """The metadata of a network that serank trained, without licence and data sets.
-
-    Args:
-        name: of the model, for the Hub's lists of results.
-        results: may be none.
-
-    Returns:
-        A block of YAML between two lines of dashes.
-    """
+    """Metadata for the card of the network `name`, between two lines of dashes; users add licence and data sets."""
     from huggingface_hub import EvalResult, ModelCardData
 
     rows = [
@@ -70,11 +83,11 @@ def front_matter(name: str, results: Sequence[Result] = ()) -> str:
             dataset_name=result.data_set,
             dataset_split=result.split or None,
             metric_type=key,
-            metric_name=FIGURES[key],
+            metric_name=METRICS[key],
             metric_value=value,
         )
         for result in results
-        for key, value in result.figures.items()
+        for key, value in result.metrics.items()
     ]
     data = ModelCardData(
         library_name=LIBRARY,
@@ -87,14 +100,7 @@ def front_matter(name: str, results: Sequence[Result] = ()) -> str:
 
 
 def read_metadata(card: str) -> Metadata:
-    """The metadata of a card.
-
-    Args:
-        card: text of a `README.md`.
-
-    Raises:
-        ValueError: it is no YAML, or not of the Hub's form.
-    """
+    """Parses the metadata of a card's text; raises ValueError where they are no YAML or not of the Hub's form."""
     from huggingface_hub import ModelCard, ModelCardData
 
     if not card.startswith("---"):
@@ -105,8 +111,8 @@ def read_metadata(card: str) -> Metadata:
         raise ValueError(f"the metadata can't be read: {error}") from error
     results: dict[tuple[str, str], dict[str, Any]] = {}
     for row in data.eval_results or []:
-        figures = results.setdefault((str(row.dataset_name), str(row.dataset_split or "")), {})
-        figures[str(row.metric_type)] = row.metric_value
+        metrics = results.setdefault((str(row.dataset_name), str(row.dataset_split or "")), {})
+        metrics[str(row.metric_type)] = row.metric_value
     return Metadata(
         library=_text(data.library_name),
         task=_text(data.pipeline_tag),
@@ -114,7 +120,7 @@ def read_metadata(card: str) -> Metadata:
         data_sets=tuple(
             filter(None, map(_text, data.datasets if isinstance(data.datasets, list) else [data.datasets]))
         ),
-        results=tuple(Result(name, split, figures) for (name, split), figures in results.items()),
+        results=tuple(Result(name, split, metrics) for (name, split), metrics in results.items()),
     )
 
 

@@ -1,44 +1,56 @@
-"""The file `config.json`: a network's constructor arguments, and the version of serank that wrote them."""
+"""The file `config.json`: the network's constructor arguments and the version of serank that wrote them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import reprlib
+import warnings
 from collections.abc import Mapping
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+from serank._version import __version__
 from serank.errors import CheckpointError
 
-__all__ = ["MAX_CONFIG", "VERSION", "config_text", "known_arguments", "read_config"]
+__all__ = ["FREE", "MAX_CONFIG", "VERSION", "config_digest", "config_text", "known_arguments", "read_config"]
 
 MAX_CONFIG = 2**20
-"""Bytes of the largest `config.json` that is read, a thousand times what one needs."""
+"""Largest `config.json` that is read, in bytes; a real one has about 1 kB."""
 
 VERSION = "serank_version"
-"""The entry with the version that wrote the file; all others are constructor arguments."""
+"""Entry with the version that wrote the file; all others are constructor arguments."""
+
+FREE = frozenset({VERSION, "threshold"})
+"""Entries that may be edited without saving the weights again: the digest leaves them out."""
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the entries that the weights depend on, stored with them by `save_pretrained`.
+
+    Order of entries and white space don't matter; the entries in `FREE` are left out.
+    """
+    entries = {name: value for name, value in config.items() if name not in FREE}
+    text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def config_text(config: Mapping[str, Any]) -> str:
-    """What `config.json` holds for a network with these arguments."""
-    from serank._version import __version__
-
+    """Content of `config.json` for a network with these constructor arguments."""
     return json.dumps({VERSION: __version__, **config}, indent=2) + "\n"
 
 
 def known_arguments(cls: type[Any]) -> list[str]:
-    """Constructor arguments of a network's class."""
+    """Names of the constructor arguments of a network's class."""
     return list(signature(cls).parameters)
 
 
 def read_config(file: Path, cls: type[Any]) -> dict[str, Any]:
-    """The constructor arguments in `file`; their values are unchecked.
+    """Reads the constructor arguments in `file`; their values are unchecked.
 
-    Args:
-        file: a `config.json`.
-        cls: the network's class.
+    Warns of arguments that the file lacks, which take their defaults.
 
     Raises:
         CheckpointError: too large, no JSON object, written by a newer serank, or entries that `cls` doesn't take.
@@ -53,6 +65,16 @@ def read_config(file: Path, cls: type[Any]) -> dict[str, Any]:
         raise CheckpointError(
             f"{file}: unknown entries {names}{', ...' if len(unknown) > 20 else ''}; {cls.__name__} takes "
             f"{', '.join(sorted(known))}. Correct or remove them"
+        )
+    if missing := [name for name in known if name not in config]:
+        defaults = {name: parameter.default for name, parameter in signature(cls).parameters.items()}
+        taken = ", ".join(
+            name if defaults[name] is Parameter.empty else f"{name}={defaults[name]!r}" for name in missing
+        )
+        warnings.warn(
+            f"{file}: lacks entries, whose defaults are taken: {taken}. The network may have been "
+            "trained with other values; add the right ones, or save the checkpoint again to confirm these",
+            stacklevel=3,
         )
     return config
 
@@ -76,7 +98,7 @@ def _parse(file: Path) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object in which no name comes twice, where readers would differ about which counts."""
+    """Builds an object and refuses duplicate names, of which other readers might take another value."""
     entries = dict(pairs)
     if len(entries) < len(pairs):
         raise ValueError("an entry comes twice")
@@ -88,11 +110,9 @@ def _no_constant(name: str) -> Any:
 
 
 def _check_version(file: Path, written: Any) -> None:
-    """Refuses a file of a newer serank, whose entries may mean something else; the oldest name no version."""
+    """Refuses a file of a newer serank, whose entries may mean something else; files without a version pass."""
     if written is None:
         return
-    from serank._version import __version__
-
     numbers = re.match(r"([0-9]{1,6})\.([0-9]{1,6})(?![0-9])", written) if isinstance(written, str) else None
     if numbers is None:
         raise CheckpointError(

@@ -1,7 +1,7 @@
-"""Files of a Hub repository: fetched at one commit, checked, and pushed in one commit.
+"""Files of a Hub repository: downloaded at one commit, checked, and pushed in one commit.
 
-huggingface_hub does the work, so its environment variables hold: HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN, HF_HUB_CACHE
-and the time-outs HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT.
+huggingface_hub does the transfers, so its environment variables hold: HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN,
+HF_HUB_CACHE and the time-outs HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from serank._version import __version__
 from serank.checkpoints.hub_errors import UnreachableError, explained
+from serank.checkpoints.hub_guard import MAX_ANSWER, Guard
 from serank.errors import CheckpointError
-from serank.utils.files import sha256
+from serank.utils.digest import sha256
 
 __all__ = ["Repository", "check_repo_id", "check_revision", "push"]
 
@@ -26,11 +28,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Refuses what is no `owner/name`; the cache keeps a folder of that name.
-
-    Raises:
-        CheckpointError: names the id.
-    """
+    """Raises CheckpointError for an id that is no `owner/name`; the cache has a folder of that name."""
     if not REPO_ID.fullmatch(repo_id) or any(part in repo_id for part in ("..", "--")) or repo_id.endswith(".git"):
         raise CheckpointError(
             f"{repo_id!r:.200} is no Hub id; expected owner/name, of letters, digits, '-', '_' and '.' in ASCII"
@@ -38,11 +36,7 @@ def check_repo_id(repo_id: str) -> None:
 
 
 def check_revision(revision: str) -> None:
-    """Refuses what can't be a branch, tag or commit; the cache keeps a file of that name.
-
-    Raises:
-        CheckpointError: names the revision.
-    """
+    """Raises CheckpointError for what can't be a branch, tag or commit; the cache has a file of that name."""
     if len(revision) > 200 or ".." in revision or not REVISION.fullmatch(revision):
         raise CheckpointError(f"revision must be a branch, tag or commit; got {revision!r:.200}")
 
@@ -53,11 +47,11 @@ class Repository:
 
     Attributes:
         repo_id: `owner/name`.
-        revision: branch, tag or commit; `None` means the branch `main`. With the first file fetched it becomes that
-            file's commit, so that files of two commits never mix.
+        revision: branch, tag or commit; `None` means the branch `main`. The first file fetched sets it to that file's
+            commit, so that files of two commits never mix.
         token: access token; `True` takes the stored one and `False` sends none.
         cache_dir: folder of the cache; `None` takes the client's.
-        force_download: fetch files anew although they are cached.
+        force_download: download files although they are cached.
         local_files_only: take files from the cache alone.
 
     Raises:
@@ -70,6 +64,8 @@ class Repository:
     cache_dir: str | Path | None = None
     force_download: bool = False
     local_files_only: bool = False
+    listings: dict[str, dict[str, int | None]] = field(default_factory=dict, init=False, repr=False)
+    """Sizes in bytes of the files of each commit seen, `None` where the Hub doesn't say."""
 
     def __post_init__(self) -> None:
         check_repo_id(self.repo_id)
@@ -78,14 +74,14 @@ class Repository:
         self.cache_dir = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
 
     def fetch(self, file: str, limit: int) -> Path:
-        """A file of at most `limit` bytes, from the cache or downloaded into it.
+        """Path of a file of at most `limit` bytes, from the cache or downloaded into it.
 
-        Of a cached commit nothing is asked of the Hub; for a branch or tag one request finds its commit. Where the
-        Hub can't be reached the commit that was last seen is taken, with a warning.
+        A cached commit needs no request, a cached branch or tag one that finds its commit. Without an answer of the
+        Hub the commit last seen is taken, with a warning.
 
         Raises:
-            CheckpointError: says which of these it is and what to do: no such repository, revision or file, access
-                refused, no network, time-out, offline and not cached, too large, damaged.
+            CheckpointError: no such repository, revision or file, access refused, no network, time-out, offline and
+                not cached, too large, damaged; the message says what to do.
         """
         path = self._cached(file) or self._download(file, limit)
         self.revision = path.parent.name
@@ -98,7 +94,7 @@ class Repository:
         return f"{self.repo_id}@{self.revision}"
 
     def _cached(self, file: str) -> Path | None:
-        """The file in the cache, if that is all there is to ask: for a commit, or offline."""
+        """The cached file, where the Hub needn't or mustn't be asked: for a commit, or offline."""
         from huggingface_hub import constants
 
         offline = self.local_files_only or constants.HF_HUB_OFFLINE
@@ -122,45 +118,64 @@ class Repository:
         return Path(path) if isinstance(path, str) else None
 
     def _download(self, file: str, limit: int) -> Path:
-        from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+        from huggingface_hub import constants, snapshot_download
 
         cached = self._in_cache(file)
-        known = None if self.force_download else cached
         try:
-            with explained(str(self), file):
-                # one short request of our own: it bounds the size, and fails at once where the client would retry
-                found = get_hf_file_metadata(
-                    hf_hub_url(self.repo_id, file, revision=self.revision),
-                    token=self.token,
-                    timeout=constants.HF_HUB_ETAG_TIMEOUT,
-                )
-            if found.commit_hash is None:
-                raise UnreachableError(
-                    f"{self}: {constants.ENDPOINT} doesn't answer as a Hub does; check HF_ENDPOINT and the network (a "
-                    "proxy, a page to log in)"
-                )
+            commit, sizes = self._list(file)
         except UnreachableError as error:
-            if known is None:
+            if cached is None or self.force_download:
                 raise
-            warnings.warn(f"{error}. The cached commit {known.parent.name} is used", stacklevel=4)
-            return known
-        if found.size is not None and found.size > limit:
-            raise _too_large(f"{self} {file}", found.size, limit)
-        if known is not None and known.parent.name == found.commit_hash:
-            return known
+            warnings.warn(f"{error}. The cached commit {cached.parent.name} is used", stacklevel=4)
+            return cached
+        if file not in sizes:
+            raise CheckpointError(f"{self}: the repository has no {file}; serank loads its own checkpoints alone")
+        size = sizes[file]
+        if size is not None and size > limit:
+            raise _too_large(f"{self} {file}", size, limit)
+        if cached is not None and not self.force_download and cached.parent.name == commit:
+            return cached
         if cached is not None and self.force_download and not cached.is_symlink():
-            cached.unlink()  # without links the client would keep it
+            cached.unlink()  # without links the client would leave it as it is
+        guard = Guard(f"{self} {file}", limit if size is None else size)
         with explained(str(self), file):
-            return Path(
-                hf_hub_download(
+            folder = guard.run(
+                lambda: snapshot_download(
                     self.repo_id,
-                    file,
                     revision=self.revision,
+                    allow_patterns=[file],
                     token=self.token,
                     cache_dir=self.cache_dir,
                     force_download=self.force_download,
+                    etag_timeout=constants.HF_HUB_ETAG_TIMEOUT,
+                    user_agent=guard.user_agent,
+                    max_workers=1,
                 )
             )
+        path = Path(folder) / file
+        if not path.is_file():
+            raise CheckpointError(f"{self}: {file} didn't come; try again with force_download=True")
+        return path
+
+    def _list(self, file: str) -> tuple[str, dict[str, int | None]]:
+        """Commit of the revision, and the sizes of its files; asks the Hub once."""
+        from huggingface_hub import HfApi, constants
+
+        if (known := self.listings.get(str(self.revision))) is not None:
+            return str(self.revision), known
+        guard = Guard(str(self), MAX_ANSWER)
+        api = HfApi(token=self.token, user_agent=guard.user_agent)
+        with explained(str(self), file):
+            info = guard.run(
+                lambda: api.model_info(
+                    self.repo_id, revision=self.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
+                )
+            )
+        if info.sha is None or info.siblings is None:
+            raise UnreachableError(f"{self}: {constants.ENDPOINT} doesn't answer as a Hub does; check HF_ENDPOINT")
+        sizes = {entry.rfilename: entry.size if isinstance(entry.size, int) else None for entry in info.siblings}
+        self.listings[info.sha] = sizes
+        return info.sha, sizes
 
 
 def push(
@@ -176,25 +191,9 @@ def push(
 ) -> str:
     """Uploads files of a folder in one commit; the repository and the branch are made if they don't exist.
 
-    Args:
-        folder: where the files are.
-        files: their names, the same on the Hub.
-        repo_id: `owner/name`.
-        private: of a new repository; `None` takes the owner's default. `True` refuses one that exists and is public.
-        token: access token with the right to write; `None` takes the stored one.
-        revision: branch, `None` means `main`.
-        message: of the commit.
-        keep: files that are left as they are where the branch has them.
-
-    Returns:
-        Address of the commit.
-
-    Raises:
-        CheckpointError: an id or revision of a wrong form, or the Hub refused or couldn't be reached.
+    Files in `keep` aren't uploaded where the branch has them; the rest as for `Pretrained.push_to_hub`.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants
-
-    from serank._version import __version__
 
     check_repo_id(repo_id)
     branch = "main" if revision is None else revision
@@ -225,7 +224,7 @@ def _too_large(what: str, size: int, limit: int) -> CheckpointError:
 
 
 def _check_hash(path: Path, what: str) -> None:
-    """Compares a large file with its SHA-256, which the cache has as the name of what `path` links to."""
+    """Compares a large file with its SHA-256, the name of the file in the cache that `path` links to."""
     name = path.readlink().name if path.is_symlink() else ""
     if not SHA256.fullmatch(name):  # a small file, or a cache without links
         return

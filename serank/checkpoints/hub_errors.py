@@ -1,4 +1,4 @@
-"""What huggingface_hub raises, in words that say what to do.
+"""Errors of huggingface_hub, translated into `CheckpointError`s that say what to do.
 
 Its releases differ in their exceptions, since it has changed its HTTP library twice (requests, httpx, httpx2).
 """
@@ -21,7 +21,7 @@ class UnreachableError(CheckpointError):
 
 @contextmanager
 def explained(what: str, file: str | None = None) -> Iterator[None]:
-    """Turns whatever the client raises within the block into a `CheckpointError`.
+    """Turns any error of the client within the block into a `CheckpointError`.
 
     Args:
         what: the repository and revision.

@@ -1,59 +1,38 @@
-"""Finding, loading, saving and pushing checkpoints: `config.json`, `model.safetensors` and a model card."""
+"""Loading a network by name, folder or Hub id, saving it, and pushing it to the Hub."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from importlib import resources
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from serank.checkpoints.config_file import MAX_CONFIG, config_text, read_config
-from serank.checkpoints.weights import largest_file, load_strictly
+from serank.checkpoints.card import short_card
+from serank.checkpoints.config_file import MAX_CONFIG, config_digest, config_text, read_config
+from serank.checkpoints.folder import CARD, CONFIG, FILES, WEIGHTS, Folder, bundled
+from serank.checkpoints.hub import Repository, push
+from serank.checkpoints.registry import OTHERS, no_weights
+from serank.checkpoints.weights import largest_file, load_strictly, save_weights
 from serank.errors import CheckpointError
-from serank.utils.device import check_device
-from serank.utils.files import replacing
-from serank.utils.names import did_you_mean
+from serank.utils.checks import check_device
+from serank.utils.files import remove_leftovers, replacing
+from serank.utils.text import did_you_mean
 
-__all__ = [
-    "CARD",
-    "CONFIG",
-    "INTRODUCTION",
-    "WEIGHTS",
-    "Pretrained",
-    "bundled",
-    "read_card",
-    "short_card",
-]
-
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-CARD = "README.md"
-INTRODUCTION = """# SeRankDet checkpoint
-
-Load it with `serank.SeRankDet.from_pretrained("this folder or repository id")`.
-"""
+__all__ = ["Pretrained"]
 
 Model = TypeVar("Model", bound="Pretrained")
 
 
-def bundled() -> dict[str, Path]:
-    """Folders of the checkpoints that come with the package, by name."""
-    root = Path(str(resources.files("serank"))) / "weights"
-    if not root.is_dir():
-        return {}
-    return {p.name: p for p in sorted(root.iterdir()) if (p / CONFIG).is_file()}
-
-
 class Pretrained:
-    """Gives a network `from_pretrained`, `save_pretrained` and `push_to_hub`.
+    """Adds `from_pretrained`, `save_pretrained` and `push_to_hub` to a network.
 
-    Its `config` holds its constructor's arguments.
+    Attributes:
+        config: the network's constructor arguments, JSON-able.
     """
 
     config: dict[str, Any]
@@ -74,7 +53,8 @@ class Pretrained:
 
         Only `config.json` and `model.safetensors` are read, both of one commit. Sizes, arguments and the weights'
         names, shapes and types are checked before the network takes memory. The environment variables of
-        huggingface_hub hold, such as HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN.
+        huggingface_hub hold, such as HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN. Warns of arguments that the config
+        lacks, which take their defaults.
 
         Args:
             name: a published name such as `"sirst"` (`serank checkpoints` lists them), a local folder, or a Hub
@@ -92,7 +72,8 @@ class Pretrained:
         Raises:
             serank.errors.CheckpointError: a name that is unknown or has no weights; a repository, revision or file
                 that isn't there or can't be had; unreadable or too large files; a config of a newer serank, with
-                unknown entries or bad values; or weights with missing, unexpected or misshapen entries (lists them).
+                unknown entries or bad values; weights with missing, unexpected or misshapen entries (lists them), with
+                NaN or infinity, or saved with another config.
             ValueError: a `device` that isn't there.
         """
         target = check_device(device)
@@ -112,36 +93,33 @@ class Pretrained:
         except ValueError as error:
             raise CheckpointError(f"{file}: {str(error)[:1000]}") from error  # it quotes what the file says
         network = cast(nn.Module, model)
-        load_strictly(network, source.fetch(WEIGHTS, largest_file(network)))
+        load_strictly(network, source.fetch(WEIGHTS, largest_file(network)), config_digest(config))
         network.to(target).eval()
         return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, card: str | None = None, half: bool = False) -> None:
         """Writes `config.json`, `model.safetensors` and the model card `README.md`, each whole or not at all.
 
+        The weights carry a digest of the config, so that loading refuses files of two saves.
+
         Args:
             folder: made if it doesn't exist.
-            card: the card's text; `None` writes a short one, and leaves one that is there.
+            card: text of the card; `None` leaves an existing card, or writes a short one.
             half: store floating weights in float16, half the size. Loading gives float32 again.
 
         Raises:
-            ValueError: `half`, and an entry has values beyond float16's range.
+            ValueError: an entry holds NaN or infinity, or `half` and an entry exceeds float16's range.
             OSError: a file can't be written, for example to a full disk.
         """
-        state = cast(nn.Module, self).state_dict()
-        tensors = {name: (_half(name, v) if half else v).detach().cpu().contiguous() for name, v in state.items()}
-        target = Path(folder)
+        text, target = config_text(self.config), Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        with replacing(target / WEIGHTS) as path:
-            try:
-                save_file(tensors, path, metadata={"format": "pt"})
-            except SafetensorError as error:  # what a full disk comes as
-                raise OSError(f"{target / WEIGHTS}: can't be written: {error}") from error
-        with replacing(target / CONFIG) as path:
-            path.write_text(config_text(self.config), encoding="utf-8")
-        if card is not None or not (target / CARD).exists():
-            with replacing(target / CARD) as path:
-                path.write_text(card or short_card(), encoding="utf-8")
+        for name in FILES:
+            remove_leftovers(target / name)
+        with ExitStack() as files:  # none is replaced before all are written, the weights first
+            if card is not None or not (target / CARD).exists():
+                files.enter_context(replacing(target / CARD)).write_text(card or short_card(), encoding="utf-8")
+            files.enter_context(replacing(target / CONFIG)).write_text(text, encoding="utf-8")
+            save_weights(cast(nn.Module, self), target / WEIGHTS, config_digest(json.loads(text)), half=half)
 
     def push_to_hub(
         self,
@@ -161,12 +139,12 @@ class Pretrained:
 
         Args:
             repo_id: `owner/name`.
-            private: of a new repository; `None` takes the owner's default. `True` refuses one that exists and is
-                public.
+            private: make a new repository private; `None` takes the owner's default. `True` refuses an existing public
+                repository.
             token: access token with the right to write; `None` takes the stored one.
             revision: branch, `None` means `main`.
-            commit_message: `None` names the version of serank.
-            card: as for `save_pretrained`; with `None` a card that the branch has stays.
+            commit_message: `None` writes one with the version of serank.
+            card: as for `save_pretrained`; `None` leaves the card of the branch, if it has one.
             half: as for `save_pretrained`.
 
         Returns:
@@ -176,13 +154,11 @@ class Pretrained:
             serank.errors.CheckpointError: an id or revision of a wrong form, or the Hub refused or couldn't be
                 reached.
         """
-        from serank.checkpoints.hub import push
-
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, card=card, half=half)
             return push(
                 Path(folder),
-                (CONFIG, WEIGHTS, CARD),
+                FILES,
                 repo_id,
                 private=private,
                 token=token,
@@ -192,69 +168,20 @@ class Pretrained:
             )
 
 
-def read_card(name: str | os.PathLike[str]) -> str | None:
-    """The model card of a bundled name or a local folder; `None` for any other name, or where there is none."""
-    folder = bundled().get(str(name), Path(name))
-    return (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
-
-
-def short_card() -> str:
-    """The card of a network about whose making nothing is known."""
-    return f"---\nlibrary_name: serank\npipeline_tag: image-segmentation\n---\n\n{INTRODUCTION}"
-
-
-def _half(name: str, entry: Tensor) -> Tensor:
-    """A floating entry in float16; others as they are."""
-    if not entry.is_floating_point():
-        return entry
-    converted = entry.half()
-    if converted.isinf().sum() > entry.isinf().sum():
-        largest = float(entry[entry.isfinite()].abs().max())
-        raise ValueError(f"half: {name} reaches {largest:.3g} and float16 ends at 65504; save with half=False")
-    return converted
-
-
-class _Source(Protocol):
-    """Where the files of a checkpoint come from."""
-
-    def fetch(self, file: str, limit: int) -> Path:
-        """Path of a file of at most `limit` bytes."""
-
-
-class _Folder:
-    """A checkpoint on this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for file in (CONFIG, WEIGHTS):
-            if not (folder / file).is_file():
-                hint = f"; did you mean {folder / 'best'}?" if (folder / "best" / file).is_file() else ""
-                raise CheckpointError(f"{folder}: no {file}; a checkpoint folder holds {CONFIG} and {WEIGHTS}{hint}")
-
-    def fetch(self, file: str, limit: int) -> Path:
-        path = self.folder / file
-        if path.stat().st_size > limit:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes, expected at most {limit}")
-        return path
-
-
 def _is_folder(text: str) -> bool:
     return os.path.isdir(text)  # noqa: PTH112 - Path.is_dir raises for names that are too long
 
 
-def _locate(name: str | os.PathLike[str], *, revision: str | None, **options: Any) -> _Source:
-    """Where the checkpoint's files are."""
-    from serank.checkpoints.hub import Repository
-    from serank.checkpoints.registry import OTHERS, no_weights
-
+def _locate(name: str | os.PathLike[str], *, revision: str | None, **options: Any) -> Folder | Repository:
+    """Finds the files of a checkpoint: published name, local folder, Hub repository, in that order."""
     known, text = bundled(), os.fspath(name)
     if isinstance(name, str) and name in known:
-        return _Folder(known[name])
+        return Folder(known[name])
     row = OTHERS.get(text)
     if row is not None and row.repo_id is not None:
         return Repository(row.repo_id, revision or row.revision, **options)
     if _is_folder(text):
-        return _Folder(Path(text))
+        return Folder(Path(text))
     if row is not None:
         raise CheckpointError(no_weights(row))
     # where the first part is a folder here, the rest of a path is missing, and asking the Hub would only take time

@@ -1,4 +1,4 @@
-"""The table of published checkpoints: what a name stands for, and what there is to know of it."""
+"""Table of the published checkpoints: where the weights of each name are, and what they were trained on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from serank.checkpoints.card import Result, read_metadata
+from serank.checkpoints.folder import CARD, CONFIG, bundled
 
 __all__ = ["OTHERS", "Published", "no_weights", "published"]
 
@@ -16,13 +17,13 @@ class Published:
 
     Attributes:
         name: as given to `from_pretrained`.
-        data_sets: what the weights were, or would be, trained on.
-        repo_id: where they are on the Hub; `None` for bundled ones, and where no weights are published.
-        revision: the commit there that the name stands for.
-        width: of the network.
-        licence: of the weights.
-        results: figures, each on one split.
-        bundled: whether they come with the package.
+        data_sets: training data; of a name without weights, what they would be trained on.
+        repo_id: Hub repository; `None` for bundled weights and for names without weights.
+        revision: commit of that repository.
+        width: width of the network.
+        licence: licence of the weights.
+        results: metrics, one entry a split.
+        bundled: whether the weights come with the package.
     """
 
     name: str
@@ -48,18 +49,16 @@ OTHERS: dict[str, Published] = {
         Published("nudt-sirst", ("NUDT-SIRST",)),
     )
 }
-"""Names that aren't bundled: the paper's other data sets, for which no weights are published, and what is on the Hub
-(a row with `repo_id` and the commit). A bundled checkpoint needs no row, its folder in `serank/weights` is one."""
+"""Names that aren't bundled: data sets of the paper without published weights, and checkpoints on the Hub (rows with
+`repo_id` and `revision`). Bundled checkpoints need no row; they are the folders in `serank/weights`."""
 
 
 def published() -> dict[str, Published]:
-    """All names that `from_pretrained` knows; of the bundled ones, what their own files say.
+    """All names that `from_pretrained` knows; rows of bundled checkpoints are read from their card and config.
 
     Raises:
         ValueError: a bundled card's metadata can't be read.
     """
-    from serank.checkpoints.pretrained import CARD, CONFIG, bundled
-
     rows = {}
     for name, folder in bundled().items():
         card = read_metadata((folder / CARD).read_text(encoding="utf-8"))
@@ -75,7 +74,7 @@ def published() -> dict[str, Published]:
 
 
 def no_weights(row: Published) -> str:
-    """What to say to whoever asks for a name without weights."""
+    """Error message for a name without published weights: how to train or convert them."""
     data = " and ".join(row.data_sets)
     return (
         f"{row.name!r}: no weights are published for {data}. Train them with the paper's recipe, "

@@ -1,13 +1,16 @@
-"""Checkpoints of the authors' released code (`.pth.tar`): what is read of them, and what their entries are called here.
+"""Checkpoints of the authors' released code (`.pth.tar`): reading them, and the names of their entries here.
 
 The code released with Dai et al., "Pick of the Bunch", IEEE TGRS 2024, differs from the paper's text; `SeRankDet` takes
 its graph as arguments. Its files are pickles, which can run any code while they are read. Here they are read with
-`torch.load(weights_only=True)` alone, which refuses everything but tensors and plain containers.
+`torch.load(weights_only=True)` alone, which refuses everything but tensors and
+built-in containers; before that, the size of its pickle is bounded.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import pickletools
 import re
 import warnings
 import zipfile
@@ -19,10 +22,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from serank.checkpoints.weights import non_finite
 from serank.errors import CheckpointError
 from serank.frames.reading import MAX_PIXELS
 from serank.layers.attention import positional_values
-from serank.utils.device import check_device
+from serank.utils.checks import check_device
+from serank.utils.text import listing
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MAX_BYTES", "load_released", "read_released", "released_name"]
 
@@ -33,6 +38,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of red, green and blue in [0, 1]: the released code normalises its frames so."""
 MAX_BYTES = 2**32
 """Largest file that is read, packed or unpacked: three times 0.44 GB of weights with AdamW's moments, and to spare."""
+MAX_PICKLE = 2**24
+"""Largest pickle in a file, in bytes, without the tensors' numbers; those of the released code have less than 1 MB."""
+MAX_OPERATIONS = 1_000_000
+"""Largest number of a pickle's operations, each of which may make an object; the released code's have about 50,000."""
 
 LEVELS = 5
 FIRST = "Conv1.cdc_layer.0.conv.weight"
@@ -76,13 +85,13 @@ NUMPY = (
     "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
 )
-"""What a pickle calls to make NumPy's numbers and arrays. The released code stores its losses so, in every file."""
+"""Callables in pickles of NumPy numbers and arrays, as which the released code stores its losses in every file."""
 READING = Lock()
-"""PyTorch keeps the stand-ins for these in a list that all threads share."""
+"""Held while reading: the stand-ins for `NUMPY` are in a list of PyTorch's that all threads share."""
 
 
 class NumPyValue:
-    """Stands for a NumPy value beside the weights: takes what the pickle says of it, and does nothing."""
+    """Placeholder for a NumPy value beside the weights: accepts any arguments and state, and ignores them."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -92,14 +101,7 @@ class NumPyValue:
 
 
 def released_name(name: str) -> str:
-    """What an entry of the released graph's state dict here is called there.
-
-    Args:
-        name: such as `"head.weight"`.
-
-    Returns:
-        Such as `"Conv.weight"`, without `decode_head.`.
-    """
+    """Name in the released code, such as `"Conv.weight"`, of an entry here, such as `"head.weight"`."""
     ours, theirs = next((o, t) for o, t in PREFIXES.items() if name.startswith(o))
     return theirs + name.removeprefix(ours)
 
@@ -117,7 +119,8 @@ def read_released(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: no such file.
         serank.errors.CheckpointError: no regular file, larger than `MAX_BYTES`, no PyTorch checkpoint, damaged, one
-            whose pickle wants more than tensors and plain containers, or one without a state dict of tensors.
+            whose pickle wants more than tensors and built-in containers or has too many objects, or one without a
+            state dict of tensors.
     """
     file = Path(path)
     if not file.exists():
@@ -133,9 +136,9 @@ def read_released(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise CheckpointError(f"{file}: holds no state dict, neither under 'state_dict' nor as a whole")
     weights: dict[str, Tensor] = {}
     for key, value in dict.items(state):
-        if not isinstance(key, str) or not _is_plain(value):
+        if not isinstance(key, str) or not _is_dense(value):
             kind = "of an unusual kind" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
-            raise CheckpointError(f"{file}: entry {_label(key)} of the state dict is no plain tensor but {kind}")
+            raise CheckpointError(f"{file}: entry {_label(key)} of the state dict is no dense tensor but {kind}")
         name = re.sub(r"^((module|decode_head)\.)+", "", key)
         if name in weights:
             raise CheckpointError(f"{file}: entry {_label(name)} is there twice, with and without a prefix")
@@ -144,7 +147,7 @@ def read_released(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _unpickle(file: Path) -> Any:
-    """What is in the file; nothing of it is run."""
+    """Content of the file, read without running anything in it."""
     size = file.stat().st_size
     try:
         if zipfile.is_zipfile(file):
@@ -155,6 +158,7 @@ def _unpickle(file: Path) -> Any:
                 f"{file}: {size / 1e9:.1f} GB, and a checkpoint of the released code has at most "
                 f"{MAX_BYTES / 1e9:.1f}; save its state dict alone"
             )
+        _check_pickles(file)
         stand_ins: list[Any] = [(NumPyValue, name) for name in NUMPY]
         with READING, file.open("rb") as opened, torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             # of pickle protocols and of TorchScript: where PyTorch can't go on, it raises too
@@ -166,9 +170,9 @@ def _unpickle(file: Path) -> Any:
     except Exception as error:
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
-                f"{file}: refused, since its pickle wants {_label(wanted[1])}, which is no tensor and no plain "
-                "container. A pickle may run what it names, so such a file can do harm by being read. If you trust it, "
-                "save its weights alone where it came from: torch.save({'state_dict': model.state_dict()}, "
+                f"{file}: refused, since its pickle wants {_label(wanted[1])}, which is no tensor and no "
+                "built-in container. A pickle may run what it names, so such a file can do harm by being read. If you "
+                "trust it, save its weights alone where it came from: torch.save({'state_dict': model.state_dict()}, "
                 "'weights.pth.tar')"
             ) from None
         # PyTorch's own text advises to read the file without protection; the bare reason is its context
@@ -179,7 +183,42 @@ def _unpickle(file: Path) -> Any:
         ) from None
 
 
-def _is_plain(value: object) -> bool:
+def _check_pickles(file: Path) -> None:
+    """Refuses pickles that would make very many objects, by counting their operations; none is carried out."""
+    with file.open("rb") as stream:
+        if stream.read(4) == b"PK\x03\x04":  # how PyTorch tells its formats apart
+            with zipfile.ZipFile(stream) as archive:
+                for entry in archive.infolist():
+                    if entry.filename.endswith(".pkl"):
+                        with archive.open(entry) as packed:
+                            _count_operations(file, packed.read(MAX_PICKLE + 1), 1)
+        else:
+            stream.seek(0)
+            # five pickles one after another: magic number, protocol, system, content and the tensors' keys
+            _count_operations(file, stream.read(MAX_PICKLE + 1), 5)
+
+
+def _count_operations(file: Path, content: bytes, pickles: int) -> None:
+    stream, count = io.BytesIO(content), 0
+    try:
+        for _ in range(pickles):
+            for _ in pickletools.genops(stream):
+                count += 1
+                if count > MAX_OPERATIONS:
+                    raise CheckpointError(
+                        f"{file}: refused, its pickle has more than {MAX_OPERATIONS} operations, and those of the "
+                        "released code about 50,000; save its state dict alone"
+                    )
+    except ValueError as error:
+        if len(content) <= MAX_PICKLE or isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{file}: refused, its pickle has more than {MAX_PICKLE} bytes, and those of the released code less than "
+            "1 MB; save its state dict alone"
+        ) from None
+
+
+def _is_dense(value: object) -> bool:
     """Whether this is a dense tensor whose numbers are all in the file."""
     if type(value) not in (Tensor, nn.Parameter):
         return False
@@ -194,7 +233,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _label(text: object) -> str:
-    """Something of a file in an error's text: short and on one line, whatever it holds."""
+    """Text from a file for an error message: short and on one line."""
     return repr(text[:100])[1:-1] if isinstance(text, str) else f"a {type(text).__name__}"
 
 
@@ -207,16 +246,7 @@ def load_released(
     std: float | Sequence[float] = IMAGENET_STD,
     device: str | torch.device = "cpu",
 ) -> Model:
-    """What `SeRankDet.from_released` does, for any class with its arguments and entries.
-
-    Args:
-        build: makes the network, with the arguments of `SeRankDet`.
-        path: as for `SeRankDet.from_released`, like all others.
-        working_size: longest side to which frames are scaled, in pixels.
-        mean: of each input channel.
-        std: of each input channel.
-        device: where to put the network.
-    """
+    """Implements `SeRankDet.from_released` for any class `build` with its arguments and entries."""
     target = check_device(device)
     weights = read_released(path)
     for name, dimensions in ((FIRST, 4), (TABLE.format(1), 2)):
@@ -268,9 +298,9 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor], side: int, path: str 
         if k in weights and _form(weights[k]) != _form(v)
     ]
     if wrong:
-        shown = wrong[:20] + ([f"and {len(wrong) - 20} more"] if len(wrong) > 20 else [])
+        shown = listing(wrong, 20, "\n  ")
         raise CheckpointError(
-            f"{path}: {len(wrong)} entries don't fit the released SeRankDet (file -> here):\n  " + "\n  ".join(shown)
+            f"{path}: {len(wrong)} entries don't fit the released SeRankDet (file -> here):\n  {shown}"
         )
     for name, table in tables.items():
         difference = (weights[name].float() - table).abs().max().item()
@@ -279,6 +309,8 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor], side: int, path: str 
                 f"{path}: {name} differs by {difference:.3g} from the fixed sinusoidal table, which is computed here; "
                 "it was trained or changed, so this file's results can't be had"
             )
+    if bad := non_finite({name: weights[name] for name in expected if name not in tables}):
+        raise CheckpointError(f"{path}: entries hold NaN or infinity: {bad}; take an earlier checkpoint")
     copies = {
         name: weights[released_name(name)].to(value.dtype, memory_format=torch.contiguous_format, copy=True)
         for name, value in state.items()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from serank.checkpoints.card import FIGURES
-
-if TYPE_CHECKING:
-    from serank.checkpoints.registry import Published
+from serank.checkpoints.card import METRICS
+from serank.checkpoints.registry import Published, published
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -21,8 +18,6 @@ def add_arguments(_: argparse.ArgumentParser) -> None:
 
 def run(_: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.checkpoints.registry import published
-
     head = ("name", "weights", "width", "data", "measured on", "IoU", "nIoU", "Pd", "Fa, 1e-6", "licence")
     rows = [head, *(line for row in published().values() for line in _lines(row))]
     widths = [max(len(line[i]) for line in rows) for i in range(len(head))]
@@ -36,12 +31,12 @@ def run(_: argparse.Namespace) -> int:
 
 
 def _lines(row: Published) -> list[tuple[str, ...]]:
-    """The cells of a checkpoint: a line for each split on which it was measured, at least one."""
+    """Table cells of a checkpoint: one line for each split with metrics, at least one."""
     about: tuple[str, ...] = (row.name, row.source, str(row.width or ""), ", ".join(row.data_sets))
     lines = []
     for result in row.results:
-        iou, niou, pd, fa = (result.figures[key] for key in FIGURES)
+        iou, niou, pd, fa = (result.metrics[key] for key in METRICS)
         on = f"{result.data_set} {result.split}".strip()
         lines.append((*about, on, f"{iou:.4f}", f"{niou:.4f}", f"{pd:.4f}", f"{fa * 1e6:.1f}", row.licence or ""))
         about = ("",) * len(about)
-    return lines or [(*about, *[""] * (1 + len(FIGURES)), row.licence or "")]
+    return lines or [(*about, *[""] * (1 + len(METRICS)), row.licence or "")]

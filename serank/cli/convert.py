@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from serank.utils.files import sha256
+from serank._version import __version__
+from serank.checkpoints.card import short_card
+from serank.checkpoints.folder import CONFIG
+from serank.serankdet import SeRankDet
+from serank.utils.digest import sha256
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -31,20 +35,15 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
     folder = Path(options.output)
     _check_output(folder, options.overwrite)
-
-    from serank.serankdet import SeRankDet
-
     model = SeRankDet.from_released(options.path, working_size=options.working_size)
     model.save_pretrained(folder, card=_card(Path(options.path), options), half=options.half)
     print(f"checkpoint {folder}: width {model.config['width']}, frames scaled to {options.working_size} px")
-    print(f"Licence and figures are yours to fill in before publishing: {folder / 'README.md'}")
+    print(f"Licence and metrics are yours to fill in before publishing: {folder / 'README.md'}")
     return 0
 
 
 def _check_output(folder: Path, overwrite: bool) -> None:
     """Refuses a folder with something in it that isn't a checkpoint to be replaced."""
-    from serank.checkpoints.pretrained import CONFIG
-
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder}: is a file; name a folder")
     if not folder.exists() or not any(folder.iterdir()):
@@ -56,10 +55,7 @@ def _check_output(folder: Path, overwrite: bool) -> None:
 
 
 def _card(file: Path, options: argparse.Namespace) -> str:
-    """Where the weights came from, and what only their makers can say of them."""
-    from serank._version import __version__
-    from serank.checkpoints.pretrained import short_card
-
+    """Card with the origin of the weights, and the entries that the user has to add."""
     stored = ", stored in float16" if options.half else ""
     return (
         f"{short_card()}\n"
@@ -71,7 +67,7 @@ def _card(file: Path, options: argparse.Namespace) -> str:
         "Converting gives no right to publish. `serank publish` asks for these in the first lines of this card:\n\n"
         "- `license`: what the weights' makers gave them.\n"
         "- `datasets`: what they were trained on; name the split in this text too.\n"
-        "- `model-index`: figures. Converting measures none, and the paper's are not this network's. "
+        "- `model-index`: metrics. Converting measures none, and the paper's are not this network's. "
         "`serank evaluate DATA --split SPLIT --checkpoint THIS` measures them; with `--protocol released --resolution "
         f"{options.working_size}` it does so as the released code.\n"
     )

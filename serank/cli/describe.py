@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from serank.datasets import describe_folder
+
 __all__ = ["DETAILS", "add_arguments", "run"]
 
 DETAILS = "The exit status is 1 where something should be looked at."
@@ -16,8 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.datasets import describe_folder
-
     report = describe_folder(options.root)
     print(report)
     return 1 if report.problems else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from pathlib import Path
@@ -12,13 +13,14 @@ from serank.cli.options import add_model, add_tta
 
 if TYPE_CHECKING:
     from serank.inference import BatchResult
-    from serank.inference.tables import Record
+    from serank.inference.table_formats import Record
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
 DETAILS = (
     "Writes a picture with boxes for each frame and one table of all detections. A frame that can't be read is "
-    "reported and skipped, and the exit status is then 1. Every page of a TIFF file is a frame. Several processes "
+    "reported and skipped, and the exit status is then 1. Every page of a TIFF file is a frame. Scores are the peak "
+    "probability of each detection. Several processes "
     "or machines share the work: torchrun --nproc-per-node=N -m serank detect ..."
 )
 
@@ -45,10 +47,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the probability of each frame there as 8-bit grey PNG, for --predictions of serank evaluate and "
         "--soft-targets of serank train",
     )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="run each N-th frame of videos and of TIFF files with pages"
+    )
+    parser.add_argument("--track", action="store_true", help="number detections by the moving target they belong to")
+    parser.add_argument(
+        "--confirm",
+        type=_confirmation,
+        metavar="M/N",
+        help="leave out what was not seen in M of the last N frames, such as 3/5: false alarms that come and go",
+    )
+    parser.add_argument(
+        "--max-distance",
+        type=float,
+        default=10.0,
+        metavar="PX",
+        help="farthest that a tracked target moves between two frames",
+    )
     parser.add_argument("--no-pictures", action="store_true", help="write the table alone")
+    parser.add_argument(
+        "--video", metavar="FILE", help="draw into this video (.mp4, .mkv, .mov, .avi) instead of one picture a frame"
+    )
     parser.add_argument("--output", default="detections", metavar="DIR", help="folder to write to")
-    parser.add_argument("--format", choices=("json", "csv"), default="json", help="of the table")
+    parser.add_argument(
+        "--format",
+        choices=("json", "jsonl", "csv", "coco", "yolo"),
+        default="json",
+        help="of the table: one file, or for yolo a folder of label files",
+    )
     parser.add_argument("--quiet", action="store_true", help="print warnings, skipped frames and errors alone")
+
+
+def _confirmation(text: str) -> tuple[int, int]:
+    """`M/N` as numbers."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not M/N with 1 <= M <= N, such as 3/5")
+    return int(found[1]), int(found[2])
 
 
 def run(options: argparse.Namespace) -> int:
@@ -64,12 +99,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _detect(options: argparse.Namespace, device: str) -> BatchResult:
-    from serank.inference import detect_files
+    from serank.inference import write_detections
     from serank.serankdet import SeRankDet
     from serank.utils.distributed import is_main, world_size
 
     model = SeRankDet.from_pretrained(options.checkpoint, device=device).optimize()
-    result = detect_files(
+    tracks = options.track or options.confirm is not None
+    result = write_detections(
         model,
         options.paths,
         options.output,
@@ -79,14 +115,23 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
         min_score=options.min_score,
         probability=options.probability,
         batch_size=options.batch_size,
+        every=options.every,
+        track=options.track,
+        confirm=options.confirm,
+        max_distance=options.max_distance,
         pictures=not options.no_pictures,
+        video=options.video,
         table=options.format,
-        report=_Printer(quiet=options.quiet) if world_size() == 1 else None,
+        report=_Printer(quiet=options.quiet, tracks=tracks) if world_size() == 1 else None,
         progress=sys.stderr.isatty() and is_main() and not options.quiet,
     )
     if is_main() and not options.quiet:
         speed = result.frames / result.seconds if result.seconds else 0.0
-        where = f"table {result.table}" if options.no_pictures else f"pictures and table in {options.output}"
+        where = f"pictures and table in {options.output}"
+        if result.video is not None:
+            where = f"video {result.video}, table {result.table}"
+        elif options.no_pictures:
+            where = f"table {result.table}"
         print(
             f"{result.frames} frames, {result.detections} detections, {result.failures} skipped, "
             f"{speed:.1f} frames/s; {where}"
@@ -99,14 +144,15 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
 class _Printer:
     """Prints a line for each detection, above the progress bar, and one for each frame that is skipped."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, tracks: bool) -> None:
         self.quiet = quiet
+        self.tracks = tracks
         self.headed = False
 
     def __call__(self, record: Record) -> None:
         from tqdm import tqdm
 
-        from serank.inference.tables import detection_rows
+        from serank.inference.table_formats import detection_rows
 
         if "reason" in record:
             tqdm.write(f"serank detect: skipped {record['reason']}", file=sys.stderr)
@@ -114,8 +160,10 @@ class _Printer:
             return
         for row in detection_rows(record):
             if not self.headed:
-                tqdm.write(f"{'x':>7}  {'y':>7}  {'score':>5}  {'area':>5}  frame", file=sys.stdout)
+                track = "  track" if self.tracks else ""
+                tqdm.write(f"{'x':>7}  {'y':>7}  {'score':>5}  {'area':>5}{track}  frame", file=sys.stdout)
                 self.headed = True
             place = Path(row["frame"]).name + (f" {row['index']}" if row["index"] != "" else "")
-            line = f"{row['x']:7.1f}  {row['y']:7.1f}  {row['score']:5.2f}  {row['area']:5d}  {place}"
+            track = f"  {row['track']:5d}" if self.tracks else ""
+            line = f"{row['x']:7.1f}  {row['y']:7.1f}  {row['score']:5.2f}  {row['area']:5d}{track}  {place}"
             tqdm.write(line, file=sys.stdout)

@@ -14,12 +14,14 @@ from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
 from serank._version import __version__
-from serank.utils.names import did_you_mean
+from serank.utils.text import did_you_mean
 
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "detect": "find targets in frames",
+    "import": "make frames and masks of COCO, YOLO, Pascal VOC or LabelMe labels, or of a list of centroids",
+    "split": "write train.txt and val.txt for a folder of frames and masks",
     "describe": "say what a folder of frames and masks holds, and what is wrong with it",
     "train": "train a network on folders of frames and masks",
     "evaluate": "measure a checkpoint on a data set, or score the predictions of any method",
@@ -29,6 +31,8 @@ COMMANDS = {
     "export": "write a checkpoint for another runtime: ONNX, or a program of torch.export",
 }
 """Name and summary of each command; the module of that name in this package is imported when the command is called."""
+MODULES = {"import": "import_labels"}
+"""Modules of the commands whose names are keywords of Python."""
 
 
 class CommandModule(Protocol):
@@ -141,7 +145,7 @@ def _parse(arguments: list[str]) -> tuple[CommandModule, argparse.Namespace]:
     if command not in COMMANDS:
         names = ", ".join(COMMANDS)
         parser.error(f"{command!r} is no command{did_you_mean(command, COMMANDS)}; the commands are {names}")
-    module = cast(CommandModule, import_module(f"serank.cli.{command}"))
+    module = cast(CommandModule, import_module(f"serank.cli.{MODULES.get(command, command)}"))
     chosen, summary = parsers[command], COMMANDS[command]
     chosen.formatter_class = Formatter
     chosen.description = f"{summary[0].upper()}{summary[1:]}. {module.DETAILS}".strip()

@@ -7,17 +7,24 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from serank.checkpoints.card import short_card
+from serank.checkpoints.folder import read_card
+from serank.cli.evaluate_boxes import add_boxes, check_boxes, measure_boxes
 from serank.cli.options import add_model, add_preparation, add_tta, preparation, print_metrics
-
-if TYPE_CHECKING:
-    from serank.datasets import FolderDataset
-    from serank.evaluation.report.pictures import FrameView
-    from serank.evaluation.resolution import Resolution
-    from serank.evaluation.results import Evaluation
-    from serank.frames.preparation import FrameSpec
-    from serank.serankdet import SeRankDet
+from serank.datasets import FolderDataset
+from serank.datasets.layouts import find_lists
+from serank.evaluation.calibration import calibrate_scores, pick_score, set_score_calibration
+from serank.evaluation.predictions import PredictionFolder
+from serank.evaluation.report.writer import check_report_folder, write_report
+from serank.evaluation.resolution import Resolution, check_resolution
+from serank.evaluation.results import Evaluation, FrameView
+from serank.evaluation.runner import evaluate, predict_sample
+from serank.evaluation.threshold import choose_threshold, set_threshold
+from serank.frames.preparation import FrameSpec
+from serank.serankdet import SeRankDet
+from serank.utils.distributed import is_main, started
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -82,11 +89,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="DIR", help="write a report there: page, JSON, CSV and pictures")
     parser.add_argument("--no-overlays", action="store_true", help="leave the picture of every frame out of the report")
+    add_boxes(parser)
 
 
 def _resolution(text: str) -> Resolution:
-    from serank.evaluation.resolution import check_resolution
-
     try:
         return check_resolution(int(text) if text.isdigit() else text)
     except ValueError as error:
@@ -95,12 +101,15 @@ def _resolution(text: str) -> Resolution:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.utils.distributed import is_main, started
-
-    _check(options)
+    check_boxes(options)
+    if options.match == "masks":
+        _check(options)
     # under torchrun every process measures its share, and the first one prints and writes
     with started(options.device) as device:
-        if options.predictions is None:
+        if options.match == "boxes":
+            if is_main():
+                measure_boxes(options, device)
+        elif options.predictions is None:
             _measure(options, device)
         elif is_main():
             _score(options)
@@ -141,19 +150,11 @@ def _check(options: argparse.Namespace) -> None:
                 "leave one of them out"
             )
     if options.output:
-        from serank.evaluation.report.writer import check_report_folder
-
         check_report_folder(options.output)
 
 
 def _measure(options: argparse.Namespace, device: str) -> None:
     """Runs a checkpoint."""
-    from serank.datasets import FolderDataset
-    from serank.datasets.layouts import find_lists
-    from serank.evaluation.runner import evaluate, predict_sample
-    from serank.serankdet import SeRankDet
-    from serank.utils.distributed import is_main
-
     dataset = FolderDataset(options.root, options.split)
     if options.split is None and (lists := find_lists(Path(options.root))) and is_main():
         print(
@@ -187,8 +188,6 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     places = {name: i for i, name in enumerate(dataset.names)}
 
     def look(name: str) -> FrameView:
-        from serank.evaluation.report.pictures import FrameView
-
         sample, probability = predict_sample(network, dataset[places[name]], options.resolution)
         return FrameView(sample.frame, probability, sample.mask)
 
@@ -222,9 +221,6 @@ def _oddities(result: Evaluation) -> list[str]:
 
 def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
     """Gives the model the threshold of the budget; returns the note for its card."""
-    from serank.evaluation.threshold import choose_threshold, set_threshold
-    from serank.utils.distributed import is_main
-
     choice = choose_threshold(
         model.optimize(),
         dataset,
@@ -252,9 +248,6 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
 
 def _calibrate(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
     """Calibrates the scores of the model; returns the note for its card."""
-    from serank.evaluation.calibration import calibrate_scores, set_score_calibration
-    from serank.utils.distributed import is_main
-
     found = calibrate_scores(
         model.optimize(),
         dataset,
@@ -286,8 +279,6 @@ def _budget(options: argparse.Namespace) -> dict[str, Any]:
 
 def _print_score(options: argparse.Namespace, result: Evaluation) -> None:
     """Prints the least score that meets the budget, and what it gives."""
-    from serank.evaluation.calibration import pick_score
-
     choice = pick_score(result, **_budget(options))
     print(
         f"score {choice.min_score:.9g} chosen (serank detect --min-score {choice.min_score:.9g}): Pd {choice.pd:.4f}, "
@@ -301,15 +292,11 @@ def _data(options: argparse.Namespace) -> str:
 
 def _card(options: argparse.Namespace, notes: Sequence[str]) -> str:
     """The checkpoint's own card, and how this copy's threshold and scores were chosen."""
-    from serank.checkpoints.pretrained import read_card, short_card
-
     return "\n\n".join([(read_card(options.checkpoint) or short_card()).rstrip(), *notes])
 
 
 def _score(options: argparse.Namespace) -> None:
     """Scores what another program wrote."""
-    from serank.evaluation.predictions import PredictionFolder
-
     folder = PredictionFolder(
         options.predictions,
         options.targets,
@@ -323,14 +310,7 @@ def _score(options: argparse.Namespace) -> None:
         protocol=options.protocol,
         progress=sys.stderr.isatty(),
     )
-
-    def look(name: str) -> FrameView:
-        from serank.evaluation.report.pictures import FrameView
-
-        pair = folder.load(name)
-        return FrameView(pair.frame, pair.probability, pair.mask)
-
-    _finish(options, result, {"predictions": options.predictions, "data": options.targets}, look)
+    _finish(options, result, {"predictions": options.predictions, "data": options.targets}, folder.load)
 
 
 def _finish(
@@ -355,7 +335,5 @@ def _finish(
     for problem in [*_oddities(result), *result.problems]:
         print(f"serank evaluate: {problem}", file=sys.stderr)
     if options.output:
-        from serank.evaluation.report.writer import write_report
-
         page = write_report(result, options.output, look=look, model=model, overlays=not options.no_overlays)
         print(f"report {page}")

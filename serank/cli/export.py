@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from serank.cli.options import add_model
+from serank.serankdet import SeRankDet
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -21,16 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="of the file")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write, NAME.onnx or NAME.pt2")
     parser.add_argument("--opset", type=int, metavar="N", help="of the ONNX file (default: what PyTorch recommends)")
-    parser.add_argument("--int8", action="store_true", help="compute most convolutions in 8-bit integers, on CPUs")
-    parser.add_argument(
-        "--calibrate", metavar="DIR", help="folder of frames that --int8 takes ranges from, such as training frames"
-    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.serankdet import SeRankDet
-
     model = SeRankDet.from_pretrained(options.checkpoint, device=options.device)
     # of a folder its own name: where it lies on this machine is nobody's business
     name = Path(options.checkpoint).resolve().name if Path(options.checkpoint).is_dir() else options.checkpoint

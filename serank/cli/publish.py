@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from serank.checkpoints.folder import FILES
+from serank.checkpoints.hub import push
+from serank.cli.publish_checks import problems
+from serank.errors import CheckpointError
+
 __all__ = ["DETAILS", "add_arguments", "run"]
 
 DETAILS = (
-    "Pushes it to the Hub. It must load and run, and its card must name licence, data sets and figures; otherwise "
+    "Pushes it to the Hub. It must load and run, and its card must name licence, data sets and metrics; otherwise "
     "all that is wrong is listed and nothing is pushed. Log in first with `hf auth login`, or set HF_TOKEN."
 )
 
@@ -25,10 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.checkpoints.hub import push
-    from serank.cli.publish_checks import FILES, problems
-    from serank.errors import CheckpointError
-
     folder = Path(options.folder)
     if found := problems(folder, options.repo_id, options.revision):
         lines = "\n  ".join(found)

@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from serank.checkpoints.card import FIGURES, LIBRARY, TASK, UNKNOWN, Result, read_metadata
+from serank.checkpoints.card import LIBRARY, METRICS, TASK, UNKNOWN, Result, read_metadata
 from serank.checkpoints.config_file import VERSION, known_arguments
+from serank.checkpoints.folder import CARD, CONFIG, FILES, WEIGHTS
 from serank.checkpoints.hub import check_repo_id, check_revision
-from serank.checkpoints.pretrained import CARD, CONFIG, WEIGHTS
 from serank.errors import CheckpointError
 from serank.inference.detector import predict
+from serank.serankdet import SeRankDet
 
-if TYPE_CHECKING:
-    from serank.serankdet import SeRankDet
+__all__ = ["problems"]
 
-__all__ = ["FILES", "problems"]
-
-FILES = (CONFIG, WEIGHTS, CARD)
 MAX_CARD = 2**20
 
 
 def problems(root: Path, repo_id: str, revision: str) -> list[str]:
-    """What keeps a checkpoint from being published, each with the fix; empty if nothing does.
+    """Lists what keeps a checkpoint from being published, each with the fix.
 
-    It must load, run on a frame, have a config that names every argument and the version, and a card with the Hub's
-    metadata and figures.
-
-    Args:
-        root: folder that holds `FILES`.
-        repo_id: `owner/name`, checked for its form alone; nothing is asked of the Hub.
-        revision: branch, likewise.
+    It must load with finite weights, run on a frame, have a config that names every argument and the version, and a
+    card with the Hub's metadata and metrics.
+    `repo_id` and `revision` are checked for their form only; the Hub isn't asked.
     """
     found = [*_refusal(check_repo_id, repo_id), *_refusal(check_revision, revision)]
     return found + (_folder_problems(root) if root.is_dir() else [f"{root}: no such folder"])
@@ -61,19 +54,22 @@ def _folder_problems(root: Path) -> list[str]:
 
 
 def _model_problems(root: Path) -> list[str]:
-    from serank.serankdet import SeRankDet
-
     try:
-        model = SeRankDet.from_pretrained(root)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # missing entries are reported below
+            found = _run(SeRankDet.from_pretrained(root))
     except CheckpointError as error:
-        return [str(error)]
-    found = []
-    missing = {VERSION, *known_arguments(SeRankDet)} - set(json.loads((root / CONFIG).read_text(encoding="utf-8")))
-    if missing:
+        found = [str(error)]
+    try:
+        entries = json.loads((root / CONFIG).read_text(encoding="utf-8"))
+    except ValueError:  # loading has said so
+        return found
+    if missing := {VERSION, *known_arguments(SeRankDet)} - set(entries if isinstance(entries, dict) else ()):
         found.append(
-            f"{CONFIG}: lacks {', '.join(sorted(missing))}; load the folder and save it again with save_pretrained"
+            f"{CONFIG}: lacks {', '.join(sorted(missing))}; add them as they were in training, or save the network "
+            "again with save_pretrained"
         )
-    return found + _run(model)
+    return found
 
 
 def _run(model: SeRankDet) -> list[str]:
@@ -107,20 +103,20 @@ def _card_problems(file: Path) -> list[str]:
     ]
     if not card.results:
         found.append(
-            f"{CARD}: no figures in the metadata; measure them with `serank evaluate` and add them as `model-index`"
+            f"{CARD}: no metrics in the metadata; measure them with `serank evaluate` and add them as `model-index`"
         )
-    return found + [problem for result in card.results for problem in _figure_problems(result)]
+    return found + [problem for result in card.results for problem in _metric_problems(result)]
 
 
-def _figure_problems(result: Result) -> list[str]:
+def _metric_problems(result: Result) -> list[str]:
     found = []
     if result.data_set in ("", UNKNOWN):
         found.append(
-            f"{CARD}: figures of an unknown data set; in `model-index` write `name` and `type` of its `dataset`"
+            f"{CARD}: metrics of an unknown data set; in `model-index` write `name` and `type` of its `dataset`"
         )
-    for key in FIGURES:
-        value = result.figures.get(key)
+    for key in METRICS:
+        value = result.metrics.get(key)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
             given = "missing" if value is None else f"is {value!r:.40}"
-            found.append(f"{CARD}: in the figures on {result.data_set} {key} {given}; expected a number in [0, 1]")
+            found.append(f"{CARD}: in the metrics on {result.data_set} {key} {given}; expected a number in [0, 1]")
     return found

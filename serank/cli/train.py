@@ -5,15 +5,23 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from serank.cli.options import add_preparation, preparation, print_metrics
-
-if TYPE_CHECKING:
-    from serank.serankdet import SeRankDet
-    from serank.train.recipe import Preset, Recipe
+from serank.datasets.folder import FolderDataset
+from serank.datasets.sample import JoinedSamples, grey_statistics
+from serank.evaluation.runner import evaluate
+from serank.losses import LOSSES
+from serank.serankdet import SeRankDet
+from serank.train.recipe import PRESETS, Preset, Recipe, preset
+from serank.train.run import selection_score
+from serank.train.trainer import fit
+from serank.utils.distributed import from_main, is_main, started
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -79,9 +87,6 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    from serank.losses import LOSSES
-    from serank.train.recipe import PRESETS, Recipe
-
     default = Recipe()
     group = parser.add_argument_group("recipe", "Defaults are those of --preset, if one is given.")
     group.add_argument("--preset", choices=sorted(PRESETS), help="the paper's recipe for that data set, with its width")
@@ -146,36 +151,23 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from serank.utils.distributed import started
-
     with started(options.device) as device:
         return _train_here(options, device)
 
 
 def _train_here(options: argparse.Namespace, device: str) -> int:
-    import torch
-
-    from serank.datasets.sample import JoinedSamples
-    from serank.serankdet import SeRankDet
-    from serank.train.recipe import preset
-    from serank.train.run import selection_score
-    from serank.train.trainer import fit
-    from serank.utils.distributed import from_main, is_main
-
     if options.init and options.preset:
         raise ValueError("--preset brings its own network and --init another; leave one of them out")
     _log_to_standard_error()
     chosen = preset(options.preset) if options.preset else None
     recipe = _recipe(options, chosen)
-    soft = options.soft_targets or [None] * len(options.roots)
-    if len(soft) != len(options.roots):
+    soft = options.soft_targets
+    if soft and len(soft) != len(options.roots):
         raise ValueError(f"--soft-targets takes one folder for each ROOT; got {len(soft)} for {len(options.roots)}")
-    if bool(options.soft_targets) != bool(recipe.soft_weight):
+    if bool(soft) != bool(recipe.soft_weight):
         raise ValueError("--soft-targets and --soft-weight belong together")
-    train_set = JoinedSamples(
-        [_open(root, options.train_split, maps) for root, maps in zip(options.roots, soft, strict=True)]
-    )
-    val_set = JoinedSamples([_open(root, options.val_split) for root in options.roots]) if options.val_split else None
+    train_set = _joined(options.roots, options.train_split, soft)
+    val_set = _joined(options.roots, options.val_split) if options.val_split else None
     torch.manual_seed(recipe.seed)
     model = _network(options, chosen, train_set)
     # as process 0 sees it: all must take part in the evaluation, or none
@@ -184,8 +176,6 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
         print(f"serank train: no run in {options.output} yet, starting one", file=sys.stderr)
     before: dict[str, float] = {}
     if options.init and val_set is not None and not begun:
-        from serank.evaluation.runner import evaluate
-
         before = evaluate(model.to(device), val_set, curves=False).metrics
         if is_main():
             print(f"before, {options.init}:")
@@ -230,15 +220,12 @@ def _log_to_standard_error() -> None:
     logger.handlers = [handler]  # not a second one where the command runs twice in a process
 
 
-def _open(root: str, split: str, soft: str | None = None) -> Any:
-    from serank.datasets.folder import FolderDataset
-
-    return FolderDataset(root, split, cache=True, soft=soft)
+def _joined(roots: list[str], split: str, soft: Sequence[str | None] | None = None) -> JoinedSamples:
+    folders = zip(roots, soft or [None] * len(roots), strict=True)
+    return JoinedSamples([FolderDataset(root, split, cache=True, soft=maps) for root, maps in folders])
 
 
 def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
-    from serank.train.recipe import Recipe
-
     recipe = chosen.recipe if chosen else Recipe()
     given = {name: value for name in (*RECIPE, "seed") if (value := getattr(options, name)) is not None}
     crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste")}
@@ -255,9 +242,6 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
 
 
 def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any) -> SeRankDet:
-    from serank.datasets.sample import grey_statistics
-    from serank.serankdet import SeRankDet
-
     changes = preparation(options)
     if options.in_channels is not None:
         changes["in_channels"] = options.in_channels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from serank.datasets.labels.formats import import_hint
 from serank.datasets.layouts import (
     MASK_ENDINGS,
     Overlap,
@@ -32,6 +32,7 @@ from serank.datasets.report import FolderReport
 from serank.datasets.splits import identify_split, sirst_test_names
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
+from serank.utils.digest import sha256
 
 __all__ = ["describe_folder"]
 
@@ -68,6 +69,7 @@ def _describe(report: FolderReport) -> None:
         return
     report.layout = find_layout(root)
     if report.layout is None:
+        report.hint = import_hint(root)
         return
     # every folder with frames, also one without masks, which the layout leaves out
     folders = split_folders(root) if report.layout.split_folders else []
@@ -129,7 +131,7 @@ def _read_pairs(report: FolderReport, base: _Base) -> dict[str, str]:
 
 def _read_frame(report: FolderReport, name: str, file: Path, digests: dict[str, str]) -> Shape | None:
     try:
-        digests[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        digests[name] = sha256(file)
         pixels = decode(file)
         report.modes[_mode(file)] += 1
     except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from serank.datasets.labels.formats import import_hint
 from serank.datasets.layouts import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
@@ -103,7 +104,7 @@ class FolderDataset(Sequence[Sample]):
         if images is None or (masks is None and not unlabelled):
             raise FileNotFoundError(
                 f"{base}: expected a folder of frames ({' or '.join(IMAGE_FOLDERS)}) and one of masks "
-                f"({' or '.join(MASK_FOLDERS)}){_split_hint(base)}"
+                f"({' or '.join(MASK_FOLDERS)}){_split_hint(base)}{_labels_hint(self.root)}"
             )
         frames, targets = _by_name(images), {} if masks is None else _by_name(masks)
         self.names = sorted(frames) if listed is None else listed
@@ -140,6 +141,8 @@ class FolderDataset(Sequence[Sample]):
             return self.root, list(split_names(dataset, part))
         if frame_folder(self.root / split) is not None:
             return self.root / split, None
+        if mask_folder(self.root) is None and (hint := _labels_hint(self.root)):
+            raise FileNotFoundError(f"{self.root}: no masks in it{hint}")
         return self.root, read_list(find_list(self.root, split))
 
     @property
@@ -238,6 +241,11 @@ def _first_time(root: Path, message: str) -> bool:
 def _split_hint(base: Path) -> str:
     names = [folder.name for folder in split_folders(base)] if base.is_dir() else []
     return f"; here are splits in folders, name one of them: {', '.join(names)}" if names else ""
+
+
+def _labels_hint(root: Path) -> str:
+    hint = import_hint(root)
+    return f"; {hint}" if hint else ""
 
 
 def _by_name(folder: Path) -> dict[str, Path]:

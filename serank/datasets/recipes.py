@@ -30,9 +30,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serank.datasets.sample import Sample
+from serank.datasets.sample import Sample, Samples
 from serank.metrics.components import component_table, label_components
-from serank.utils.numbers import check_int
+from serank.utils.checks import check_count
 
 __all__ = ["NoisySIRST", "SIRSTAug", "sirst_aug"]
 
@@ -41,7 +41,7 @@ SPARE = 2
 """Pixels between a target at a corner and the border of the crop."""
 
 
-class NoisySIRST(Sequence[Sample]):
+class NoisySIRST(Samples[Sample]):
     """A data set with Gaussian noise added to its frames; masks and names stay.
 
     The noise of sample i depends on `seed` and i alone, not on the order of access or on the process. Frames are
@@ -62,13 +62,10 @@ class NoisySIRST(Sequence[Sample]):
             raise ValueError(f"sigma must be > 0 and finite, in grey levels of 8 bits such as 10; got {sigma!r}")
         self.samples = samples
         self.sigma = float(sigma)
-        self.seed = check_int("seed", seed, 0)
+        self.seed = check_count(seed, "seed", 0)
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """The noisy sample at `index`; negative counts from the end."""
@@ -93,7 +90,7 @@ class _Crop(NamedTuple):
     """0 is unrotated."""
 
 
-class SIRSTAug(Sequence[Sample]):
+class SIRSTAug(Samples[Sample]):
     """The crops that `sirst_aug` makes of a data set, each made when it is asked for.
 
     Crop i depends on `seed`, i and the data set, not on the order of access. Names are
@@ -120,9 +117,6 @@ class SIRSTAug(Sequence[Sample]):
 
     def __len__(self) -> int:
         return len(self._crops)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """The crop at `index`, frame and mask `(size, size)`; negative counts from the end."""
@@ -192,11 +186,8 @@ def sirst_aug(samples: Sequence[Sample], *, size: int = 256, rotations: int = 5,
         rotations: versions of each crop, >= 1. The first is unrotated, each other rotated by an angle of its own.
         seed: an int >= 0, of the angles.
 
-    Returns:
-        `5 * rotations` samples for each target.
-
     Raises:
         ValueError: an argument is out of its range, or no sample has a target.
     """
-    size, rotations = check_int("size", size, 16), check_int("rotations", rotations, 1)
-    return SIRSTAug(samples, size, rotations, check_int("seed", seed, 0))
+    size, rotations = check_count(size, "size", 16), check_count(rotations, "rotations")
+    return SIRSTAug(samples, size, rotations, check_count(seed, "seed", 0))

@@ -24,6 +24,8 @@ class FolderReport:
     root: Path
     layout: Layout | None = None
     """`None` when no folder of frames with one of masks was found."""
+    hint: str = ""
+    """Where there is no layout, what to do with labels of another format that are there."""
     frames: int = 0
     """Frame files."""
     pairs: int = 0
@@ -67,7 +69,7 @@ class FolderReport:
         """What should be looked at, a sentence each; empty for a sound folder."""
         if self.layout is None:
             expected = f"({' or '.join(IMAGE_FOLDERS)}) with one of masks ({' or '.join(MASK_FOLDERS)})"
-            return [f"no folder of frames {expected}", *self.unreadable]
+            return [f"no folder of frames {expected}{f'; {self.hint}' if self.hint else ''}", *self.unreadable]
         found = [] if self.frames else [f"{self.layout.images}/ holds no frames"]
         found += [_listed("frames without a mask", self.frames_without_mask)]
         found += [_listed("masks without a frame", self.masks_without_frame)]
@@ -98,7 +100,8 @@ class FolderReport:
             modes = ", ".join(f"{mode} {count}" for mode, count in self.modes.most_common())
             lines += [f"  modes   {modes}{deep}"] if self.modes else []
             splits = (f"{k} {n}" + (f" = {self.known[k]}" if k in self.known else "") for k, n in self.splits.items())
-            lines += [f"  splits  {', '.join(splits) or 'none'}"]
+            advice = f"none; `serank split {self.root}` writes train.txt and val.txt"
+            lines += [f"  splits  {', '.join(splits) or advice}"]
         problems = self.problems
         lines += ["  problems:", *(f"  - {text}" for text in problems)] if problems else ["  no problems found"]
         return "\n".join(lines)

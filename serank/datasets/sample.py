@@ -5,12 +5,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["JoinedSamples", "Sample", "grey_statistics"]
+__all__ = ["JoinedSamples", "Sample", "Samples", "grey_statistics"]
+
+T = TypeVar("T")
 
 
 class Sample(NamedTuple):
@@ -25,7 +27,14 @@ class Sample(NamedTuple):
     """`(H, W)` uint8, target probability in steps of 1/255 to learn beside the mask; `None` where there is none."""
 
 
-class JoinedSamples(Sequence[Sample]):
+class Samples(Sequence[T]):
+    """A sequence whose items are made on access; an IndexError of making one is no end of the sequence."""
+
+    def __iter__(self) -> Iterator[T]:
+        return (self[i] for i in range(len(self)))
+
+
+class JoinedSamples(Samples[Sample]):
     """The samples of several sets, one set after the other.
 
     Args:
@@ -43,9 +52,6 @@ class JoinedSamples(Sequence[Sample]):
 
     def __len__(self) -> int:
         return self._ends[-1]
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """The sample at `index`; negative counts from the end."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from PIL import Image
 
 from serank.datasets.sample import Sample
 from serank.datasets.splits import bare_name
-from serank.utils.files import share
+from serank.utils.files import check_new_folder, new_folder
 
 __all__ = ["write_folder"]
 
@@ -43,24 +41,12 @@ def write_folder(
         ValueError: nothing to write, two samples of one name, or a name that can't be a file's.
         OSError: the files can't be written.
     """
-    target = Path(folder)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise FileExistsError(f"{target}: is not an empty folder; name a new one or empty it first")
-    if not target.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{target}: its parent folder doesn't exist; make it first")
     sets = samples if isinstance(samples, Mapping) else {split: samples}
+    target = check_new_folder(folder)
     if not any(len(each) for each in sets.values()):
         raise ValueError("samples is empty; expected at least one frame to write")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.absolute().parent))
-    try:
+    with new_folder(target) as temporary:
         _write(sets, temporary)
-        share(temporary, 0o777)
-        if target.exists():
-            target.rmdir()  # empty; Windows does not replace folders
-        temporary.replace(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return target
 
 
@@ -78,9 +64,8 @@ def _write(sets: Mapping[str, Sequence[Sample]], folder: Path) -> None:
                 raise ValueError(f"two samples are called {name!r}; names must differ, since they become file names")
             written.add(name)
             names.append(name)
-            Image.fromarray(np.rint(np.clip(frame, 0, 1) * 255).astype(np.uint8)).save(
-                folder / "images" / f"{name}.png"
-            )
+            grey = np.rint(np.clip(frame, 0, 1) * 255).astype(np.uint8)
+            Image.fromarray(grey).save(folder / "images" / f"{name}.png")
             Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(folder / "masks" / f"{name}.png")
         (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 

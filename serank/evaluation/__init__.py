@@ -1,5 +1,6 @@
 """Measuring a detector, or any method's maps, on a data set."""
 
+from serank.evaluation.by_boxes import BoxEvaluation, BoxFrameScore, evaluate_boxes
 from serank.evaluation.calibration import (
     ScoreCalibration,
     ScoreChoice,
@@ -9,8 +10,7 @@ from serank.evaluation.calibration import (
     set_score_calibration,
 )
 from serank.evaluation.evaluator import DEFAULT_THRESHOLDS, Evaluator
-from serank.evaluation.predictions import PredictionFolder, score_predictions
-from serank.evaluation.report.pictures import FrameView
+from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.writer import check_report_folder, write_report
 from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import (
@@ -20,6 +20,7 @@ from serank.evaluation.results import (
     DetectionScores,
     Evaluation,
     FrameScore,
+    FrameView,
     Group,
     ScoreQuality,
     TargetScore,
@@ -32,6 +33,8 @@ __all__ = [
     "AREA_BINS",
     "DEFAULT_THRESHOLDS",
     "SCR_BINS",
+    "BoxEvaluation",
+    "BoxFrameScore",
     "Curves",
     "DetectionScores",
     "Evaluation",
@@ -51,12 +54,12 @@ __all__ = [
     "check_resolution",
     "choose_threshold",
     "evaluate",
+    "evaluate_boxes",
     "expected_calibration_error",
     "fit_calibration",
     "pick_score",
     "pick_threshold",
     "predict_sample",
-    "score_predictions",
     "score_quality",
     "set_score_calibration",
     "set_threshold",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,16 +30,17 @@ from serank.metrics.checks import (
     check_thresholds,
     checked_frames,
 )
-from serank.metrics.components import component_table, find_components, label_components
+from serank.metrics.components import component_table, label_components
 from serank.metrics.counting import (
     IOU_UNIT,
-    RATE_EPSILON,
     Counts,
-    count_components,
+    count_frame,
     count_pixels,
     count_regions,
     match_components,
+    pd_fa_rates,
     ratio,
+    roc_rates,
     summary,
 )
 from serank.metrics.detection import DetectionMetrics
@@ -52,17 +52,6 @@ __all__ = ["DEFAULT_THRESHOLDS", "Evaluator"]
 DEFAULT_THRESHOLDS = tuple(sorted({*CURVE_THRESHOLDS, *(1 / (1 + math.exp(-step / 2)) for step in range(-20, 21))}))
 """Thresholds of the curves unless others are given: 0, 0.1 to 1, and logits of -10, -9.5 to 10, because networks
 trained with the soft IoU loss give scores near 0 and 1, which even steps would not tell apart."""
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A frame's metrics and where it goes in the result's lists."""
-
-    position: float
-    score: FrameScore
-    targets: list[TargetScore]
-    detections: NDArray[np.float64]
-    """`(N, 5)`: x, y, area, peak, and 1 for those that match a target."""
 
 
 class Evaluator:
@@ -99,7 +88,7 @@ class Evaluator:
         self.thresholds = tuple(check_thresholds(DEFAULT_THRESHOLDS if thresholds is None else thresholds))
         self.curves = curves
         self.score_calibration = check_calibration(score_calibration)
-        self._entries: list[_Entry] = []
+        self._entries: list[tuple[float, FrameScore, list[TargetScore], NDArray[np.float64]]] = []
         self._total = Counts()
         self._threshold_counts: list[Counts] = [Counts()] * len(self.thresholds)
         self._histogram = ScoreHistogram()
@@ -119,7 +108,7 @@ class Evaluator:
         *,
         position: int | None = None,
     ) -> None:
-        """Adds a frame; all of it or, when it is invalid, nothing.
+        """Adds a frame; all of it or, when it is invalid (ValueError), nothing.
 
         Args:
             name: of the frame.
@@ -127,9 +116,6 @@ class Evaluator:
             target: `(H, W)`, a mask, true where > 0.5.
             frame: `(H, W)` in [0, 1], for the targets' signal-to-clutter ratio.
             position: place in the result's lists; `None` puts it after all that have one, in the order of the calls.
-
-        Raises:
-            ValueError: shapes differ, there is more than one frame, or probability is not in [0, 1].
         """
         pairs = list(checked_frames(probability, target))
         if len(pairs) != 1:
@@ -139,7 +125,9 @@ class Evaluator:
             raise ValueError(f"{name}: frame must have the mask's shape {truth.shape}; got {frame.shape}")
         counts, targets, detections = self._measure(name, scores, truth, frame)
         if self.curves:
-            self._count_curves(scores, truth)
+            at_thresholds = count_frame(scores, truth, self.thresholds, self.protocol, self.max_distance)
+            self._add_to_curves(at_thresholds)
+            self._histogram.add(scores, truth)
         self._total += counts
         score = FrameScore(
             name=name,
@@ -155,12 +143,15 @@ class Evaluator:
             true_pixels=counts.true_positive,
             peak=float(scores.max()),
         )
-        self._entries.append(_Entry(math.inf if position is None else position, score, targets, detections))
+        self._entries.append((math.inf if position is None else position, score, targets, detections))
 
     def _measure(
         self, name: str, scores: NDArray[Any], truth: NDArray[np.bool_], frame: NDArray[np.floating] | None
     ) -> tuple[Counts, list[TargetScore], NDArray[np.float64]]:
-        """A frame's counts at the threshold, its targets and its detections, see `_Entry`."""
+        """A frame's counts at the threshold, its targets, and its N detections.
+
+        These are `(N, 5)`: x, y, area, peak, and 1 for those that match a target.
+        """
         predicted = scores > self.threshold
         labels, number = label_components(truth)
         table = component_table(labels, number)
@@ -190,35 +181,15 @@ class Evaluator:
         counts = count_pixels(predicted, truth, self.protocol) + count_regions(found, table, matches, self.protocol)
         return counts, targets, detections
 
-    def _count_curves(self, scores: NDArray[Any], truth: NDArray[np.bool_]) -> None:
-        """Adds a frame to the curves."""
-        table = find_components(truth)
-        known: dict[int, Counts] = {}
-        for i, threshold in enumerate(self.thresholds):
-            above = scores > threshold
-            # masks of rising thresholds are nested: as many pixels are the same pixels
-            number = int(np.count_nonzero(above))
-            if number not in known:
-                regions = count_components(above, table, self.max_distance, self.protocol)
-                known[number] = count_pixels(above, truth, self.protocol) + regions
-            self._threshold_counts[i] += known[number]
-        self._histogram.add(scores, truth)
+    def _add_to_curves(self, counts: Sequence[Counts]) -> None:
+        self._threshold_counts = [mine + other for mine, other in zip(self._threshold_counts, counts, strict=True)]
 
     def merge(self, other: Evaluator) -> None:
-        """Adds what another instance has counted, as `serank.metrics.DetectionMetrics.merge`.
-
-        Args:
-            other: an instance of the same settings; left as it is.
-
-        Raises:
-            ValueError: the settings differ.
-        """
+        """Adds what another instance has counted, as `serank.metrics.DetectionMetrics.merge`."""
         check_same_settings(self, other)
         self._entries += other._entries
         self._total += other._total
-        self._threshold_counts = [
-            mine + theirs for mine, theirs in zip(self._threshold_counts, other._threshold_counts, strict=True)
-        ]
+        self._add_to_curves(other._threshold_counts)
         self._histogram.merge(other._histogram)
 
     def result(
@@ -228,21 +199,12 @@ class Evaluator:
         about: Mapping[str, str] | None = None,
         problems: Sequence[str] = (),
     ) -> Evaluation:
-        """The metrics of all frames so far.
-
-        Args:
-            resolution: at which they were measured, for the record.
-            about: for the record.
-            problems: for the record.
-
-        Raises:
-            ValueError: no frame was added.
-        """
+        """The metrics of all frames so far, with what is to be recorded; raises ValueError where there is no frame."""
         metrics = summary(self._total, self.protocol)
-        entries = sorted(self._entries, key=lambda entry: entry.position)
-        frames, targets = [entry.score for entry in entries], [t for entry in entries for t in entry.targets]
+        entries = sorted(self._entries, key=lambda entry: entry[0])
+        frames, targets = [score for _, score, *_ in entries], [t for _, _, found, _ in entries for t in found]
         empty = [frame.false_components for frame in frames if frame.targets == 0]
-        detections = self._detections([entry.detections for entry in entries])
+        detections = self._detections([found for *_, found in entries])
         return Evaluation(
             metrics=metrics | {"empty_frames": len(empty), "empty_false_components": ratio(sum(empty), len(empty))},
             frames=frames,
@@ -273,20 +235,11 @@ class Evaluator:
         )
 
     def _curves(self) -> Curves:
-        epsilon = RATE_EPSILON if self.protocol == "released" else 0.0
         area, error = self._histogram.auc()
-        return Curves(
-            thresholds=np.array(self.thresholds),
-            tpr=np.array([ratio(c.true_positive, c.positive + epsilon) for c in self._threshold_counts]),
-            fpr=np.array(
-                [ratio(c.predicted - c.true_positive, c.pixels - c.positive + epsilon) for c in self._threshold_counts]
-            ),
-            auc=area,
-            pd=np.array([ratio(c.detected, c.targets) for c in self._threshold_counts]),
-            fa=np.array([c.false_pixels / c.pixels for c in self._threshold_counts]),
-            auc_error=error,
-            false_components=np.array([c.false_components / c.frames for c in self._threshold_counts]),
-        )
+        tpr, fpr = roc_rates(self._threshold_counts, self.protocol)
+        pd, fa = pd_fa_rates(self._threshold_counts)
+        false_components = np.array([c.false_components / c.frames for c in self._threshold_counts])
+        return Curves(np.array(self.thresholds), tpr, fpr, area, pd, fa, error, false_components)
 
 
 def _peaks(scores: NDArray[Any], mask: NDArray[np.bool_], labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:

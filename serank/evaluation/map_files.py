@@ -110,11 +110,7 @@ class MapReader:
         self.highest: dict[int, int] = {}
 
     def read(self, file: Path) -> NDArray[np.float32]:
-        """`(H, W)` float32 in [0, 1].
-
-        Raises:
-            serank.errors.FrameError: as `read_values`; or values out of range, with the fix.
-        """
+        """`(H, W)` float32 in [0, 1]; raises as `read_values`, and FrameError with the fix for values out of range."""
         values = read_values(file)
         low, high = values.min(), values.max()
         if values.dtype in (np.uint8, np.uint16):

@@ -14,11 +14,7 @@ Resolution: TypeAlias = "int | Literal['native']"
 
 
 def check_resolution(resolution: int | str) -> Resolution:
-    """`resolution` as an int or `"native"`.
-
-    Raises:
-        ValueError: neither; sides below 32 px hold no targets worth measuring.
-    """
+    """`resolution` as an int or `"native"`; raises ValueError below 32 px, which hold no targets worth measuring."""
     if resolution == "native":
         return "native"
     if isinstance(resolution, bool) or not isinstance(resolution, (int, np.integer)) or resolution < 32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,12 @@ __all__ = [
     "DetectionScores",
     "Evaluation",
     "FrameScore",
+    "FrameView",
     "Group",
     "ScoreQuality",
     "TargetScore",
     "group_targets",
+    "plain_values",
 ]
 
 INFINITE = float("inf")
@@ -43,6 +45,21 @@ SCR_BINS = (
     (">=16", 16.0, INFINITE),
 )
 """Groups of targets by signal-to-clutter ratio, like `AREA_BINS`."""
+
+
+class FrameView(NamedTuple):
+    """The arrays of a frame, all `(H, W)`, at the size at which it is measured."""
+
+    frame: NDArray[np.float32] | None
+    """In [0, 1]; `None` where predictions are scored without the frames."""
+    probability: NDArray[np.float32]
+    """In [0, 1]."""
+    mask: NDArray[np.bool_]
+
+    @property
+    def background(self) -> NDArray[np.float32]:
+        """What outlines are drawn over: the frame or, without one, the probability."""
+        return self.probability if self.frame is None else self.frame
 
 
 @dataclass(frozen=True)
@@ -209,36 +226,29 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values for `json.dumps`; NaN and infinite bounds become `None`, groups gain their `pd`."""
-        plain: dict[str, Any] = _plain(self)
-        return plain
+        return dict(plain_values(self))
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """`value` for `json.dumps`: data classes and named tuples as dicts, what is not finite as `None`."""
     if is_dataclass(value):
-        entries = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-        return entries | {"pd": _plain(value.pd)} if isinstance(value, Group) else entries
+        entries = {f.name: plain_values(getattr(value, f.name)) for f in fields(value)}
+        return entries | ({"pd": plain_values(value.pd)} if hasattr(value, "pd") else {})
+    if hasattr(value, "_asdict"):
+        return plain_values(value._asdict())
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain_values(value.tolist())
     if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain_values(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain_values(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def group_targets(
     bins: Sequence[tuple[str, float, float]], values: Sequence[float], targets: Sequence[TargetScore]
 ) -> list[Group]:
-    """Groups targets by a value of theirs.
-
-    Args:
-        bins: label, lower bound and upper bound (exclusive) of each group.
-        values: one for each target, such as its area.
-        targets: the targets.
-
-    Returns:
-        A group for each bin; none at all where no value is finite.
-    """
+    """Groups `targets` by their `values` in `bins`, such as `AREA_BINS`; none at all where no value is finite."""
     if not any(math.isfinite(value) for value in values):
         return []
     groups = []

@@ -26,21 +26,11 @@ __all__ = ["evaluate", "predict_sample"]
 def predict_sample(
     model: Detector, sample: Sample, resolution: Resolution = "native", *, tta: int | None = None
 ) -> tuple[Sample, NDArray[np.float32]]:
-    """A sample as it is measured, and the target probability of its pixels.
+    """A sample as it is measured, and the target probability of its pixels, float32 in [0, 1], of one shape.
 
-    Args:
-        model: a `SeRankDet`, run in eval mode, or an inference copy of one.
-        sample: frame and mask, `(H, W)`.
-        resolution: `"native"` leaves the sample as it is; the model scales, tiles and scales back as in
-            `SeRankDet.detect`. A side S >= 32 px resizes the frame to S x S bilinearly and the mask by nearest,
-            whatever the frame's proportions, as the released code does, and runs the model on exactly that.
-        tta: as for `SeRankDet.detect`; `None` takes the checkpoint's.
-
-    Returns:
-        The sample and its probability, float32 in [0, 1], both `(H, W)` or `(S, S)`.
-
-    Raises:
-        ValueError: another `resolution` or `tta`.
+    `"native"` leaves the sample as it is; the model scales, tiles and scales back as in `SeRankDet.detect`. A side
+    S >= 32 px resizes the frame to S x S bilinearly and the mask by nearest, whatever the frame's proportions, as the
+    released code does, and runs the model, in eval mode, on exactly that. `tta` is as for `SeRankDet.detect`.
     """
     resolution = check_resolution(resolution)
     spec = model.frame_spec

@@ -32,21 +32,14 @@ a tenth in odds from one to the next; above a logit of 12, where float32 itself 
 
 @dataclass(frozen=True, eq=False)
 class ThresholdChoice:
-    """A threshold, and what it gives on the set on which it was chosen.
-
-    Attributes:
-        threshold: in (0, 1).
-        pd: detected targets over all, NaN without targets.
-        fa: false pixels per pixel.
-        false_components: unmatched predicted components per frame.
-        curve: the same at every candidate.
-    """
+    """A threshold in (0, 1), and its figures, as in `Curves`, on the set on which it was chosen."""
 
     threshold: float
     pd: float
     fa: float
     false_components: float
     curve: Curves
+    """The same at every candidate."""
 
 
 def pick_threshold(curve: Curves, *, false_alarms: float, per: Per = "pixel") -> ThresholdChoice:
@@ -119,26 +112,9 @@ def choose_threshold(
 ) -> ThresholdChoice:
     """Chooses the threshold of the highest Pd that keeps false alarms on a validation set within a budget.
 
-    Of thresholds with the same Pd it takes the one nearest to 0.5, see `pick_threshold`. The model is left as it is;
-    `set_threshold` gives it the threshold. Runs in several processes as `evaluate` does.
-
-    Args:
-        model: run in eval mode.
-        dataset: validation samples, which the model wasn't trained on. A budget below one false component over the
-            whole set can't be told from none.
-        false_alarms: the budget, >= 0, such as 10e-6 per pixel or 0.1 per frame.
-        per: `"pixel"` counts false pixels per pixel (Fa), `"frame"` false components per frame.
-        max_distance: as for `evaluate`.
-        protocol: as for `evaluate`.
-        resolution: as for `evaluate`.
-        tta: as for `evaluate`.
-        progress: show a bar on standard error.
-
-    Returns:
-        The threshold, one of `CANDIDATES`, and its metrics.
-
-    Raises:
-        ValueError: no threshold meets the budget, or an argument is out of its range.
+    It is one of `CANDIDATES`, picked as by `pick_threshold`, whose budget and errors these are; the other arguments are
+    as for `evaluate`. The model is left as it is; `set_threshold` gives it the threshold. A budget below one false
+    component over the whole set can't be told from none. The model must not have been trained on `dataset`.
     """
     result = evaluate(
         model,
@@ -155,10 +131,6 @@ def choose_threshold(
 
 
 def set_threshold(model: SeRankDet, threshold: float) -> None:
-    """Sets the threshold that `detect` uses by default and that `save_pretrained` stores.
-
-    Raises:
-        ValueError: outside [0, 1].
-    """
+    """Sets the threshold, in [0, 1], that `detect` uses by default and that `save_pretrained` stores."""
     model.threshold = check_threshold(threshold)
     model.config["threshold"] = model.threshold

@@ -11,33 +11,34 @@ import heapq
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
-from serank.errors import FrameError
-from serank.frames.preparation import unit_frame
-from serank.frames.sources import SourceFrame, find_sources, may_hold_several, read_sources
+from serank.frames.sources import VIDEO_SUFFIXES, SourceFrame, may_hold_several
+from serank.inference.conversions import pixel_runs
 from serank.inference.detections import Detections
 from serank.inference.detector import Detector
 from serank.inference.maps import save_probability
-from serank.inference.tables import TABLE_FORMATS, Record, TableWriter
-from serank.inference.tta import check_tta
-from serank.utils.checks import check_count, check_threshold
+from serank.inference.streaming import StreamOptions, detect_sources, existing_sources
+from serank.inference.table_formats import Record
+from serank.inference.tables import TABLE_FORMATS, open_table, table_path
+from serank.inference.video import DEFAULT_RATE, check_video, frame_rate, video_writer
 from serank.utils.distributed import all_objects, from_main, is_main, rank, world_size
 from serank.utils.files import locked
-from serank.utils.names import printable
-from serank.utils.prefetch import prefetch, threaded_map
+from serank.utils.prefetch import threaded_map
+from serank.utils.text import printable
 
-__all__ = ["BatchResult", "detect_files"]
+if TYPE_CHECKING:
+    from PIL import Image
 
-PREFETCHED_FRAMES = 4
-"""Frames that are read in advance, besides those of the next batch; few, since frames may be large."""
+__all__ = ["BatchResult", "write_detections"]
+
 WRITER_THREADS = 2
 PENDING_RESULTS = 4
 """Results that are being written or wait for it, at most."""
@@ -45,15 +46,16 @@ PENDING_RESULTS = 4
 
 @dataclass
 class BatchResult:
-    """What `detect_files` did.
+    """What `write_detections` did.
 
     Attributes:
-        table: the written table.
+        table: the written table, of YOLO the folder of labels.
         frames: number of frames that detection finished on.
         detections: number of detections in them.
         failures: number of frames and files that could not be read.
         seconds: from the common start of all processes to the finished table.
         interrupted: whether Ctrl-C ended the run early.
+        video: where the video was asked for.
     """
 
     table: Path
@@ -62,6 +64,7 @@ class BatchResult:
     failures: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    video: Path | None = None
 
     def count(self, record: Record) -> None:
         """Adds one record to the counts."""
@@ -72,9 +75,9 @@ class BatchResult:
             self.detections += len(record["detections"])
 
 
-def detect_files(
+def write_detections(
     model: Detector,
-    paths: Iterable[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
     threshold: float | None = None,
@@ -82,37 +85,51 @@ def detect_files(
     min_area: int = 1,
     min_score: float = 0.0,
     batch_size: int = 1,
+    every: int = 1,
+    track: bool = False,
+    confirm: tuple[int, int] | None = None,
+    max_distance: float = 10.0,
     probability: str | os.PathLike[str] | None = None,
     pictures: bool = True,
+    video: str | os.PathLike[str] | None = None,
     table: str = "json",
     report: Callable[[Record], None] | None = None,
     progress: bool = False,
 ) -> BatchResult:
-    """Runs `model.detect` on files and folders and writes what it finds.
+    """Runs `model.detect` on files and folders and writes what it finds; `detect_files` yields it instead.
 
     Each frame's picture is `NAME_detections.png`, or `NAME/000012_detections.png` for one of several frames of a file.
-    The table `detections.json` or `detections.csv` has the frames that are finished, whatever ends the run: Ctrl-C, an
-    error, or, but for the last second, a kill. Frames that don't exist or can't be read are failures of the result,
-    and the others go on. Started by torchrun, every process takes its share of the frames, and the first one makes the
-    table at the end, in the order of the frames; `output` must then be one folder for all.
+    The table has the frames that are finished, whatever ends the run: Ctrl-C, an error, or, but for the last second, a
+    kill. Frames that don't exist or can't be read are failures of the result, and the others go on. Started by
+    torchrun, every process takes its share of the frames, and the first one makes the table at the end, in the order
+    of the frames; `output` must then be one folder for all.
 
     File names are written with bytes that aren't UTF-8 as `\\xNN`.
 
     Args:
         model: the detector.
-        paths: image files (of a TIFF file every page), videos, and folders of them.
+        paths: image files (of a TIFF file every page), videos, and folders of them, or one of these.
         output: folder to write to, made if it doesn't exist; not one that frames are read from.
         threshold: as for `SeRankDet.detect`.
         tta: as for `SeRankDet.detect`.
         min_area: as for `SeRankDet.detect`.
         min_score: as for `SeRankDet.detect`.
         batch_size: frames that are run at once.
+        every: as for `detect_files`.
+        track: as for `detect_files`; the table then has the track numbers.
+        confirm: as for `detect_files`.
+        max_distance: as for `detect_files`.
         probability: folder for the probability of each frame at its own size, 8-bit grey `NAME.png` (or
             `NAME/000012.png`), 255 for 1: `serank.evaluation.PredictionFolder` scores them, and
             `FolderDataset(..., soft=...)` gives them to a training as soft targets. `None` writes none.
         pictures: write them; without, only the table.
-        table: `"json"` (every frame, with its size and detections, and the failures) or `"csv"` (a row for each
-            detection, and one with empty fields for a frame without any).
+        video: write the pictures as the frames of this video (`.mp4`, `.mkv`, `.mov` or `.avi`; H.264, or MPEG-4 where
+            PyAV's FFmpeg has no encoder of it) instead of files; of one video, one TIFF file or image files of one
+            size. It appears when the run ends, with the frames that are finished after Ctrl-C, and not after an error.
+        table: `"json"` (`detections.json`: every frame, with its size and detections, and the failures), `"jsonl"`
+            (`detections.jsonl`: the same, a line each), `"csv"` (`detections.csv`: a row for each detection, and one
+            with empty fields for a frame without any), `"coco"` (`detections.coco.json`, with masks as runs) or
+            `"yolo"` (`labels/NAME.txt` for each frame).
         report: is called with each record of this process, in order.
         progress: show a bar on standard error.
 
@@ -121,80 +138,73 @@ def detect_files(
 
     Raises:
         FileNotFoundError: a folder without frames, or no path at all exists.
-        ValueError: `output` or `probability` holds the frames, an unknown `table`, or a bad `threshold`, `tta`,
-            `min_area`, `min_score` or `batch_size`.
+        ValueError: `output` or `probability` holds the frames, an unknown `table`, an argument out of its range, or a
+            `video` of several videos, of frames of several sizes, or in several processes.
+        ImportError: a video, and the extra that reads and writes it isn't installed.
         BlockingIOError: another run is writing to `output`.
-        OSError: `output` or `probability` can't be written.
+        OSError: `output`, `probability` or `video` can't be written.
     """
-    check_count(min_area, "min_area")
-    check_count(batch_size, "batch_size")
-    model.check_options(threshold, min_area)
-    check_threshold(min_score, "min_score")
-    chosen_tta = check_tta(model.tta if tta is None else tta)
+    options = StreamOptions(
+        threshold=threshold,
+        tta=tta,
+        min_area=min_area,
+        min_score=min_score,
+        batch_size=batch_size,
+        every=every,
+        track=track,
+        confirm=confirm,
+        max_distance=max_distance,
+    )
+    options.check(model)
     if table not in TABLE_FORMATS:
-        raise ValueError(f'table must be "json" or "csv"; got {table!r}')
-    files = find_sources(paths)
-    if not any(file.exists() for file in files):
-        raise FileNotFoundError(f"{', '.join(map(str, files)) or 'no paths'}: no such file or folder")
+        raise ValueError(f"table must be one of {', '.join(TABLE_FORMATS)}; got {table!r}")
+    files = existing_sources(paths)
     folder, maps = Path(output), None if probability is None else Path(probability)
-    for name, place in (("output", folder), ("probability", maps)):
-        if place is None:
-            continue
-        if any(place.resolve() == p.resolve() for file in files for p in (file.parent, file.resolve().parent)):
-            raise ValueError(f"{name} {str(place)!r} holds the frames themselves; choose another folder")
-        place.mkdir(parents=True, exist_ok=True)
+    _check_output("output", folder, files)
+    if maps is not None:
+        _check_output("probability", maps, files)
+    clip = None if video is None else _check_clip(video, files)
+    for place in (folder, maps):
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
     names = PictureNames(files)
 
-    def read() -> Iterator[tuple[SourceFrame, Any]]:
-        for item in read_sources(files, rank(), world_size()):
-            yield _unit_frame(item)
-
-    def detect() -> Iterator[tuple[SourceFrame, Detections | None]]:
-        items = prefetch(read(), PREFETCHED_FRAMES + batch_size - 1)
-        while group := list(islice(items, batch_size)):
-            frames = [frame for _, frame in group if frame is not None]
-            found = iter(
-                model.detect(
-                    frames,
-                    threshold,
-                    tta=chosen_tta,
-                    min_area=min_area,
-                    min_score=min_score,
-                    batch_size=batch_size,
-                )
-            )
-            for item, frame in group:
-                yield item, None if frame is None else next(found)
-
-    def write_picture(entry: tuple[SourceFrame, Detections | None]) -> tuple[tuple[int, int], Record]:
+    def draw(entry: tuple[SourceFrame, Detections | None]) -> tuple[tuple[int, int], Record, Image.Image | None]:
         item, found = entry
         record: Record = {"frame": printable(str(item.file))}
         if found is None:
-            return item.order, record | {"reason": printable(item.reason)}
+            return item.order, record | {"reason": printable(item.reason)}, None
         if item.index is not None:
             record["index"] = item.index
-        if pictures:
+        if pictures and clip is None:
             picture = folder / names(item)
             picture.parent.mkdir(exist_ok=True)
             found.save(picture)
             record["picture"] = picture.relative_to(folder).as_posix()
         if maps is not None:
             save_probability(found.probability, maps / names(item, ""))
-        return item.order, record | found.to_dict()
+        record |= found.to_dict()
+        if table == "coco":
+            record["runs"] = pixel_runs(found)
+        return item.order, record, None if clip is None else found.image()
 
     lines = folder / f".detections-{rank():05d}.jsonl"
     # of files that hold several frames the number is not known before they are read
     total = None if any(map(may_hold_several, files)) else len(range(rank(), len(files), world_size()))
     with _one_run(folder):
-        result = BatchResult(folder / f"detections.{table}")
+        result = BatchResult(table_path(folder, table), video=clip)
         started = time.perf_counter()
         try:
             with ExitStack() as stack:
                 add = _record_writer(stack, result.table, lines)
+                show = stack.enter_context(video_writer(clip, _clip_rate(files, every))).add if clip else None
                 bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="frame"))
-                results = threaded_map(write_picture, detect(), threads=WRITER_THREADS, pending=PENDING_RESULTS)
-                for order, record in results:
+                found = detect_sources(model, files, options)
+                results = threaded_map(draw, found, threads=WRITER_THREADS, pending=PENDING_RESULTS)
+                for order, record, picture in results:
                     add(order, record)
+                    if show and picture is not None:
+                        show(picture)
                     result.count(record)
                     bar.update()
                     if report:
@@ -205,6 +215,29 @@ def detect_files(
             result = _join(result, lines)
         result.seconds = time.perf_counter() - started
         return result
+
+
+def _check_output(name: str, folder: Path, files: Sequence[Path]) -> None:
+    """Raises ValueError where files are read from the folder that is to be written to."""
+    if any(folder.resolve() == parent.resolve() for file in files for parent in (file.parent, file.resolve().parent)):
+        raise ValueError(f"{name} {str(folder)!r} holds the frames themselves; choose another folder")
+
+
+def _check_clip(video: str | os.PathLike[str], files: Sequence[Path]) -> Path:
+    """The path of the video to write; raises ValueError where these files don't make one."""
+    clip = check_video(video)
+    if world_size() > 1:
+        raise ValueError(f"video needs all frames in one process; got {world_size()} processes")
+    if len(files) > 1 and any(file.suffix.lower() in VIDEO_SUFFIXES for file in files):
+        raise ValueError(f"video {str(clip)!r} takes one video, or image files; got {len(files)} files")
+    if any(clip.resolve() == file.resolve() for file in files):
+        raise ValueError(f"video {str(clip)!r} is the file that is read; choose another name")
+    return clip
+
+
+def _clip_rate(files: Sequence[Path], every: int) -> Fraction:
+    """Frames a second that keep the speed of the source."""
+    return (frame_rate(files[0]) / every) if files[0].suffix.lower() in VIDEO_SUFFIXES else DEFAULT_RATE
 
 
 @contextmanager
@@ -244,20 +277,11 @@ class PictureNames:
         return f"{name}{ending}.png" if item.index is None else f"{name}/{item.index:06d}{ending}.png"
 
 
-def _unit_frame(item: SourceFrame) -> tuple[SourceFrame, Any]:
-    """The frame as `detect` takes it, or the reason why it is none."""
-    if item.pixels is None:
-        return item, None
-    try:
-        return replace(item, pixels=None), unit_frame(item.pixels, item.label)
-    except FrameError as error:
-        return replace(item, pixels=None, reason=str(error)), None
-
-
 def _record_writer(stack: ExitStack, table: Path, lines: Path) -> Callable[[tuple[int, int], Record], object]:
     """Where records go: to the table in one process, to lines with their order in one of several."""
     if world_size() == 1:
-        writer = stack.enter_context(TableWriter(table))
+        writer = open_table(table)
+        stack.enter_context(writer)
         return lambda _, record: writer.add(record)
     file = stack.enter_context(lines.open("w", encoding="utf-8"))
     return lambda order, record: file.write(json.dumps([order, record]) + "\n")
@@ -270,7 +294,8 @@ def _join(mine: BatchResult, lines: Path) -> BatchResult:
     if is_main():
         with ExitStack() as stack:
             files = [stack.enter_context(part.open(encoding="utf-8")) for part in parts]
-            writer = stack.enter_context(TableWriter(mine.table))
+            writer = open_table(mine.table)
+            stack.enter_context(writer)
             for _, record in heapq.merge(*map(_read_lines, files), key=lambda entry: entry[0]):
                 writer.add(record)
         for part in parts:
@@ -281,6 +306,7 @@ def _join(mine: BatchResult, lines: Path) -> BatchResult:
         detections=sum(r.detections for r in results),
         failures=sum(r.failures for r in results),
         interrupted=any(r.interrupted for r in results),
+        video=mine.video,
     )
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile
 from torch import Tensor, nn
 
 from serank.frames.preparation import FrameSpec, resize, tiles
 from serank.frames.reading import FrameLike, read_frame
-from serank.inference.detections import Detections, check_min_area, find_detections
+from serank.inference.detections import Detections, FrameSource, find_detections
 from serank.inference.scores import Calibration
 from serank.inference.tta import ORIENTATIONS, Orientation, check_tta
-from serank.utils.checks import check_threshold
+from serank.utils.checks import check_count, check_threshold
 
 __all__ = ["Detector", "predict"]
 
@@ -124,6 +127,12 @@ def _sigmoid(logits: Float) -> Float:
     return torch.from_numpy(np.array(logits)).sigmoid().numpy()
 
 
+def _source(image: Any) -> FrameSource | None:
+    """The file of a frame that was given as a path, or that Pillow opened from one."""
+    name = image.filename if isinstance(image, ImageFile) else image
+    return FrameSource(Path(os.fsdecode(name))) if isinstance(name, (str, os.PathLike)) and name else None
+
+
 class Detector:
     """Gives a network the method `detect`; the network has `frame_spec`, `in_channels` and `threshold`.
 
@@ -139,7 +148,7 @@ class Detector:
 
     def check_options(self, threshold: float | None, min_area: int) -> float:
         """The threshold that `detect` will use; raises ValueError as `detect` would."""
-        check_min_area(min_area)
+        check_count(min_area, "min_area")
         return check_threshold(self.threshold if threshold is None else threshold)
 
     @overload
@@ -220,8 +229,14 @@ class Detector:
         )
         found = [
             find_detections(
-                p, f, threshold=chosen, min_area=min_area, min_score=min_score, calibration=self.score_calibration
+                p,
+                f,
+                threshold=chosen,
+                min_area=min_area,
+                min_score=min_score,
+                calibration=self.score_calibration,
+                source=_source(s),
             )
-            for p, f in zip(probabilities, frames, strict=True)
+            for p, f, s in zip(probabilities, frames, sources, strict=True)
         ]
         return found if sources is image else found[0]

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from serank.inference.label_room import LabelRoom
 from serank.utils.files import replacing
 
-__all__ = ["overlay", "save_overlay"]
+__all__ = ["overlay", "png_options", "save_overlay"]
 
 BOX_INDEX = 255  # palette index of the box colour; 0-254 are greys
 BOX_COLOUR = (255, 80, 0)
@@ -23,13 +24,19 @@ MARGIN = 3  # frame pixels between a target and its box, so that the box does no
 MIN_SIDE = 480  # smaller frames are enlarged by a whole factor until their longest side reaches this
 
 
-def overlay(frame: NDArray[np.floating], boxes: NDArray[Any], scores: NDArray[Any]) -> Image.Image:
+def overlay(
+    frame: NDArray[np.floating], boxes: NDArray[Any], scores: NDArray[Any], tracks: NDArray[Any] | None = None
+) -> Image.Image:
     """Draws a box and a score around each detection of a frame.
+
+    Labels cover neither each other nor a box: one that has no room beside its box goes further off, with a line to
+    it, and where there is none at all it is left out, that of the lowest score first.
 
     Args:
         frame: `(H, W)` in [0, 1].
         boxes: `(N, 4)`, x0, y0, x1, y1 in pixels; x1 and y1 are exclusive.
-        scores: `(N,)`, written with two decimals.
+        scores: `(N,)`, peak probabilities, written as `p=0.93`.
+        tracks: `(N,)`, track numbers, written before the score as `#4`.
 
     Returns:
         Palette image, faster to write than RGB: greys 0 to 254 (255 becomes 254) and the colour of the boxes. Its size
@@ -41,24 +48,35 @@ def overlay(frame: NDArray[np.floating], boxes: NDArray[Any], scores: NDArray[An
     picture = grey.resize((width * factor, height * factor), Image.Resampling.NEAREST)
     picture.putpalette([i for i in range(BOX_INDEX) for _ in range(3)] + list(BOX_COLOUR))
     draw = ImageDraw.Draw(picture)
+    outlines = [
+        ((x0 - MARGIN) * factor, (y0 - MARGIN) * factor, (x1 + MARGIN) * factor - 1, (y1 + MARGIN) * factor - 1)
+        for x0, y0, x1, y1 in boxes.astype(int).tolist()
+    ]
+    room = LabelRoom(picture.width, picture.height)
+    for outline in outlines:
+        draw.rectangle(outline, outline=BOX_INDEX)
+        room.take(outline)
     labels: dict[str, Image.Image] = {}
-    for (x0, y0, x1, y1), score in zip(boxes.tolist(), scores.tolist(), strict=True):
-        left, top = (x0 - MARGIN) * factor, (y0 - MARGIN) * factor
-        right, bottom = (x1 + MARGIN) * factor - 1, (y1 + MARGIN) * factor - 1
-        draw.rectangle((left, top, right, bottom), outline=BOX_INDEX)
-        text = f"{score:.2f}"
+    for number in np.argsort(-scores, kind="stable").tolist():
+        text = f"p={scores[number]:.2f}" if tracks is None else f"#{tracks[number]} p={scores[number]:.2f}"
         if text not in labels:
             labels[text] = _text_mask(text)
         label = labels[text]
-        # beside the frame's edge the label moves inside
-        x = min(max(left, 0), picture.width - label.width)
-        y = top - label.height - 4 if top > label.height + 4 else bottom + 2
-        draw.bitmap((int(x), int(y)), label, fill=BOX_INDEX)
+        place = room.place(outlines[number], label.width, label.height)
+        if place is None:
+            continue
+        draw.bitmap((place.x, place.y), label, fill=BOX_INDEX)
+        if place.line is not None:
+            draw.line(place.line, fill=BOX_INDEX)
     return picture
 
 
 def save_overlay(
-    path: str | os.PathLike[str], frame: NDArray[np.floating], boxes: NDArray[Any], scores: NDArray[Any]
+    path: str | os.PathLike[str],
+    frame: NDArray[np.floating],
+    boxes: NDArray[Any],
+    scores: NDArray[Any],
+    tracks: NDArray[Any] | None = None,
 ) -> None:
     """Writes the picture of `overlay` to `path`, whole or not at all.
 
@@ -67,6 +85,7 @@ def save_overlay(
         frame: as for `overlay`.
         boxes: as for `overlay`.
         scores: as for `overlay`.
+        tracks: as for `overlay`.
 
     Raises:
         ValueError: the suffix is no image format.
@@ -75,12 +94,17 @@ def save_overlay(
     target = Path(path)
     if Image.registered_extensions().get(target.suffix.lower()) not in Image.SAVE:
         raise ValueError(f"path {str(target)!r} has no known image suffix; use .png, .jpg, .tif or .bmp")
-    picture = overlay(frame, boxes, scores)
+    picture = overlay(frame, boxes, scores, tracks)
     with replacing(target) as temporary:
         if target.suffix.lower() == ".png":
-            picture.save(temporary, compress_level=PNG_LEVEL)
+            picture.save(temporary, **png_options())
         else:  # some formats, such as JPEG, know no palette
             picture.convert("RGB").save(temporary)
+
+
+def png_options() -> dict[str, Any]:
+    """How PNG files are saved, as keyword arguments of Pillow."""
+    return {"compress_level": PNG_LEVEL}
 
 
 def _text_mask(text: str) -> Image.Image:

@@ -1,32 +1,34 @@
-"""Tables of detections, JSON or CSV, that grow with the run and are complete files at any moment."""
+"""Tables of detections that grow with the run and are complete files at any moment, and YOLO's folders of labels."""
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
 
-from serank.utils.files import share
+from serank.inference.conversions import yolo_lines
+from serank.inference.table_formats import ENCODINGS, Record
+from serank.utils.files import replacing, share
 
-__all__ = ["TABLE_FORMATS", "Record", "TableWriter", "detection_rows"]
+__all__ = ["TABLE_FORMATS", "TableWriter", "YoloWriter", "open_table", "table_path"]
 
-Record: TypeAlias = dict[str, Any]
-"""Of a finished frame: `frame`, `index`, `picture` and `Detections.to_dict()`; of a failure: `frame`, `reason`."""
-
-TABLE_FORMATS = ("json", "csv")
-COLUMNS = ("frame", "index", "x", "y", "score", "area", "x0", "y0", "x1", "y1", "picture")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""Text that begins so is a formula to spreadsheets."""
+TABLE_FORMATS = ("json", "jsonl", "csv", "coco", "yolo")
 
 FLUSH_INTERVAL = 1.0
 """Seconds between writes; records in between wait in memory."""
+
+
+def table_path(folder: Path, kind: str) -> Path:
+    """The table of this kind in a folder: a file, of YOLO the folder `labels`."""
+    return folder / {"coco": "detections.coco.json", "yolo": "labels"}.get(kind, f"detections.{kind}")
+
+
+def open_table(path: Path) -> TableWriter | YoloWriter:
+    """A writer for a path of `table_path`."""
+    return TableWriter(path) if path.suffix else YoloWriter(path)
 
 
 class TableWriter:
@@ -36,12 +38,12 @@ class TableWriter:
     is; one after it, `KeyboardInterrupt` too, adds what was not yet written.
 
     Args:
-        path: of the table, its suffix `.json` or `.csv`.
+        path: of the table, its suffix `.json`, `.jsonl`, `.csv` or `.coco.json`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._encoding = _JsonTable() if path.suffix == ".json" else _CsvTable()
+        self._encoding = ENCODINGS["".join(path.suffixes)]()
         self._pending: list[Record] = []
         self._written = 0.0
         self._file: io.FileIO | None = None
@@ -111,76 +113,49 @@ class TableWriter:
                 self._file.close()
 
 
-class _JsonTable:
-    """`{"frames": [...], "failed": [...]}`, a line for each."""
+class YoloWriter:
+    """Writes a label file for each frame into a folder, empty for a frame without detections; none for a failure.
 
-    def __init__(self) -> None:
-        self.empty = True
-        self.failed: list[str] = []
+    `NAME.txt`, `NAME_000012.txt` for a page or a video's frame. Label files of an earlier run that have other names
+    stay.
 
-    def body(self, records: Sequence[Record], *, first: bool) -> bytes:
-        lines = [json.dumps(record) for record in records if "reason" not in record]
-        text = '{"frames": [' if first else ""
-        if lines:
-            text += ("\n  " if self.empty else ",\n  ") + ",\n  ".join(lines)
-        return text.encode()
+    Args:
+        path: of the folder, made with the first file.
+    """
 
-    def end(self, records: Sequence[Record]) -> bytes:
-        failed = ",\n  ".join([*self.failed, *_failures(records)])
-        return ('\n ],\n "failed": [' + (f"\n  {failed}\n " if failed else "") + "]\n}\n").encode()
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stems: dict[str, str] = {}
+        """Name of each frame's file, by the stem of its labels."""
 
-    def keep(self, records: Sequence[Record]) -> None:
-        failed = _failures(records)
-        self.failed += failed
-        self.empty = self.empty and len(failed) == len(records)
+    def add(self, record: Record) -> None:
+        """Writes the frame's label file, whole or not at all.
 
+        Raises:
+            OSError: it can't be written.
+        """
+        if "reason" in record:
+            return
+        self.path.mkdir(exist_ok=True)
+        stem = self._stem(record["frame"])
+        number = f"_{record['index']:06d}" if "index" in record else ""
+        with replacing(self.path / f"{stem}{number}.txt") as temporary:
+            temporary.write_text(yolo_lines(record), encoding="utf-8")
 
-def _failures(records: Sequence[Record]) -> list[str]:
-    return [json.dumps(record) for record in records if "reason" in record]
+    def _stem(self, frame: str) -> str:
+        """The name of the frame's file without its suffix, numbered where another file has it too."""
+        name, count = Path(frame).stem, 1
+        stem = name
+        while self._stems.setdefault(stem, frame) != frame:
+            count += 1
+            stem = f"{name}_{count}"
+        return stem
 
+    def __enter__(self) -> YoloWriter:
+        return self
 
-class _CsvTable:
-    """A row for each detection, and one with empty fields for a frame without any; none for a failure."""
-
-    def body(self, records: Sequence[Record], *, first: bool) -> bytes:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS)
-        if first:
-            writer.writeheader()
-        for record in records:
-            if "reason" not in record:
-                writer.writerows(_escaped(row) for row in _rows_or_empty(record))
-        return text.getvalue().encode()
-
-    def end(self, records: Sequence[Record]) -> bytes:
-        return b""
-
-    def keep(self, records: Sequence[Record]) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
-
-
-def _rows_or_empty(record: Record) -> list[Record]:
-    return list(detection_rows(record)) or [_place(record)]
-
-
-def _escaped(row: Record) -> Record:
-    return {
-        key: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
-        for key, value in row.items()
-    }
-
-
-def _place(record: Record) -> Record:
-    return {key: record.get(key, "") for key in ("frame", "index", "picture")}
-
-
-def detection_rows(record: Record) -> Iterator[Record]:
-    """One row for each detection of a frame, with the keys of the CSV table; none for a failure."""
-    place = _place(record)
-    for found in record.get("detections", ()):
-        names = ("x", "y", "score", "area", "x0", "y0", "x1", "y1")
-        values = (*found["centroid"], found["score"], found["area"], *found["box"])
-        yield place | dict(zip(names, values, strict=True))
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:

@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serank.layers.ranking import rank
+from serank.layers.ranking import top_k_in_spatial_order
 from serank.layers.tracing import exporting, exporting_to_onnx
 
 __all__ = ["SeRankAttention", "rank_size"]
+
+DEEPEST = 8
+"""Encoder level whose points are 128 px apart; a larger number is hardly meant as a level."""
 
 
 def rank_size(channels: int, level: int, offset: int = 3) -> int:
@@ -24,17 +27,22 @@ def rank_size(channels: int, level: int, offset: int = 3) -> int:
 
     Args:
         channels: channels of the map at this level, >= 1.
-        level: encoder level, 1 for the finest.
+        level: encoder level, 1 for the finest, at most `DEEPEST`; the paper has 5.
         offset: the paper's o, 3 by default; its ablation goes from 1 to 5.
 
     Returns:
         K, a power of two. For 64, 128, 256, 512, 1024 channels at levels 1 to 5: 512, 256, 128, 64, 32.
 
     Raises:
-        ValueError: `channels` or `level` is below 1.
+        ValueError: `channels` is below 1, or `level` is not in 1 to `DEEPEST`.
     """
-    if channels < 1 or level < 1:
-        raise ValueError(f"channels and level must be >= 1; got channels={channels}, level={level}")
+    if channels < 1:
+        raise ValueError(f"channels must be >= 1; got {channels}")
+    if not 1 <= level <= DEEPEST:
+        raise ValueError(
+            f"level must be 1 to {DEEPEST}, counted from the finest; got {level}; "
+            "the order is rank_size(channels, level)"
+        )
     # bit_length gives floor(log2) exactly, where math.log2 may round up just below a power of two
     return int(2 ** max(0, channels.bit_length() - 1 + offset - 2 * (level - 1)))
 
@@ -65,10 +73,11 @@ def positional_values(index: Tensor, width: int, table_width: int, dtype: torch.
 class SeRankAttention(nn.Module):
     """Selective rank-aware attention: channels attend to each other through their K strongest points.
 
-    Per channel the K largest values, kept in spatial order, form F `(C, K)`; P are the values of a sinusoidal table at
-    those points; T = F + P. With Q = T Wq and K = T Wk, the matrix A = Q K^T `(C, C)` is normalised by its own mean
-    and (unbiased) standard deviation, per sample, passed through softmax over its last axis, and the output is
-    `(1 + A) X`, 1 the identity. The ranking, A and its softmax are computed in float32 under autocast too.
+    Per channel the K largest values (of equal ones the first), kept in spatial order, form F `(C, K)`; P are the values
+    of a sinusoidal table at those points; T = F + P. With Q = T Wq and K = T Wk, the matrix A = Q K^T `(C, C)` is
+    normalised by its own mean and (unbiased) standard deviation, per sample, passed through softmax over its last axis,
+    and the output is `(1 + A) X`, 1 the identity. The ranking, A and its softmax are computed in float32 under autocast
+    too.
 
     Args:
         k: points kept per channel, see `rank_size`. A map with fewer points pads the ranked vector with zeros.
@@ -79,16 +88,15 @@ class SeRankAttention(nn.Module):
             A = X X^T over all points, the k largest entries of each row of A kept, no projection or encoding.
 
     Attributes:
-        stable: of equal values, take those first in spatial order. An exported ONNX file does so, while the choice of
-            `torch.topk` is undefined and differs between devices. `False` by default, since it costs a full sort.
+        query: Wq, called with tokens `(B, C, K)`, so that hooks and adapters put around it take effect.
+        key: Wk, likewise. Of a half-precision module these two layers compute in its dtype, all the rest in float32.
 
     Shape: `(B, C, H, W) -> (B, C, H, W)`, any C, H, W >= 1, floating dtype and memory format kept.
 
     Raises:
-        ValueError: `k` or `table_width` below 1, or an unknown `select`.
+        ValueError: `k` or `table_width` below 1, or an unknown `select`; in `forward`, an x that is no floating map of
+            four axes.
     """
-
-    stable = False
 
     def __init__(
         self,
@@ -117,8 +125,8 @@ class SeRankAttention(nn.Module):
         """Arguments shown by `print(module)`."""
         return f"k={self.k}, positional_encoding={self.positional_encoding}, select={self.select!r}"
 
-    def rank(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The K largest values of each channel in spatial order.
+    def top_k(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The K largest values of each channel, of equal ones the first, in spatial order.
 
         Args:
             x: `(B, C, H, W)`.
@@ -126,7 +134,7 @@ class SeRankAttention(nn.Module):
         Returns:
             Values `(B, C, min(K, H * W))` in x's dtype, and their flat positions, int64.
         """
-        return rank(x, self.k, stable=self.stable)
+        return top_k_in_spatial_order(x, self.k)
 
     def attention(self, x: Tensor) -> Tensor:
         """The softmax-normalised channel attention A, `(B, C, H, W) -> (B, C, C)` float32 (float64 for float64)."""
@@ -137,7 +145,7 @@ class SeRankAttention(nn.Module):
                 kth = scores.topk(self.k, dim=2).values[..., -1:]
                 scores = scores.masked_fill(scores < kth, -math.inf)
             return scores.softmax(2)
-        values, index = self.rank(x)
+        values, index = self.top_k(x)
         tokens = _at_least_float32(values)
         if self.positional_encoding:
             width = x.shape[3]
@@ -146,12 +154,19 @@ class SeRankAttention(nn.Module):
             tokens = tokens.masked_fill(index >= x.shape[2] * x.shape[3], 0)
         elif exporting() or tokens.shape[2] < self.k:
             tokens = F.pad(tokens, (0, self.k - tokens.shape[2]))
-        # F.linear, since the weights of a half-precision module are not of the tokens' dtype
-        query, key = (F.linear(tokens, layer.weight.to(tokens.dtype)) for layer in (self.query, self.key))
+        query, key = _project(self.query, tokens), _project(self.key, tokens)
         return _standardise(query @ key.transpose(1, 2)).softmax(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, C, H, W) -> (B, C, H, W)`."""
+        """`(B, C, H, W) -> (B, C, H, W)`.
+
+        Raises:
+            ValueError: x has another number of axes or is not floating.
+        """
+        if x.ndim != 4:
+            raise ValueError(f"x must be (B, C, H, W); got shape {tuple(x.shape)}; one map without a batch is x[None]")
+        if not x.is_floating_point():
+            raise ValueError(f"x must be of a floating dtype; got {x.dtype}; convert it with x.float()")
         with torch.autocast(x.device.type, enabled=False):
             mix = self.attention(x)
             mix = (mix + torch.eye(x.shape[1], dtype=mix.dtype, device=mix.device)).to(x.dtype)
@@ -160,6 +175,13 @@ class SeRankAttention(nn.Module):
                 rows = x.permute(0, 2, 3, 1).flatten(1, 2)
                 return (rows @ mix.transpose(1, 2)).reshape(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
             return (mix @ x.flatten(2)).reshape(x.shape)
+
+
+def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
+    """`(B, C, K) -> (B, C, 2 K)` in the tokens' dtype, whatever that of the layer's parameters."""
+    dtype = next((p.dtype for p in layer.parameters() if p.is_floating_point()), tokens.dtype)
+    projected: Tensor = layer(tokens.to(dtype))
+    return projected.to(tokens.dtype)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

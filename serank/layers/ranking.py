@@ -1,4 +1,13 @@
-"""The K largest values of each channel of a map, exactly, and where they are."""
+"""The K largest values of each channel of a map, exactly, and where they are.
+
+Of equal values the first in spatial order (rows from the top, each from the left) are taken: on every device, in every
+dtype and memory format, in a batch or alone, in exported programs and ONNX files. After a ReLU many channels have fewer
+than K values above zero and fill up with zeros, each of which brings its own positional code, so that an open choice
+among them, as `torch.topk` leaves it, would give other results from one device to the next.
+
+NaN counts as larger than any number and as equal to NaN, and -0.0 as equal to 0.0, as in `torch.topk`. In an ONNX file,
+whose operators say nothing of NaN, the runtime decides about it.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +19,38 @@ from torch import Tensor
 
 from serank.layers.tracing import exporting, exporting_to_onnx
 
-__all__ = ["rank"]
+__all__ = ["first_largest", "top_k_in_spatial_order"]
 
 SPARSE = 16
-"""From this many points for each one ranked, looking at blocks first is faster on a CPU, see docs/speed.md."""
+"""From this many points for each one taken, looking at blocks first is faster on a CPU, see docs/speed.md."""
 SHORT, LONG = 8, 16
-"""Points of a block; the long one from `LONG ** 2` points for each one ranked. Fewer blocks hold more candidates, and
+"""Points of a block; the long one from `LONG ** 2` points for each one taken. Fewer blocks hold more candidates, and
 the square root balances the two."""
+FEW = 32
+"""Up to so many channels, the maxima of a channels_last map's blocks are found by halves: `amax` is slow where the
+channels of a point don't fill its vectors (2.8 ms against 0.4 for 8 channels of 512 x 512 px in bfloat16)."""
+BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+"""Integers as wide as each floating dtype whose values fit in a key beside their position."""
 
 
-def rank(x: Tensor, k: int, *, stable: bool = False) -> tuple[Tensor, Tensor]:
-    """The K largest values of each channel in spatial order.
+def top_k_in_spatial_order(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The K largest values of each channel, of equal ones the first, in spatial order.
 
     Args:
-        x: `(B, C, H, W)`.
+        x: `(B, C, H, W)`, floating.
         k: how many, >= 1.
-        stable: of equal values, take those first in spatial order; otherwise which of them is undefined.
 
     Returns:
-        Values `(B, C, min(k, H * W))` in x's dtype, and their flat positions, int64, ascending.
+        Values `(B, C, min(k, H * W))` in x's dtype, and their flat positions, int64, ascending. In a graph for ONNX
+        there are always k of them, the missing ones minus infinity at positions from H * W on.
     """
     if exporting_to_onnx():
         return _with_constant_k(x.flatten(2), k)
-    if not (stable or exporting() or torch.compiler.is_compiling()) and _sparse(x, k):
+    if not (exporting() or torch.compiler.is_compiling()) and _sparse(x, k):
         return _by_blocks(x, k, LONG if _count(x) >= LONG**2 * k else SHORT)
     points = x.flatten(2)
-    k = min(k, points.shape[2])
-    if stable:
-        index = points.sort(dim=2, descending=True, stable=True).indices[..., :k]
-    else:
-        index = points.topk(k, dim=2, sorted=False).indices
-    index = index.sort(dim=2).values
+    with torch.no_grad():
+        index = first_largest(points, min(k, points.shape[2]))
     return points.gather(2, index), index
 
 
@@ -52,11 +62,39 @@ def _count(x: Tensor) -> int:
     return x.shape[2] * x.shape[3]
 
 
-def _by_blocks(x: Tensor, k: int, side: int) -> tuple[Tensor, Tensor]:
-    """In two stages: the K blocks of highest maximum hold the K largest values, or as many equal to them.
+def first_largest(points: Tensor, k: int) -> Tensor:
+    """Positions of the k <= N largest of `(B, C, N)`, of equal ones the first, `(B, C, k)` int64, ascending.
 
-    A channels_last map is read as it lies; bringing each channel together would take longer than the ranking. Of equal
-    values it takes those that `torch.topk` takes, but in half precision, where most channels have some.
+    Value and position go into one integer, the key. No two keys are equal, so that any way of finding the largest finds
+    the same ones; nothing waits for the device.
+    """
+    if points.dtype not in BITS:  # 64 bits leave no room for the position
+        return points.sort(dim=2, descending=True, stable=True).indices[..., :k].sort(dim=2).values
+    last = points.shape[2] - 1
+    # a traced graph is for maps of any size
+    narrow = BITS[points.dtype] == torch.int16 and not exporting() and last < 2**16
+    key, half = (torch.int32, 16) if narrow else (torch.int64, 32)
+    # the earlier the larger
+    countdown = torch.arange(last, -1, -1, dtype=key, device=points.device)
+    keys = _ordered(points).to(key).bitwise_left_shift_(half).bitwise_or_(countdown)
+    return keys.topk(k, dim=2, sorted=False).indices.sort(dim=2).values
+
+
+def _ordered(points: Tensor) -> Tensor:
+    """Integers in the order of the floats: equal for equal values, both zeros and any two NaN, which come last."""
+    kind = BITS[points.dtype]
+    bits = points.view(kind)  # sign and magnitude
+    least, most = torch.iinfo(kind).min, torch.iinfo(kind).max
+    return torch.where(bits < 0, least - bits, bits).masked_fill_(points.isnan(), most)
+
+
+def _by_blocks(x: Tensor, k: int, side: int) -> tuple[Tensor, Tensor]:
+    """In two stages: the K blocks of highest maximum hold the K largest values.
+
+    Of blocks with the same maximum, too, the first are taken. So a block that is left out has K blocks of at least its
+    maximum before it or of a higher one, and whichever of its values could tie, K others are taken first.
+
+    A channels_last map is read as it lies; bringing each channel together would take longer than the ranking.
     """
     batch, channels, count = *x.shape[:2], _count(x)
     whole = count // side * side
@@ -67,24 +105,24 @@ def _by_blocks(x: Tensor, k: int, side: int) -> tuple[Tensor, Tensor]:
         if rows is None:
             highest = x.flatten(2)[..., :whole].reshape(batch, channels, -1, side).amax(3)
         else:
-            highest = rows[:, :whole].reshape(batch, -1, side, channels).amax(2).transpose(1, 2).contiguous()
-        least, blocks = highest.topk(k, dim=2, sorted=False)
-        places = (side * blocks.sort(dim=2).values[..., None] + torch.arange(side)).flatten(2)
-        if whole < count:  # the points that fill no block are candidates anyway
+            highest = _highest(rows[:, :whole].reshape(batch, -1, side, channels)).transpose(1, 2).contiguous()
+        blocks = first_largest(highest, k)
+        places = (side * blocks[..., None] + torch.arange(side)).flatten(2)
+        if whole < count:  # the points that fill no block are candidates anyway, and last
             places = torch.cat((places, torch.arange(whole, count).expand(batch, channels, -1)), dim=2)
-        candidates = _take(x, rows, places)
-        found, index = candidates.topk(k, dim=2, sorted=False)
-        index = places.gather(2, index)
-        if x.dtype in (torch.float32, torch.float64):
-            kth = found.amin(2, keepdim=True)
-            # values equal to the K-th that were not taken: of a block that was left out they are its maximum
-            tied = ((candidates == kth).sum(2) > (found == kth).sum(2)) | (
-                (highest == kth).sum(2) > (least == kth).sum(2)
-            )
-            if tied.any():
-                index[tied] = x[tied].flatten(1).topk(k, dim=1, sorted=False).indices
-        index = index.sort(dim=2).values
+        index = places.gather(2, first_largest(_take(x, rows, places).contiguous(), k))
     return _take(x, rows, index), index
+
+
+def _highest(blocks: Tensor) -> Tensor:
+    """`(B, N, side, C) -> (B, N, C)`, the maximum of each block, whose side is a power of two."""
+    if blocks.shape[3] > FEW:
+        return blocks.amax(2)
+    side = blocks.shape[2]
+    while side > 1:
+        side //= 2
+        blocks = torch.maximum(blocks[:, :, :side], blocks[:, :, side:])
+    return blocks[:, :, 0]
 
 
 def _take(x: Tensor, rows: Tensor | None, places: Tensor) -> Tensor:
@@ -97,7 +135,8 @@ def _take(x: Tensor, rows: Tensor | None, places: Tensor) -> Tensor:
 def _with_constant_k(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Of `(B, C, H * W)`, with a K that does not depend on the map's size, as ONNX graphs need.
 
-    Where there are fewer points, the positions past the last one stand for none; their values are minus infinity.
+    ONNX's TopK takes the first of equal values. Where there are fewer points, the positions past the last one stand
+    for none; their values are minus infinity.
     """
     points = F.pad(points, (0, k - 1), value=-math.inf)
     index = points.topk(k, dim=2, sorted=False).indices

@@ -59,19 +59,7 @@ def check_same_settings(one: object, other: object) -> None:
 
 
 def checked_frames(probability: Frames, target: Frames) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
-    """Checked frames one by one.
-
-    Args:
-        probability: as for `serank.metrics.iou`.
-        target: as for `serank.metrics.iou`.
-
-    Yields:
-        Probability `(H, W)` in [0, 1] and target mask `(H, W)` bool.
-
-    Raises:
-        ValueError: shapes differ or are not those of frames, a masked array has masked pixels, values are not real
-            numbers, or probability is not in [0, 1].
-    """
+    """Probability `(H, W)` in [0, 1] and mask `(H, W)` bool of each frame, checked as `serank.metrics.iou` says."""
     if isinstance(probability, (list, tuple)) or isinstance(target, (list, tuple)):
         if len(probability) != len(target):
             raise ValueError(
@@ -89,7 +77,7 @@ def checked_frames(probability: Frames, target: Frames) -> Iterator[tuple[NDArra
         )
     for frame, truth in zip(probabilities, targets, strict=True):
         low, high = frame.min(), frame.max()  # NaN anywhere makes both NaN
-        if not (np.isfinite(low) and np.isfinite(high)):
+        if not np.isfinite([low, high]).all():
             raise ValueError("probability must be finite; got NaN or infinity")
         if low < 0 or high > 1:
             raise ValueError(

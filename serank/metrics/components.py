@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ComponentTable", "component_table", "dilate", "find_components", "label_components"]
+# scipy is imported in the functions, since it takes longer to import than all the rest of serank
 
-EIGHT_CONNECTED = np.ones((3, 3), dtype=np.bool_)
+__all__ = ["ComponentTable", "component_table", "dilate", "find_components", "label_components"]
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,11 @@ class ComponentTable:
     boxes: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """Number of components."""
         return len(self.areas)
 
 
 def label_components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-    """Numbers the 8-connected components of a mask.
-
-    Args:
-        mask: `(H, W)` bool.
+    """Numbers the 8-connected components of a mask `(H, W)` bool.
 
     Returns:
         Labels `(H, W)` int32, 0 for background and 1 to N for the components in the scan order of their first
@@ -50,7 +46,6 @@ def label_components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     Raises:
         ValueError: `mask` is not bool or not two-dimensional.
     """
-    # imported here, since it takes longer to import than all the rest of serank
     from scipy import ndimage
 
     mask = np.asarray(mask)
@@ -59,23 +54,23 @@ def label_components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     if mask.ndim != 2:
         raise ValueError(f"mask must have shape (H, W); got {mask.shape}")
     labels = np.zeros(mask.shape, dtype=np.int32)
-    count: int = ndimage.label(mask, structure=EIGHT_CONNECTED, output=labels)
+    count: int = ndimage.label(mask, structure=np.ones((3, 3)), output=labels)
     return labels, count
 
 
-def component_table(labels: NDArray[np.integer[Any]], count: int) -> ComponentTable:
+def component_table(labels: NDArray[np.integer[Any]], count: int, origin: tuple[int, int] = (0, 0)) -> ComponentTable:
     """Measures the components that `label_components` found.
 
     Args:
         labels: `(H, W)` integers in 0 to `count`; each of 1 to `count` occurs.
         count: number of components, >= 0.
-
-    Returns:
-        Areas, centroids and boxes, a row for each component.
+        origin: row and column in the frame of the first pixel of `labels`.
 
     Raises:
         ValueError: `labels` is not two-dimensional or not of integers, or does not hold exactly 0 to `count`.
     """
+    from scipy import ndimage
+
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise ValueError(f"labels must be integers (H, W); got dtype {labels.dtype}, shape {labels.shape}")
@@ -89,47 +84,25 @@ def component_table(labels: NDArray[np.integer[Any]], count: int) -> ComponentTa
     if not areas.all():
         missing = np.flatnonzero(areas == 0)[0] + 1
         raise ValueError(f"labels must hold every label from 1 to count={count}; {missing} is missing")
+    top, left = origin
     # sums of pixel indices are integers below 2**53, so they are exact in float64
-    sums = [np.bincount(owner, weights=index, minlength=count) for index in (columns, rows)]
-    boxes = np.empty((count, 4), dtype=np.int64)
-    boxes[:, :2] = max(labels.shape)
-    boxes[:, 2:] = 0
-    for axis, index in enumerate((columns, rows)):
-        np.minimum.at(boxes[:, axis], owner, index)
-        np.maximum.at(boxes[:, axis + 2], owner, index + 1)
-    return ComponentTable(areas, np.stack(sums, axis=1) / areas[:, None], boxes)
+    sums = [np.bincount(owner, weights=index, minlength=count) for index in (columns + left, rows + top)]
+    places = ndimage.find_objects(labels, count) if count else []
+    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in places], np.int64).reshape(count, 4)
+    return ComponentTable(areas, np.stack(sums, axis=1) / areas[:, None], boxes + np.array([left, top, left, top]))
 
 
 def find_components(mask: NDArray[np.bool_]) -> ComponentTable:
     """Components of a mask `(H, W)`: equal to `component_table(*label_components(mask))`, and faster."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return component_table(np.zeros((1, 1), np.int32), 0)
     # masks are mostly empty: only the part that holds components is labelled
-    top, left = rows[0], columns[0]
-    table = component_table(*label_components(mask[top : rows[-1] + 1, left : columns[-1] + 1]))
-    areas, shift = table.areas[:, None], np.array([left, top])
-    # through the sums, which are whole numbers, so that centroids are the same to the last bit
-    centroids = (np.rint(table.centroids * areas) + shift * areas) / areas
-    return ComponentTable(table.areas, centroids, table.boxes + np.tile(shift, 2))
+    top, bottom, left, right = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if len(rows) else (0, 0, 0, 0)
+    return component_table(*label_components(mask[top:bottom, left:right]), (top, left))
 
 
 def dilate(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """Dilation of a mask by a square.
+    """True within `radius` rows and columns of a true pixel of `mask`, `(H, W)` bool."""
+    from scipy import ndimage
 
-    Args:
-        mask: `(H, W)` bool.
-        radius: of the square, whose side is `2 * radius + 1`, >= 0.
-
-    Returns:
-        `(H, W)` bool, true within `radius` rows and columns of a true pixel.
-    """
-    grown = mask.copy()
-    for axis in (0, 1):
-        source = grown.copy()
-        for shift in range(1, min(radius, mask.shape[axis] - 1) + 1):
-            ahead = (slice(None),) * axis + (slice(shift, None),)
-            behind = (slice(None),) * axis + (slice(None, -shift),)
-            grown[ahead] |= source[behind]
-            grown[behind] |= source[ahead]
+    grown: NDArray[np.bool_] = ndimage.maximum_filter(mask, 2 * radius + 1, mode="constant")
     return grown

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,19 @@ from serank.metrics.components import ComponentTable, find_components
 
 __all__ = [
     "IOU_UNIT",
-    "RATE_EPSILON",
     "Counts",
     "Match",
-    "count_components",
+    "PdFaCurve",
+    "RocCurve",
+    "count_frame",
     "count_pixels",
     "count_regions",
     "match_components",
+    "mean_iou",
+    "pd_fa_rates",
     "pooled_iou",
     "ratio",
+    "roc_rates",
     "summary",
 ]
 
@@ -30,8 +34,6 @@ RATE_EPSILON = 1e-3  # pixels that the released code adds to the denominators of
 F1_EPSILON = 1e-5  # what the released code adds to precision + recall
 IOU_UNIT = 2**64  # per-frame IoU is summed as an integer in units of 1 / IOU_UNIT: no order of frames changes it
 DISTANCE_DIGITS = 9  # distances are rounded, so that float noise decides neither ties nor distances of max_distance
-FEW_PAIRS = 2**16  # up to this many pairs of components, all distances take less time than a search tree
-CHUNK = 2**14  # targets searched at once
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,20 @@ class Counts:
         return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
+class RocCurve(NamedTuple):
+    """Pixel rates, each `(T,)` float64 in [0, 1], one value for each threshold."""
+
+    tpr: NDArray[np.float64]
+    fpr: NDArray[np.float64]
+
+
+class PdFaCurve(NamedTuple):
+    """Pd in [0, 1] and Fa in false pixels per pixel, each `(T,)` float64, one value for each threshold."""
+
+    pd: NDArray[np.float64]
+    fa: NDArray[np.float64]
+
+
 class Match(NamedTuple):
     """A detected target: rows of its two component tables, and the distance of the centroids in px."""
 
@@ -63,40 +79,24 @@ class Match(NamedTuple):
 
 def _candidates(
     predictions: ComponentTable, targets: ComponentTable, max_distance: float
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]]:
-    """Distance, target and prediction of all pairs less than `max_distance` apart, in scan order, in parts."""
+) -> list[tuple[float, int, int]]:
+    """Distance, target and prediction of all pairs less than `max_distance` apart, in scan order."""
     if not len(predictions) or not len(targets):
-        return
-    if len(predictions) * len(targets) <= FEW_PAIRS:
-        places = np.indices((len(targets), len(predictions))).reshape(2, -1)
-        yield _near(predictions, targets, places[0], places[1], max_distance)
-        return
+        return []
     # imported here, since it takes longer to import than all the rest of serank
     from scipy.spatial import cKDTree
 
-    tree = cKDTree(predictions.centroids)
     # a little farther than any distance that rounds to less than max_distance, and no farther than the frame
     span = float(np.concatenate([predictions.centroids, targets.centroids]).max())
     reach = min(max_distance * (1 + 1e-9) + 1e-8, 2 * span + 1)
-    for start in range(0, len(targets), CHUNK):
-        chunk = cKDTree(targets.centroids[start : start + CHUNK])
-        found = chunk.sparse_distance_matrix(tree, reach, output_type="ndarray")
-        found = found[np.lexsort((found["j"], found["i"]))]
-        yield _near(predictions, targets, found["i"] + start, found["j"], max_distance)
-
-
-def _near(
-    predictions: ComponentTable,
-    targets: ComponentTable,
-    target: NDArray[np.intp],
-    prediction: NDArray[np.intp],
-    max_distance: float,
-) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:
-    """Distance, target and prediction of those pairs that are less than `max_distance` apart."""
+    tree = cKDTree(targets.centroids)
+    found = tree.sparse_distance_matrix(cKDTree(predictions.centroids), reach, output_type="ndarray")
+    target, prediction = found["i"], found["j"]
     offset = predictions.centroids[prediction] - targets.centroids[target]
     distance = np.sqrt(np.square(offset).sum(axis=1)).round(DISTANCE_DIGITS)
-    near = distance < max_distance
-    return distance[near], target[near], prediction[near]
+    order = np.lexsort((prediction, target))
+    order = order[distance[order] < max_distance]
+    return list(zip(distance[order].tolist(), target[order].tolist(), prediction[order].tolist(), strict=True))
 
 
 def match_components(
@@ -115,18 +115,15 @@ def match_components(
         The matches, in the order in which they were made.
     """
     pairs = _candidates(predictions, targets, max_distance)
-    if protocol == "standard" and (chunks := list(pairs)):
-        distance, target, prediction = (np.concatenate(part) for part in zip(*chunks, strict=True))
-        order = np.argsort(distance, kind="stable")  # equal distances stay in scan order
-        pairs = iter([(distance[order], target[order], prediction[order])])
+    if protocol == "standard":
+        pairs.sort()
     detected = [False] * len(targets)
     taken = [False] * len(predictions)
     matches = []
-    for chunk in pairs:
-        for d, t, p in zip(*(part.tolist() for part in chunk), strict=True):
-            if not (detected[t] or taken[p]):
-                detected[t] = taken[p] = True
-                matches.append(Match(d, t, p))
+    for distance, target, prediction in pairs:
+        if not (detected[target] or taken[prediction]):
+            detected[target] = taken[prediction] = True
+            matches.append(Match(distance, target, prediction))
     return matches
 
 
@@ -164,13 +161,29 @@ def count_regions(
     )
 
 
-def count_components(
-    predicted: NDArray[np.bool_], targets: ComponentTable, max_distance: float, protocol: Protocol
-) -> Counts:
-    """Counts of one frame's components: those of the mask `predicted` `(H, W)`, matched with `targets`."""
-    predictions = find_components(predicted)
-    matches = match_components(predictions, targets, max_distance, protocol)
-    return count_regions(predictions, targets, matches, protocol)
+def count_frame(
+    scores: NDArray[Any],
+    target: NDArray[np.bool_],
+    thresholds: Sequence[float],
+    protocol: Protocol,
+    max_distance: float | None,
+) -> list[Counts]:
+    """Counts of one frame at each threshold; those of pixels alone where `max_distance` is `None`."""
+    targets = find_components(target) if max_distance is not None else None
+    known: dict[int, Counts] = {}
+    counted = []
+    for threshold in thresholds:
+        above = scores > threshold
+        # masks of rising thresholds are nested: as many pixels are the same pixels
+        number = int(np.count_nonzero(above))
+        if number not in known:
+            known[number] = count_pixels(above, target, protocol)
+            if targets is not None and max_distance is not None:
+                found = find_components(above)
+                matches = match_components(found, targets, max_distance, protocol)
+                known[number] += count_regions(found, targets, matches, protocol)
+        counted.append(known[number])
+    return counted
 
 
 def ratio(numerator: float, denominator: float, empty: float = float("nan")) -> float:
@@ -184,28 +197,46 @@ def pooled_iou(counts: Counts, protocol: Protocol) -> float:
     return ratio(counts.true_positive, union, empty=1.0 if protocol == "standard" else 0.0)
 
 
+def mean_iou(counts: Counts) -> float:
+    """Mean of the frames' IoU."""
+    return counts.iou_units / (IOU_UNIT * counts.frames)
+
+
+def pd_fa_rates(counts: Sequence[Counts]) -> PdFaCurve:
+    """Pd and Fa at each threshold."""
+    return PdFaCurve(
+        np.array([ratio(c.detected, c.targets) for c in counts]),
+        np.array([c.false_pixels / c.pixels for c in counts]),
+    )
+
+
+def roc_rates(counts: Sequence[Counts], protocol: Protocol) -> RocCurve:
+    """True and false positive rates of pixels at each threshold."""
+    epsilon = RATE_EPSILON if protocol == "released" else 0.0
+    return RocCurve(
+        np.array([ratio(c.true_positive, c.positive + epsilon) for c in counts]),
+        np.array([ratio(c.predicted - c.true_positive, c.pixels - c.positive + epsilon) for c in counts]),
+    )
+
+
 def _precision_recall_f1(counts: Counts, protocol: Protocol) -> tuple[float, float, float]:
-    if protocol == "released":
-        precision = counts.true_positive / (counts.predicted + RATE_EPSILON)
-        recall = counts.true_positive / (counts.positive + RATE_EPSILON)
+    released = protocol == "released"
+    epsilon = RATE_EPSILON if released else 0.0
+    precision = ratio(counts.true_positive, counts.predicted + epsilon)
+    recall = ratio(counts.true_positive, counts.positive + epsilon)
+    if released:
         return precision, recall, 2 * precision * recall / (precision + recall + F1_EPSILON)
-    precision = ratio(counts.true_positive, counts.predicted)
-    recall = ratio(counts.true_positive, counts.positive)
     return precision, recall, ratio(2 * counts.true_positive, counts.predicted + counts.positive, empty=1.0)
 
 
 def summary(counts: Counts, protocol: Protocol) -> dict[str, float]:
-    """The metrics that `DetectionMetrics.compute` gives.
-
-    Raises:
-        ValueError: no frame was counted.
-    """
+    """The metrics that `DetectionMetrics.compute` gives, and its errors."""
     if counts.frames == 0:
         raise ValueError("no frames to measure: call update() before compute()")
     precision, recall, f1 = _precision_recall_f1(counts, protocol)
     return {
         "iou": pooled_iou(counts, protocol),
-        "niou": counts.iou_units / (IOU_UNIT * counts.frames),
+        "niou": mean_iou(counts),
         "pd": ratio(counts.detected, counts.targets),
         "fa": counts.false_pixels / counts.pixels,
         "precision": precision,

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from serank.metrics.checks import (
-    Frames,
-    Protocol,
-    check_distance,
-    check_protocol,
-    check_same_settings,
-    checked_frames,
-)
-from serank.metrics.components import find_components
-from serank.metrics.counting import Counts, count_components, count_pixels, summary
+from serank.metrics.checks import Frames, Protocol, check_distance, check_protocol, check_same_settings, checked_frames
+from serank.metrics.counting import Counts, count_frame, summary
 from serank.utils.checks import check_threshold
 
 __all__ = ["DetectionMetrics"]
@@ -23,13 +15,7 @@ class DetectionMetrics:
     It keeps a few integers, whatever the number of frames. They are exact, so neither the order of frames nor
     their split into calls or instances changes the result.
 
-    Args:
-        threshold: as for `iou`.
-        max_distance: as for `pd_fa`, in pixels.
-        protocol: as for `iou`, `niou` and `pd_fa`.
-
-    Raises:
-        ValueError: an argument is out of its range.
+    `threshold`, `max_distance` and `protocol` are as for `pd_fa`; outside their ranges they raise ValueError.
 
     Example:
         >>> import numpy as np
@@ -57,49 +43,30 @@ class DetectionMetrics:
         self._counts = Counts()
 
     def update(self, probability: Frames, target: Frames) -> None:
-        """Adds frames; all of them or, when one is invalid, none.
-
-        Args:
-            probability: as for `iou`.
-            target: as for `iou`.
-
-        Raises:
-            ValueError: shapes differ or probability is not in [0, 1].
-        """
+        """Adds frames, as for `iou`; all of them or, when one is invalid (ValueError), none."""
         added = Counts()
-        for frame, truth in checked_frames(probability, target):
-            predicted = frame > self.threshold
-            added += count_pixels(predicted, truth, self.protocol)
-            added += count_components(predicted, find_components(truth), self.max_distance, self.protocol)
+        for scores, truth in checked_frames(probability, target):
+            added += count_frame(scores, truth, [self.threshold], self.protocol, self.max_distance)[0]
         self._counts += added
 
     def merge(self, other: DetectionMetrics) -> None:
         """Adds what another instance has counted, for example one received from another process.
 
-        Args:
-            other: an instance of the same threshold, distance and protocol; left as it is.
-
         Raises:
-            ValueError: the settings differ.
+            ValueError: its threshold, distance or protocol differs.
         """
         check_same_settings(self, other)
         self._counts += other._counts
 
     def compute(self) -> dict[str, float]:
-        """The metrics of all frames since the last reset.
+        """The metrics of all frames since the last reset; raises ValueError where there is none.
 
-        Returns:
-            A dict of
-
-            - `iou`, `niou`, `pd` in [0, 1] and `fa` in false pixels per pixel, as from the functions of these
-              names; `pd` is NaN without targets
-            - `precision`, `recall`, `f1` of pixels over the whole set, in [0, 1]. Standard: precision is NaN
-              without predicted pixels, recall NaN without target pixels, f1 1 without both. Released:
-              precision and recall have 0.001 added to their denominators and f1 1e-5, so all are 0 there
-            - `false_components`, unmatched predicted components per frame, whatever their areas
-            - `frames` and `targets`, how many there were
-
-        Raises:
-            ValueError: no frame was added.
+        - `iou`, `niou`, `pd` in [0, 1] and `fa` in false pixels per pixel, as from the functions of these
+          names; `pd` is NaN without targets
+        - `precision`, `recall`, `f1` of pixels over the whole set, in [0, 1]. Standard: precision is NaN
+          without predicted pixels, recall NaN without target pixels, f1 1 without both. Released:
+          precision and recall have 0.001 added to their denominators and f1 1e-5, so all are 0 there
+        - `false_components`, unmatched predicted components per frame, whatever their areas
+        - `frames` and `targets`, how many there were
         """
         return summary(self._counts, self.protocol)

@@ -8,43 +8,26 @@ TGRS 2024, which many papers share, for comparing with published tables; each fu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from numpy.typing import ArrayLike
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from serank.metrics.checks import (
-    Frames,
-    Protocol,
-    check_distance,
-    check_protocol,
-    check_thresholds,
-    checked_frames,
+from serank.metrics.checks import Frames, Protocol, check_distance, check_protocol, check_thresholds, checked_frames
+from serank.metrics.counting import (
+    Counts,
+    PdFaCurve,
+    RocCurve,
+    count_frame,
+    mean_iou,
+    pd_fa_rates,
+    pooled_iou,
+    roc_rates,
 )
-from serank.metrics.components import find_components
-from serank.metrics.counting import IOU_UNIT, RATE_EPSILON, Counts, count_components, count_pixels, pooled_iou, ratio
 from serank.utils.checks import check_threshold
 
-__all__ = ["PdFaCurve", "RocCurve", "iou", "niou", "pd_fa", "pd_fa_curve", "roc"]
-
-
-class RocCurve(NamedTuple):
-    """Pixel rates, each `(T,)` float64 in [0, 1], one value for each threshold."""
-
-    tpr: NDArray[np.float64]
-    fpr: NDArray[np.float64]
-
-
-class PdFaCurve(NamedTuple):
-    """Pd in [0, 1] and Fa in false pixels per pixel, each `(T,)` float64, one value for each threshold."""
-
-    pd: NDArray[np.float64]
-    fa: NDArray[np.float64]
+__all__ = ["iou", "niou", "pd_fa", "pd_fa_curve", "roc"]
 
 
 def iou(probability: Frames, target: Frames, threshold: float = 0.5, protocol: Protocol = "standard") -> float:
-    """Intersection over union of target pixels, counted over the whole set.
+    """Intersection over union of target pixels in [0, 1], counted over the whole set.
 
     Args:
         probability: target probability in [0, 1], `(H, W)`, `(N, H, W)` or `(N, 1, H, W)`, an array or a
@@ -55,39 +38,19 @@ def iou(probability: Frames, target: Frames, threshold: float = 0.5, protocol: P
         protocol: what a set with neither a target nor a predicted pixel gives: 1 (`"standard"`) or 0
             (`"released"`).
 
-    Returns:
-        IoU in [0, 1].
-
     Raises:
         ValueError: shapes differ or are none of the above, probability is not in [0, 1], another argument is
             out of its range, or there is no frame.
     """
-    check_protocol(protocol)
-    threshold = check_threshold(threshold)
-    total = _total(count_pixels(p > threshold, t, protocol) for p, t in checked_frames(probability, target))
-    return pooled_iou(total, protocol)
+    return pooled_iou(_count(probability, target, [check_threshold(threshold)], protocol)[0], protocol)
 
 
 def niou(probability: Frames, target: Frames, threshold: float = 0.5, protocol: Protocol = "standard") -> float:
-    """Mean of the IoU of each frame.
+    """Mean of the IoU of each frame, in [0, 1]; arguments and errors as `iou`.
 
-    Args:
-        probability: as for `iou`.
-        target: as for `iou`.
-        threshold: as for `iou`.
-        protocol: what a frame with neither a target nor a predicted pixel counts: 1 (`"standard"`) or 0
-            (`"released"`).
-
-    Returns:
-        nIoU in [0, 1].
-
-    Raises:
-        ValueError: as `iou`.
+    A frame with neither a target nor a predicted pixel counts 1 (`"standard"`) or 0 (`"released"`).
     """
-    check_protocol(protocol)
-    threshold = check_threshold(threshold)
-    total = _total(count_pixels(p > threshold, t, protocol) for p, t in checked_frames(probability, target))
-    return total.iou_units / (IOU_UNIT * total.frames)
+    return mean_iou(_count(probability, target, [check_threshold(threshold)], protocol)[0])
 
 
 def pd_fa(
@@ -103,9 +66,9 @@ def pd_fa(
     less than `max_distance` from its own. Each component takes part in one match at most.
 
     Args:
-        probability: as for `iou`.
-        target: as for `iou`.
-        threshold: as for `iou`.
+        probability: as for `iou`, and so are `target` and `threshold`.
+        target: masks.
+        threshold: in [0, 1].
         max_distance: in pixels, > 0.
         protocol: `"standard"` matches the nearest pairs first (ties to the component met first in scan order)
             and counts the pixels of all unmatched predicted components as false. `"released"` gives each
@@ -130,48 +93,18 @@ def pd_fa_curve(
     max_distance: float = 3.0,
     protocol: Protocol = "standard",
 ) -> PdFaCurve:
-    """Pd and Fa at several thresholds, see `pd_fa`.
-
-    Args:
-        probability: as for `iou`.
-        target: as for `iou`.
-        thresholds: `(T,)` numbers in [0, 1]; `None` means `CURVE_THRESHOLDS`.
-        max_distance: as for `pd_fa`.
-        protocol: as for `pd_fa`.
-
-    Returns:
-        `(pd, fa)`, each `(T,)` in the order of `thresholds`.
-
-    Raises:
-        ValueError: as `pd_fa`.
-    """
-    check_protocol(protocol)
-    max_distance = check_distance(max_distance)
-    cuts = check_thresholds(thresholds)
-    totals = [Counts()] * len(cuts)
-    for frame, truth in checked_frames(probability, target):
-        targets = find_components(truth)
-        size = Counts(frames=1, pixels=truth.size)
-        for i, cut in enumerate(cuts):
-            totals[i] += size + count_components(frame > cut, targets, max_distance, protocol)
-    _require_frames(totals[0].frames)
-    return PdFaCurve(
-        np.array([ratio(c.detected, c.targets) for c in totals]),
-        np.array([c.false_pixels / c.pixels for c in totals]),
-    )
+    """Pd and Fa as `pd_fa` gives them at each of `thresholds`, `(T,)` in [0, 1]; `None` means `CURVE_THRESHOLDS`."""
+    return pd_fa_rates(_count(probability, target, thresholds, protocol, check_distance(max_distance)))
 
 
 def roc(
-    probability: Frames,
-    target: Frames,
-    thresholds: ArrayLike | None = None,
-    protocol: Protocol = "released",
+    probability: Frames, target: Frames, thresholds: ArrayLike | None = None, protocol: Protocol = "released"
 ) -> RocCurve:
     """Pixel ROC over the whole set: true and false positive rates at several thresholds.
 
     Args:
-        probability: as for `iou`.
-        target: as for `iou`.
+        probability: as for `iou`, and so are `target` and the errors.
+        target: masks.
         thresholds: `(T,)` numbers in [0, 1]; `None` means `CURVE_THRESHOLDS`.
         protocol: `"released"`, the default here because the curve serves comparison with published ones, is
             `TP / (P + 0.001)` and `FP / (N + 0.001)`, P and N the target and background pixels. `"standard"`
@@ -179,36 +112,24 @@ def roc(
 
     Returns:
         `(tpr, fpr)`, each `(T,)` in the order of `thresholds`.
-
-    Raises:
-        ValueError: as `iou`.
     """
+    return roc_rates(_count(probability, target, thresholds, protocol), protocol)
+
+
+def _count(
+    probability: Frames,
+    target: Frames,
+    thresholds: ArrayLike | None,
+    protocol: Protocol,
+    max_distance: float | None = None,
+) -> list[Counts]:
+    """Sums over all frames, see `count_frame`; raises ValueError as `iou`."""
     check_protocol(protocol)
     cuts = check_thresholds(thresholds)
-    true_positive = np.zeros(len(cuts), dtype=np.int64)
-    false_positive = np.zeros(len(cuts), dtype=np.int64)
-    positive = negative = 0
-    for frame, truth in checked_frames(probability, target):
-        inside, outside = frame[truth], frame[~truth]
-        positive += inside.size
-        negative += outside.size
-        true_positive += [np.count_nonzero(inside > cut) for cut in cuts]
-        false_positive += [np.count_nonzero(outside > cut) for cut in cuts]
-    _require_frames(positive + negative)
-    epsilon = RATE_EPSILON if protocol == "released" else 0.0
-    return RocCurve(
-        np.array([ratio(n, positive + epsilon) for n in true_positive.tolist()]),
-        np.array([ratio(n, negative + epsilon) for n in false_positive.tolist()]),
-    )
-
-
-def _total(counts: Iterator[Counts]) -> Counts:
-    """Sum over frames, of which there must be one at least."""
-    total = sum(counts, Counts())
-    _require_frames(total.frames)
-    return total
-
-
-def _require_frames(frames: int) -> None:
-    if frames == 0:
+    totals = [Counts()] * len(cuts)
+    for scores, truth in checked_frames(probability, target):
+        counts = count_frame(scores, truth, cuts, protocol, max_distance)
+        totals = [total + one for total, one in zip(totals, counts, strict=True)]
+    if totals[0].frames == 0:
         raise ValueError("no frames to measure: probability and target must hold at least one frame")
+    return totals

@@ -23,12 +23,7 @@ class ScoreHistogram:
         self._counts = np.zeros((2, BINS), np.int64)
 
     def add(self, probability: NDArray[np.floating], target: NDArray[np.bool_]) -> None:
-        """Counts the pixels of a frame.
-
-        Args:
-            probability: `(H, W)` in [0, 1].
-            target: `(H, W)`.
-        """
+        """Counts the pixels of a frame, `probability` `(H, W)` in [0, 1]."""
         # abs() because -0.0 has its sign in the pattern
         bins = np.abs(probability).astype(np.float32, copy=False).view(np.uint32) >> SHIFT
         for row, chosen in enumerate((~target, target)):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from serank.synthetic.arguments import check_scene, count_range, value_range
 from serank.synthetic.sensor import Sensor, add_defects, clutter
 from serank.synthetic.targets import MASK_FRACTION, Target, footprint, plant
-from serank.utils.numbers import check_int
+from serank.utils.checks import check_count
 
 __all__ = ["Scene", "SizeLaw", "make_scene"]
 
@@ -91,7 +91,7 @@ def make_scene(
     sensor = Sensor(noise, blur, shot, stripes, shading, defects)
     check_scene(height, width, (background,), widths[1], sizes, sensor)
     if not isinstance(seed, Generator):
-        seed = check_int("seed", seed, 0)
+        seed = check_count(seed, "seed", 0)
     rng = np.random.default_rng(seed)
     frame = clutter(rng, height, width, background, sensor)
     number = int(rng.integers(count[0], count[1] + 1))

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
 
-from serank.datasets.sample import Sample
+from serank.datasets.sample import Sample, Samples
 from serank.synthetic.arguments import check_scene, count_range, value_range
 from serank.synthetic.backgrounds import BACKGROUNDS
 from serank.synthetic.scene import SizeLaw, make_scene
 from serank.synthetic.sensor import Sensor
-from serank.utils.numbers import check_int
+from serank.utils.checks import check_count
 
 __all__ = ["SyntheticScenes"]
 
 
-class SyntheticScenes(Sequence[Sample]):
+class SyntheticScenes(Samples[Sample]):
     """A data set of synthetic scenes, each made when it is asked for.
 
     Sample i depends on `seed`, i and the other arguments but `length`, neither on the order of access nor
-    on the process, so data loader workers agree. See `make_scene` for what the arguments mean.
+    on the process, so data loader workers agree. Arguments that aren't listed are `make_scene`'s.
 
     Args:
         length: how many samples, >= 1.
@@ -29,17 +29,8 @@ class SyntheticScenes(Sequence[Sample]):
         width: W, >= 16 px.
         background: a name of `BACKGROUNDS`, or several to draw from evenly.
         targets: targets of a sample that has any, a number or `(low, high)`.
-        size: full width of a target's mask in px, a number or `(low, high)`.
-        scr: signal-to-clutter ratio, a number or `(low, high)`.
-        noise: standard deviation of the sensor's noise.
-        blur: standard deviation of the optical blur in px.
         empty: probability that a sample has no target, in [0, 1].
         seed: an int >= 0; another one gives other samples.
-        sizes: how `size` is drawn, `"even"` or `"log"`.
-        shot: strength of noise that grows with the level.
-        stripes: standard deviation of the columns' offsets.
-        shading: standard deviation of a smooth field across the frame.
-        defects: share of dead and hot pixels.
 
     Raises:
         ValueError: an argument is out of its range; on access, targets that do not fit apart from each other.
@@ -67,19 +58,16 @@ class SyntheticScenes(Sequence[Sample]):
     ) -> None:
         if not 0 <= empty <= 1:
             raise ValueError(f"empty must be a probability in [0, 1]; got {empty!r}")
-        self.length, self.height, self.width = check_int("length", length, 1), height, width
+        self.length, self.height, self.width = check_count(length, "length"), height, width
         self.backgrounds = (background,) if isinstance(background, str) else tuple(background)
         self.targets, self.size = count_range(targets), value_range("size", size, 1.0)
         self.scr = value_range("scr", scr, 1e-3)
-        self.empty, self.seed, self.sizes = empty, check_int("seed", seed, 0), sizes
+        self.empty, self.seed, self.sizes = empty, check_count(seed, "seed", 0), sizes
         self.sensor = Sensor(noise, blur, shot, stripes, shading, defects)
         check_scene(height, width, self.backgrounds, self.size[1], sizes, self.sensor)
 
     def __len__(self) -> int:
         return self.length
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """The sample at `index`, named `BACKGROUND_INDEX`; negative counts from the end."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from serank.datasets.sample import Sample
 from serank.frames.preparation import FrameSpec
 from serank.train.paste import paste_target
-from serank.utils.numbers import check_int, check_real
+from serank.utils.checks import check_count, check_number
 
 __all__ = ["Augmentation", "RandomCrops"]
 
@@ -49,12 +49,12 @@ class Augmentation:
     paste: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "crop", check_int("crop", self.crop, 16))
+        object.__setattr__(self, "crop", check_count(self.crop, "crop", 16))
         for name in ("target_share", "blur", "contrast", "paste"):
-            object.__setattr__(self, name, check_real(name, getattr(self, name)))
+            object.__setattr__(self, name, check_number(getattr(self, name), name))
         if not isinstance(self.scale, (tuple, list)) or len(self.scale) != 2:
             raise ValueError(f"scale must be a range (low, high); got {self.scale!r}")
-        low, high = (check_real("scale", value) for value in self.scale)
+        low, high = (check_number(value, "scale") for value in self.scale)
         object.__setattr__(self, "scale", (low, high))
         if not 0 < low <= high < math.inf:
             raise ValueError(f"scale must be a range (low, high) with 0 < low <= high; got {self.scale}")

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from serank._version import __version__
-from serank.checkpoints.card import FIGURES, UNKNOWN, Result, front_matter
-from serank.checkpoints.pretrained import INTRODUCTION
+from serank.checkpoints.card import INTRODUCTION, METRICS, UNKNOWN, Result, front_matter
 from serank.train.recipe import Recipe
 
 __all__ = ["training_card"]
@@ -30,7 +29,7 @@ def training_card(
         row: of the history, for the kept weights; without metrics if nothing was validated.
         origin: lines on how the training was started and on its data sets.
     """
-    metrics = {key: round(row[key], 8) for key in FIGURES if math.isfinite(row.get(key, math.nan))}
+    metrics = {key: round(row[key], 8) for key in METRICS if math.isfinite(row.get(key, math.nan))}
     metadata = front_matter("SeRankDet", [Result(UNKNOWN, "val", metrics)] if metrics else [])
     lines = [metadata, INTRODUCTION]
     if "iou" in row:

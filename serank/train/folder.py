@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from serank.checkpoints.pretrained import CARD, CONFIG, WEIGHTS
+from serank.checkpoints.folder import CARD, CONFIG, WEIGHTS
 from serank.errors import CheckpointError
 from serank.serankdet import SeRankDet
 from serank.train.card import training_card

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from serank.losses import LOSSES
 from serank.train.augment import Augmentation
-from serank.utils.numbers import check_int, check_real
+from serank.utils.checks import check_count, check_number
 
 __all__ = ["PRESETS", "Precision", "Preset", "Recipe", "preset"]
 
@@ -82,12 +82,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation_steps", "validate_every"):
-            object.__setattr__(self, name, check_int(name, getattr(self, name), 1))
-        object.__setattr__(self, "seed", check_int("seed", self.seed, 0))
+            object.__setattr__(self, name, check_count(getattr(self, name), name))
+        object.__setattr__(self, "seed", check_count(self.seed, "seed", 0))
         weights = ("weight_decay", "pixel_weight", "distil_weight", "soft_weight", "consistency_weight")
         for name in (*weights, "lr", "warmup", "power", "max_grad_norm"):
-            object.__setattr__(self, name, check_real(name, getattr(self, name)))
-        object.__setattr__(self, "ema_decay", check_real("ema_decay", self.ema_decay))
+            object.__setattr__(self, name, check_number(getattr(self, name), name))
+        object.__setattr__(self, "ema_decay", check_number(self.ema_decay, "ema_decay"))
         for name in ("deep_supervision", "freeze_encoder", "freeze_statistics"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")

@@ -18,9 +18,8 @@ from serank.train.folder import RunFolder
 from serank.train.preflight import inspect_samples, warn_shared_frames
 from serank.train.recipe import Recipe
 from serank.train.run import History, TrainingRun
-from serank.utils.device import check_device
+from serank.utils.checks import check_count, check_device
 from serank.utils.distributed import is_main, restore_batch_norm, world_size
-from serank.utils.numbers import check_int
 
 __all__ = ["fit"]
 
@@ -96,8 +95,8 @@ def fit(
     """
     recipe = recipe or Recipe()
     target = check_device(device)
-    workers = check_int("workers", workers, 0)
-    save_every = None if save_every is None else check_int("save_every", save_every, 1)
+    workers = check_count(workers, "workers", 0)
+    save_every = None if save_every is None else check_count(save_every, "save_every")
     if len(train_set) < recipe.batch_size:
         raise ValueError(
             f"train_set has {len(train_set)} frames, fewer than batch_size={recipe.batch_size}; lower batch_size"

@@ -1,43 +1,43 @@
-"""Checks of arguments that many functions take."""
+"""Checks of arguments that many functions take; Python's, NumPy's and a tensor's numbers count alike, bool is none."""
 
 from __future__ import annotations
 
 from operator import index
-from typing import SupportsIndex
+from typing import Any
 
-__all__ = ["check_count", "check_threshold"]
+import torch
 
-
-def check_threshold(threshold: float, name: str = "threshold") -> float:
-    """`threshold` as a float.
-
-    Args:
-        threshold: Python's, NumPy's or a tensor's number in [0, 1].
-        name: of the argument, for the message.
-
-    Raises:
-        ValueError: no number, NaN, or outside [0, 1].
-    """
-    if isinstance(threshold, bool) or not hasattr(threshold, "__float__"):
-        raise ValueError(f"{name} must be a number in [0, 1]; got {threshold!r:.200} ({type(threshold).__name__})")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"{name} must lie in [0, 1]; got {threshold}")
-    return float(threshold)
+__all__ = ["check_count", "check_device", "check_number", "check_threshold"]
 
 
-def check_count(value: SupportsIndex, name: str, *, minimum: int = 1) -> int:
-    """`value` as an int.
-
-    Args:
-        value: Python's or NumPy's integer, at least `minimum`.
-        name: of the argument, for the message.
-        minimum: smallest value that is allowed.
-
-    Raises:
-        ValueError: no whole number, or below `minimum`.
-    """
+def check_count(value: Any, name: str, minimum: int = 1) -> int:
+    """`value` as an int; raises ValueError, which names the argument, unless it is a whole number >= `minimum`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise ValueError(f"{name} must be a whole number >= {minimum}; got {value!r:.200} ({type(value).__name__})")
     if index(value) < minimum:
         raise ValueError(f"{name} must be >= {minimum}; got {value}")
     return index(value)
+
+
+def check_number(value: Any, name: str, expected: str = "a number") -> float:
+    """`value` as a float, NaN and infinities included; raises ValueError unless it is a number."""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise ValueError(f"{name} must be {expected}; got {value!r:.200} ({type(value).__name__})")
+    return float(value)
+
+
+def check_threshold(threshold: Any, name: str = "threshold") -> float:
+    """`threshold` as a float; raises ValueError unless it is a number in [0, 1]."""
+    found = check_number(threshold, name, "a number in [0, 1]")
+    if not 0 <= found <= 1:
+        raise ValueError(f"{name} must lie in [0, 1]; got {threshold}")
+    return found
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """`device` as a `torch.device`, after allocating a tensor there; raises ValueError if there is no such device."""
+    try:
+        return torch.empty(0, device=device).device
+    except (AssertionError, RuntimeError) as error:  # what PyTorch raises for a device it wasn't built for
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} is not available here: {reason}") from error

@@ -1,14 +1,24 @@
-"""A checksum of nested values with tensors in them."""
+"""SHA-256 of files, and of nested values with tensors in them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["content_digest"]
+__all__ = ["content_digest", "sha256"]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file of any size, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def content_digest(value: Any) -> str:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from serank.utils.device import check_device
+from serank.utils.checks import check_device
 
 __all__ = [
     "all_objects",
@@ -132,22 +132,16 @@ def restore_batch_norm(network: nn.Module) -> None:
 @torch.no_grad()
 def pool_statistics(network: nn.Module) -> None:
     """Gives every process the mean of all processes' running statistics of batch norm, which have equal shares."""
-    statistics = [b for b in network.buffers() if b.is_floating_point()]
-    if world_size() == 1 or not statistics:
-        return
-    joined = torch.cat([value.flatten() for value in statistics])
-    dist.all_reduce(joined)
-    joined /= world_size()
-    start = 0
-    for value in statistics:
-        value.copy_(joined[start : start + value.numel()].view_as(value))
-        start += value.numel()
+    if world_size() > 1:
+        for value in network.buffers():
+            if value.is_floating_point():
+                dist.all_reduce(value)
+                value /= world_size()
 
 
 def from_main(value: T) -> T:
     """Broadcasts the value of process 0 to all."""
-    if world_size() == 1:
-        return value
     values = [value]
-    dist.broadcast_object_list(values, src=0)
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
     return values[0]

@@ -1,12 +1,12 @@
-"""Atomic writes, permissions and digests of files."""
+"""Files and folders that are written whole or not at all, locks, and permissions."""
 
 from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked", "remove_leftovers", "replacing", "sha256", "share"]
+__all__ = ["check_new_folder", "locked", "new_folder", "remove_leftovers", "replacing", "share"]
 
 TEMPORARY = ".serank-"
 """How temporary names begin, by which those of a killed process are told from a user's hidden files."""
@@ -43,6 +43,45 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_new_folder(path: str | os.PathLike[str]) -> Path:
+    """`path`, once it is sure that a folder can be made there.
+
+    Raises:
+        FileExistsError: it is a file or a folder that is not empty.
+        FileNotFoundError: its parent doesn't exist.
+    """
+    target = Path(path)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise FileExistsError(f"{target}: is not an empty folder; name a new one or empty it first")
+    if not target.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{target}: its parent folder doesn't exist; make it first")
+    return target
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
+    """Gives a temporary folder beside `path`; on success it becomes `path`, on any error it is removed.
+
+    Args:
+        path: new or empty, else `check_new_folder` raises; with `replace` also a folder that gives way on success.
+        replace: whether it may hold something.
+    """
+    target = Path(path) if replace else check_new_folder(path)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name.lstrip('.')}-", dir=target.absolute().parent))
+    old = temporary.with_name(temporary.name + ".old")
+    try:
+        yield temporary
+        share(temporary, 0o777)
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+    finally:
+        if old.exists() and not target.exists():  # whatever came between the two renames
+            old.rename(target)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -102,13 +141,3 @@ def _umask() -> int:
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file of any size, in hexadecimal digits."""
-    with path.open("rb") as stream:
-        # hashlib.file_digest needs Python 3.11
-        digest = hashlib.sha256()
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,24 +1,32 @@
-"""Lists in messages."""
+"""Texts in messages and tables: lists, close matches of misspelt names, file names of any bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
-__all__ = ["listing"]
+__all__ = ["did_you_mean", "listing", "printable"]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'detect'?"` for the known name that is closest to `name`, or `""` if none is close."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def listing(entries: Sequence[object], most: int, separator: str = ", ") -> str:
-    """The first `most` entries joined by `separator`, and how many more there are.
+    """The first `most` entries and how many more there are, such as `"a, b and 3 more"`.
 
-    Args:
-        entries: shown by `str`.
-        most: entries shown, >= 1.
-        separator: between entries; after another than `", "` the count stands as an entry of its own.
-
-    Returns:
-        Such as `"a, b and 3 more"`; empty without entries.
+    After another separator than `", "` the count stands as an entry of its own.
     """
     shown = separator.join(str(entry) for entry in entries[:most])
     if len(entries) <= most:
         return shown
     return f"{shown}{' ' if separator == ', ' else separator}and {len(entries) - most} more"
+
+
+def printable(text: str) -> str:
+    r"""A file name as text that every UTF-8 file takes: bytes that are not UTF-8 become `\xNN`."""
+    escaped = re.sub("[\udc80-\udcff]", lambda match: rf"\x{ord(match[0]) - 0xDC00:02x}", text)
+    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -7,18 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from serank.evaluation.report.canvas import (
-    FAINT,
-    INK,
-    LINE_HEIGHT,
-    draw_legend,
-    fit_text,
-    load_font,
-    new_canvas,
-    palette_image,
-)
+from serank.evaluation.report.canvas import FAINT, INK, LINE_HEIGHT, draw_legend, new_canvas, palette_image, write_line
 from serank.evaluation.report.overlays import MatchMasks, draw_outlines
 
 __all__ = ["CROP_SIDE", "GAP", "Cell", "contact_sheet", "crop_window"]
@@ -42,14 +33,7 @@ class Cell(NamedTuple):
 
 
 def crop_window(shape: tuple[int, int], x: float, y: float, side: int) -> tuple[slice, slice]:
-    """Rows and columns of the square around a point, moved inside the frame, smaller only where the frame is.
-
-    Args:
-        shape: H and W of the frame.
-        x: column of the point.
-        y: row of the point.
-        side: of the square, px.
-    """
+    """Rows and columns of the square of `side` px around (x, y), moved inside a frame of `shape`, cut where larger."""
     height, width = shape
     top = min(max(0, round(y) - side // 2), max(0, height - side))
     left = min(max(0, round(x) - side // 2), max(0, width - side))
@@ -60,28 +44,17 @@ def contact_sheet(cells: Sequence[Cell]) -> Image.Image:
     """Draws crops with outlines, each beside its probability, three cells to a row.
 
     The frame's crop is stretched to its own range; the probability goes from black, 0, to white, 1, and shows the
-    targets' outlines alone.
-
-    Args:
-        cells: one or more.
-
-    Returns:
-        A palette image.
-
-    Raises:
-        ValueError: no cell.
+    targets' outlines alone. Raises ValueError where there is no cell.
     """
     if not cells:
         raise ValueError("cells is empty; expected at least one")
-    font = load_font()
     columns = min(COLUMNS, len(cells))
     cell_width = 2 * CROP_SIDE + 4 + GAP
     cell_height = CROP_SIDE + LINE_HEIGHT * max(len(cell.lines) for cell in cells) + 4 + GAP
-    legend = draw_legend(columns * cell_width, font)
+    legend = draw_legend(columns * cell_width)
     rows = -(-len(cells) // columns)
     image = new_canvas(columns * cell_width + GAP, legend.height + rows * cell_height)
     image.paste(legend, (GAP - 4, 0))
-    draw = ImageDraw.Draw(image)
     for i, cell in enumerate(cells):
         left = GAP + i % columns * cell_width
         top = legend.height + i // columns * cell_height
@@ -96,5 +69,5 @@ def contact_sheet(cells: Sequence[Cell]) -> Image.Image:
             image.paste(palette_image(indices), (left + j * (CROP_SIDE + 4), top))
         for j, line in enumerate(cell.lines):
             position = (left, top + CROP_SIDE + 2 + j * LINE_HEIGHT)
-            draw.text(position, fit_text(line, font, cell_width - GAP), fill=FAINT if j else INK, font=font)
+            write_line(image, position, line, cell_width - GAP, FAINT if j else INK)
     return image

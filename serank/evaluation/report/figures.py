@@ -41,11 +41,7 @@ DPI = 120
 
 
 def require_matplotlib() -> None:
-    """Does nothing where matplotlib can be imported.
-
-    Raises:
-        ImportError: it can't; says how to install it.
-    """
+    """Raises ImportError, which says how to install it, where matplotlib can't be imported."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -55,11 +51,7 @@ def require_matplotlib() -> None:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure, whole or not at all.
-
-    Args:
-        figure: any matplotlib figure.
-        path: its suffix sets the format, such as `.png`, `.svg` or `.pdf`.
+    """Writes a figure, whole or not at all, in the format of the suffix, such as `.png`, `.svg` or `.pdf`.
 
     Raises:
         ValueError: the suffix is no format of matplotlib's.
@@ -74,14 +66,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def roc_figure(curves: Curves) -> Figure:
-    """Pixel ROC twice, with a linear and a logarithmic false positive rate.
-
-    Args:
-        curves: with `tpr` and `fpr`; thresholds at which either is NaN are left out.
-
-    Raises:
-        ValueError: every rate is NaN.
-    """
+    """Pixel ROC twice, with a linear and a logarithmic false positive rate; raises ValueError if every rate is NaN."""
     figure = new_figure(9.0, 4.2)
     linear, logarithmic = figure.subplots(1, 2, sharey=True)
     fpr, tpr, _ = _finite(curves.fpr, curves.tpr, curves.thresholds)
@@ -102,13 +87,8 @@ def roc_figure(curves: Curves) -> Figure:
 def pd_fa_figure(curves: Curves, *, operating: tuple[float, float, float] | None = None) -> Figure:
     """Pd over Fa, Fa logarithmic, thresholds written beside some of the points.
 
-    Args:
-        curves: with `pd` and `fa`; thresholds at which either is NaN are left out, and so is a threshold of 0, above
-            which nearly every pixel of a network's output lies, unless it is the only one.
-        operating: threshold, Pd and Fa of the point to mark, if any.
-
-    Raises:
-        ValueError: every value is NaN.
+    A threshold of 0, above which nearly every pixel of a network's output lies, is left out unless it is the only one.
+    `operating` is threshold, Pd and Fa of a point to mark. Raises ValueError where every value is NaN.
     """
     figure = new_figure(6.4, 4.4)
     axes = figure.add_subplot()
@@ -154,15 +134,7 @@ def pd_fa_figure(curves: Curves, *, operating: tuple[float, float, float] | None
 
 
 def group_figure(rows: Sequence[Group], label: str) -> Figure:
-    """Pd of each group as a bar, with detected / all targets above it.
-
-    Args:
-        rows: the groups, in their order from left to right.
-        label: what the groups are of, such as "area in px".
-
-    Raises:
-        ValueError: no group.
-    """
+    """Pd of each group as a bar, with detected / all targets above it; `label` says what the groups are of."""
     if not rows:
         raise ValueError("rows is empty; expected at least one group of targets")
     figure = new_figure(max(4.8, 0.95 * len(rows) + 1.2), 3.8)
@@ -230,12 +202,8 @@ def score_roc_figure(quality: ScoreQuality) -> Figure:
 def training_figure(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Loss, validation metrics and learning rate by epoch.
 
-    Args:
-        rows: as in `serank.train.History.rows`: `epoch`, `loss`, `lr` and, on some epochs only, `iou`,
-            `niou` and `pd` in [0, 1]. Without any of these three their axis is left out.
-
-    Raises:
-        ValueError: no row.
+    `rows` are as in `serank.train.History.rows`: `epoch`, `loss`, `lr` and, on some epochs only, `iou`, `niou` and `pd`
+    in [0, 1]. Without any of these three their axis is left out.
     """
     if not rows:
         raise ValueError("rows is empty; expected at least one epoch")

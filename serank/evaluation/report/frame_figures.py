@@ -30,12 +30,7 @@ def surface_figure(frame: Float | None, probability: Float, title: str = "") -> 
     """Draws the frame, its grey surface and the surface of the response, as in figure 8 of the SeRankDet paper.
 
     Larger maps are reduced to 96 cells a side or fewer, each the largest value of its block, so that a target of one
-    pixel keeps its height.
-
-    Args:
-        frame: `(H, W)` float32 in [0, 1]; where it is `None`, the probability alone is drawn.
-        probability: `(H, W)` float32 in [0, 1].
-        title: above all of it, such as the frame's name.
+    pixel keeps its height. Without a frame the probability alone is drawn.
     """
     figure = new_figure(11.5 if frame is not None else 8.0, 4.0)
     columns = 3 if frame is not None else 2
@@ -57,16 +52,8 @@ def surface_figure(frame: Float | None, probability: Float, title: str = "") -> 
 def top_k_figure(frame: Float, levels: Sequence[TopKLevel], title: str = "") -> Figure:
     """Draws the frame, and for each encoder level the share of channels with each point in their top k, over it.
 
-    Larger maps are reduced to 96 cells a side or fewer, each the largest share of its block, so that single points
-    stay visible.
-
-    Args:
-        frame: `(H, W)` float32 in [0, 1].
-        levels: as from `serank.evaluation.report.top_k.count_top_k`.
-        title: above all of it, such as the frame's name.
-
-    Raises:
-        ValueError: no level.
+    Larger maps are reduced as in `surface_figure`. `levels` are those of `serank.evaluation.report.top_k.count_top_k`;
+    raises ValueError where there is none.
     """
     if not levels:
         raise ValueError("levels is empty: this network has no layer that ranks points")
@@ -111,14 +98,7 @@ def top_k_figure(frame: Float, levels: Sequence[TopKLevel], title: str = "") -> 
 
 
 def block_maxima(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """Reduces a map to at most `MAX_CELLS` cells a side by taking the largest value of each square block.
-
-    Args:
-        values: `(H, W)`.
-
-    Returns:
-        The cells, and the side of a block in pixels, 1 where the map is small enough.
-    """
+    """A map of at most `MAX_CELLS` a side, each cell the largest value of its block, and the block's side in px."""
     height, width = values.shape
     step = max(1, -(-max(height, width) // MAX_CELLS))
     rows, columns = np.arange(0, height, step), np.arange(0, width, step)

@@ -13,15 +13,13 @@ from serank.evaluation.report.canvas import (
     DETECTED,
     FALSE,
     GREYS,
-    INK,
     LINE_HEIGHT,
     MATCHED,
     MISSED,
     draw_legend,
-    fit_text,
-    load_font,
     new_canvas,
     palette_image,
+    write_line,
 )
 from serank.metrics.checks import Protocol
 from serank.metrics.components import component_table, dilate, find_components, label_components
@@ -40,14 +38,10 @@ MAX_MARKS = 300  # where more components are to be marked, their outlines alone 
 class MatchMasks(NamedTuple):
     """The components of a frame by how they were matched, each mask `(H, W)` bool."""
 
-    detected: Mask
-    """Targets with a match."""
-    missed: Mask
-    """Targets without one."""
-    matched: Mask
-    """Predicted components with a match."""
-    false: Mask
-    """Predicted components without one."""
+    detected: Mask  # targets with a match
+    missed: Mask  # and without one
+    matched: Mask  # predicted components with a match
+    false: Mask  # and without one
 
     def crop(self, window: tuple[slice, slice]) -> MatchMasks:
         """The masks within a window of rows and columns."""
@@ -55,14 +49,7 @@ class MatchMasks(NamedTuple):
 
 
 def match_masks(predicted: Mask, target: Mask, max_distance: float, protocol: Protocol) -> MatchMasks:
-    """Matches a frame's components as the metrics do.
-
-    Args:
-        predicted: `(H, W)` bool, pixels above the threshold.
-        target: `(H, W)` bool.
-        max_distance: centroids of a match are less than this apart, px.
-        protocol: `"standard"` or `"released"`.
-    """
+    """Matches the components of two masks `(H, W)` bool as `serank.metrics.counting.match_components` does."""
     target_labels, target_count = label_components(target)
     labels, count = label_components(predicted)
     matches = match_components(
@@ -77,46 +64,30 @@ def match_overlay(picture: Float, masks: MatchMasks, caption: str) -> Image.Imag
     """Draws a frame with outlines, a caption above and a legend below.
 
     Outlines run just outside of the components, and where two coincide their colours alternate. A circle marks each
-    missed target and a diamond each false prediction.
-
-    Args:
-        picture: `(H, W)` in [0, 1], the frame or, without one, the probability; stretched to its own range.
-        masks: of the same size.
-        caption: one line, cut where it is too long.
-
-    Returns:
-        A palette image, the frame enlarged by a whole factor where it is small.
+    missed target and a diamond each false prediction. `picture`, `(H, W)` in [0, 1], is stretched to its own range and
+    enlarged by a whole factor where it is small; the caption is cut where it is too long.
     """
     height, width = picture.shape
     factor = max(1, math.ceil(MIN_SIDE / max(height, width)))
     indices = draw_outlines(picture, masks, factor)
-    font = load_font()
     canvas_width = max(indices.shape[1], MIN_WIDTH)
-    legend = draw_legend(canvas_width, font)
+    legend = draw_legend(canvas_width)
     top = LINE_HEIGHT + 6
-    bottom = top + indices.shape[0]
-    image = new_canvas(canvas_width, bottom + legend.height)
+    image = new_canvas(canvas_width, top + indices.shape[0] + legend.height)
     frame = palette_image(indices)
     _draw_marks(ImageDraw.Draw(frame), masks, factor)
     image.paste(frame, (0, top))
-    ImageDraw.Draw(image).text((4, 3), fit_text(caption, font, canvas_width - 8), fill=INK, font=font)
-    image.paste(legend, (0, bottom))
+    write_line(image, (4, 3), caption, canvas_width - 8)
+    image.paste(legend, (0, top + frame.height))
     return image
 
 
 def draw_outlines(
     picture: Float, masks: MatchMasks, factor: int, limits: tuple[float, float] | None = None
 ) -> NDArray[np.uint8]:
-    """Greys and outlines as palette indices.
+    """Greys and outlines as palette indices, `(H * factor, W * factor)` uint8.
 
-    Args:
-        picture: `(H, W)`.
-        masks: of the same size.
-        factor: by which both are enlarged, >= 1.
-        limits: values of black and white; `None` takes the picture's own range.
-
-    Returns:
-        `(H * factor, W * factor)` uint8.
+    `limits` are the values of black and white; `None` takes the picture's own range.
     """
     low, high = limits or (float(picture.min()), float(picture.max()))
     unit = np.clip((picture - low) / (high - low if high > low else 1.0), 0, 1)

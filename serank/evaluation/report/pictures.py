@@ -8,10 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL.Image import Image
 
 from serank.evaluation.report.contact_sheet import CROP_SIDE, Cell, contact_sheet, crop_window
 from serank.evaluation.report.figures import (
@@ -25,39 +25,20 @@ from serank.evaluation.report.figures import (
 from serank.evaluation.report.frame_figures import surface_figure, top_k_figure
 from serank.evaluation.report.overlays import MatchMasks, match_masks, match_overlay
 from serank.evaluation.report.top_k import count_top_k
-from serank.evaluation.results import Evaluation, FrameScore, TargetScore
+from serank.evaluation.results import Evaluation, FrameScore, FrameView, TargetScore
 from serank.metrics.components import find_components
 from serank.serankdet import SeRankDet
 
-__all__ = ["FrameView", "Gallery", "file_names", "worst_false_alarms", "worst_misses"]
-
-Float = NDArray[np.float32]
+__all__ = ["Gallery", "file_names", "worst_false_alarms", "worst_misses"]
 
 MIN_CROP = 48  # side in px of a contact sheet's crops, more around larger targets
-
-
-class FrameView(NamedTuple):
-    """The arrays of a frame that pictures show, at the size at which it was measured."""
-
-    frame: Float | None
-    """`(H, W)` float32 in [0, 1]; `None` where the predictions were scored without the frames."""
-    probability: Float
-    """`(H, W)` float32 in [0, 1]."""
-    mask: NDArray[np.bool_]
-    """`(H, W)` bool, the targets."""
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:
     """A safe file name, without suffix, for each name; no two are equal on any file system.
 
-    Args:
-        names: of frames, any characters.
-
-    Returns:
-        Names of ASCII letters, digits, `.`, `_` and `-`, 1 to 80 characters and a number where two would be equal.
-
-    Raises:
-        ValueError: a name occurs twice.
+    They are 1 to 80 ASCII letters, digits, `.`, `_` and `-`, and a number where two would be equal. Raises ValueError
+    where a name occurs twice.
     """
     found: dict[str, str] = {}
     taken: set[str] = set()
@@ -75,83 +56,75 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def worst_misses(evaluation: Evaluation, count: int) -> list[TargetScore]:
+def worst_misses(evaluation: Evaluation) -> list[TargetScore]:
     """Undetected targets, lowest probability on the target first, the larger first of equal ones."""
     missed = [target for target in evaluation.targets if not target.detected]
-    return sorted(missed, key=lambda target: (target.probability, -target.area))[:count]
+    return sorted(missed, key=lambda target: (target.probability, -target.area))
 
 
-def worst_false_alarms(evaluation: Evaluation, count: int) -> list[FrameScore]:
+def worst_false_alarms(evaluation: Evaluation) -> list[FrameScore]:
     """Frames with false components, most false pixels first, more components first of equal ones."""
     wrong = [score for score in evaluation.frames if score.false_components]
-    return sorted(wrong, key=lambda score: (-score.false_pixels, -score.false_components))[:count]
+    return sorted(wrong, key=lambda score: (-score.false_pixels, -score.false_components))
 
 
 @dataclass
 class Gallery:
-    """Draws the pictures of a report and keeps their paths, relative to the report's folder, for the page.
-
-    Attributes:
-        evaluation: what was measured.
-        folder: of the report.
-        names: file name by frame, see `file_names`.
-        worst: most entries of a contact sheet.
-        model: the network, for the top-k points; `None` leaves them out.
-        of_set: path by kind: roc, pd_fa, reliability, score_roc, size, scr, misses, false_alarms; absent where
-            there is nothing to draw.
-        overlays: path by frame.
-        surfaces: path by frame.
-        top_k: path by frame.
-        reasons: why each frame with a surface was selected.
-    """
+    """Draws the pictures of a report and keeps their paths, relative to the report's folder, for the page."""
 
     evaluation: Evaluation
     folder: Path
     names: dict[str, str]
+    """File name by frame, see `file_names`."""
     worst: int
+    """Most entries of a contact sheet."""
     model: SeRankDet | None
+    """The network, for the top-k points; `None` leaves them out."""
     of_set: dict[str, str] = field(default_factory=dict)
+    """Path by kind: roc, pd_fa, reliability, score_roc, size, scr, misses, false_alarms; absent where there is nothing
+    to draw."""
     overlays: dict[str, str] = field(default_factory=dict)
+    """Path by frame, and so are the next two."""
     surfaces: dict[str, str] = field(default_factory=dict)
     top_k: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    """Why each frame with a surface was selected."""
 
-    def path(self, name: str) -> tuple[Path, str]:
-        """The file of a picture, its folder made, and its path in the page."""
-        relative = f"pictures/{name}.png"
-        file = self.folder / relative
+    def _save(self, picture: Any, name: str, paths: dict[str, str], key: str, **options: Any) -> None:
+        """Writes an image or a figure and notes its path in the page under a key of `paths`."""
+        paths[key] = f"pictures/{name}.png"
+        file = self.folder / paths[key]
         file.parent.mkdir(parents=True, exist_ok=True)
-        return file, relative
+        if isinstance(picture, Image):
+            picture.save(file, **options)
+        else:
+            save_figure(picture, file)
 
     def draw_set(self) -> None:
         """Draws the figures of the whole set."""
         curves = self.evaluation.curves
         if curves is not None and np.isfinite(curves.tpr + curves.fpr).any():
-            self._figure("roc", roc_figure(curves))
+            self._save(roc_figure(curves), "roc", self.of_set, "roc")
         if curves is not None and np.isfinite(curves.pd + curves.fa).any():
             metrics = self.evaluation.metrics
             point = (self.evaluation.threshold, metrics["pd"], metrics["fa"])
-            self._figure("pd_fa", pd_fa_figure(curves, operating=point))
+            self._save(pd_fa_figure(curves, operating=point), "pd_fa", self.of_set, "pd_fa")
         quality = self.evaluation.score_quality
         if quality is not None:
-            self._figure("reliability", reliability_figure(quality))
+            self._save(reliability_figure(quality), "reliability", self.of_set, "reliability")
             if np.isfinite(quality.true_kept).all():
-                self._figure("score_roc", score_roc_figure(quality))
+                self._save(score_roc_figure(quality), "score_roc", self.of_set, "score_roc")
         for kind, groups, label in (
             ("size", self.evaluation.by_area, "target area, px"),
             ("scr", self.evaluation.by_scr, "signal-to-clutter ratio"),
         ):
             if any(group.targets for group in groups):
-                self._figure(kind, group_figure(groups, label))
-
-    def _figure(self, kind: str, figure: Any) -> None:
-        file, self.of_set[kind] = self.path(kind)
-        save_figure(figure, file)
+                self._save(group_figure(groups, label), kind, self.of_set, kind)
 
     def draw_frames(self, look: Callable[[str], FrameView], overlays: bool) -> None:
         """Draws everything that shows frames; calls `look` once for each."""
-        misses = worst_misses(self.evaluation, self.worst)
-        alarms = worst_false_alarms(self.evaluation, self.worst)
+        misses = worst_misses(self.evaluation)[: self.worst]
+        alarms = worst_false_alarms(self.evaluation)[: self.worst]
         self.reasons = _select_frames(self.evaluation, misses, alarms)
         wanted = {target.frame for target in misses} | {score.name for score in alarms} | set(self.reasons)
         miss_cells: dict[int, Cell] = {}
@@ -178,26 +151,23 @@ class Gallery:
                 self._surface(score.name, view)
         for kind, cells in (("misses", miss_cells), ("false_alarms", alarm_cells)):
             if cells:
-                file, self.of_set[kind] = self.path(kind)
-                contact_sheet([cells[i] for i in sorted(cells)]).save(file, optimize=True)
+                sheet = contact_sheet([cells[i] for i in sorted(cells)])
+                self._save(sheet, kind, self.of_set, kind, optimize=True)
 
     def _overlay(self, score: FrameScore, view: FrameView, masks: MatchMasks) -> None:
         caption = (
             f"{score.name}   {score.detected} of {score.targets} targets, {score.false_components} false, "
             f"IoU {score.iou:.3f}"
         )
-        file, self.overlays[score.name] = self.path(f"overlays/{self.names[score.name]}")
-        match_overlay(_background(view), masks, caption).save(file)
+        overlay = match_overlay(view.background, masks, caption)
+        self._save(overlay, f"overlays/{self.names[score.name]}", self.overlays, score.name)
 
     def _surface(self, name: str, view: FrameView) -> None:
-        file, self.surfaces[name] = self.path(f"surface_{self.names[name]}")
         title = f"{name} ({self.reasons[name]})"
-        save_figure(surface_figure(view.frame, view.probability, title), file)
-        if self.model is not None and view.frame is not None:
-            levels = count_top_k(self.model, view.frame)
-            if levels:
-                file, self.top_k[name] = self.path(f"top_k_{self.names[name]}")
-                save_figure(top_k_figure(view.frame, levels, title), file)
+        surface = surface_figure(view.frame, view.probability, title)
+        self._save(surface, f"surface_{self.names[name]}", self.surfaces, name)
+        if self.model is not None and view.frame is not None and (levels := count_top_k(self.model, view.frame)):
+            self._save(top_k_figure(view.frame, levels, title), f"top_k_{self.names[name]}", self.top_k, name)
 
 
 def _select_frames(
@@ -224,10 +194,6 @@ def _check_shapes(view: FrameView, score: FrameScore) -> FrameView:
     return view
 
 
-def _background(view: FrameView) -> Float:
-    return view.probability if view.frame is None else view.frame
-
-
 def _miss_cell(number: int, target: TargetScore, view: FrameView, masks: MatchMasks) -> Cell:
     scr = "" if math.isnan(target.scr) else f", SCR {target.scr:.1f}"
     lines = (f"{number}  {target.frame}", f"{target.area} px{scr}, probability {target.probability:.2f}")
@@ -246,4 +212,4 @@ def _cell(view: FrameView, masks: MatchMasks, x: float, y: float, extent: float,
     # the largest whole factor that shows all of it, then as much of the frame as fits
     side = CROP_SIDE // max(1, int(CROP_SIDE / max(MIN_CROP, extent)))
     window = crop_window(view.mask.shape, x, y, side)
-    return Cell(_background(view)[window], view.probability[window], masks.crop(window), lines)
+    return Cell(view.background[window], view.probability[window], masks.crop(window), lines)

@@ -47,14 +47,10 @@ def count_top_k(model: SeRankDet, frame: NDArray[np.float32]) -> list[TopKLevel]
 
     Args:
         model: run in eval mode on its own device.
-        frame: `(H, W)` float32 in [0, 1].
+        frame: `(H, W)` float32 in [0, 1]; raises ValueError where it isn't finite or has another shape.
 
     Returns:
-        One entry for each such level, finest first; none for a network without them (`attention="none"` or
-        `"after"`).
-
-    Raises:
-        ValueError: `frame` is not a finite two-dimensional array.
+        One entry for each such level, finest first; none for `attention="none"` or `"after"`.
     """
     if frame.ndim != 2 or frame.size == 0 or not np.isfinite(frame).all():
         raise ValueError(f"frame must be finite, of shape (H, W) with H and W >= 1; got shape {frame.shape}")
@@ -101,7 +97,7 @@ def count_top_k(model: SeRankDet, frame: NDArray[np.float32]) -> list[TopKLevel]
 def _count(layer: SeRankAttention, x: Tensor) -> NDArray[np.int64]:
     """`(1, C, h, w)` -> `(h, w)`, channels with each point in their top k."""
     height, width = x.shape[2:]
-    _, index = layer.rank(x)
+    _, index = layer.top_k(x)
     counts: NDArray[np.int64] = torch.bincount(index.flatten(), minlength=height * width).cpu().numpy()
     return counts.reshape(height, width)
 

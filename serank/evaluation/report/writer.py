@@ -6,12 +6,10 @@ import csv
 import json
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields
 from datetime import datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,10 @@ import torch
 
 from serank._version import __version__
 from serank.evaluation.report.figures import require_matplotlib
-from serank.evaluation.report.page import render_page
-from serank.evaluation.report.pictures import FrameView, Gallery, file_names
-from serank.evaluation.results import Evaluation, FrameScore, TargetScore
+from serank.evaluation.report.pictures import Gallery, file_names, worst_false_alarms, worst_misses
+from serank.evaluation.results import Evaluation, FrameScore, FrameView, TargetScore
 from serank.serankdet import SeRankDet
-from serank.utils.files import share
+from serank.utils.files import new_folder
 
 __all__ = ["check_report_folder", "write_report"]
 
@@ -71,25 +68,23 @@ def write_report(
     names = file_names([score.name for score in evaluation.frames])
     target = Path(folder).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing_folder(target) as temporary:
+    with new_folder(target, replace=True) as temporary:
         versions = {"serank": __version__, "torch": torch.__version__, "numpy": np.__version__}
         date = datetime.now().astimezone().isoformat(timespec="seconds")
-        _write_tables(evaluation, {"versions": versions, "date": date}, temporary)
+        contents = evaluation.to_dict() | {"versions": versions, "date": date}
+        _write_text(temporary / "report.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
+        _write_csv(temporary / "frames.csv", FrameScore, evaluation.frames)
+        _write_csv(temporary / "targets.csv", TargetScore, evaluation.targets)
         origin = f"Written {date} with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
         gallery = Gallery(evaluation, temporary, names, worst, model)
         gallery.draw_set()
         gallery.draw_frames(look, overlays)
-        _write_text(temporary / "index.html", render_page(evaluation, gallery, origin))
+        _write_text(temporary / "index.html", _render_page(evaluation, gallery, origin))
     return target / "index.html"
 
 
 def check_report_folder(path: str | os.PathLike[str]) -> None:
-    """Checks, before anything is measured, that `write_report` can write to a folder.
-
-    Raises:
-        ImportError: matplotlib is missing.
-        ValueError: the folder holds something else than a report of ours.
-    """
+    """Raises as `write_report`, before anything is measured, where it can't write to a folder."""
     require_matplotlib()
     folder = Path(path).resolve()
     if not folder.exists():
@@ -99,14 +94,12 @@ def check_report_folder(path: str | os.PathLike[str]) -> None:
     if folder.is_mount():
         raise ValueError(f"folder {str(folder)!r} is a mount point and can't be replaced; name a folder inside it")
     present = {path.name for path in folder.iterdir()} - {".DS_Store", "Thumbs.db", "desktop.ini"}
-    if not present:
-        return
     if other := sorted(present - CONTENTS):
         listed = ", ".join(repr(name) for name in other[:3])
         raise ValueError(
             f"folder {str(folder)!r} holds {listed}, which no report has; name a new folder, or move them away"
         )
-    if not _is_report(folder / "report.json"):
+    if present and not _is_report(folder / "report.json"):
         raise ValueError(f"folder {str(folder)!r} is not empty and holds no report; name an empty or new folder")
 
 
@@ -118,39 +111,28 @@ def _is_report(file: Path) -> bool:
         return False
 
 
-@contextmanager
-def _replacing_folder(target: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `target`, which takes its place on success and is removed on any error."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name.lstrip('.')}-", dir=target.parent))
-    old = temporary.with_name(temporary.name + ".old")
-    try:
-        yield temporary
-        share(temporary, 0o777)
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
-    finally:
-        if old.exists() and not target.exists():  # whatever came between the two renames
-            old.rename(target)
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def _write_text(file: Path, text: str) -> None:
     # names of files that are no UTF-8 hold lone surrogates, which can't be encoded
     file.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
-def _write_tables(evaluation: Evaluation, origin: dict[str, Any], folder: Path) -> None:
-    contents = evaluation.to_dict() | origin
-    _write_text(folder / "report.json", json.dumps(contents, indent=1, allow_nan=False) + "\n")
-    _write_csv(folder / "frames.csv", FrameScore, evaluation.frames)
-    _write_csv(folder / "targets.csv", TargetScore, evaluation.targets)
+def _render_page(evaluation: Evaluation, pictures: Gallery, origin: str) -> str:
+    """HTML that refers to nothing outside of the report's folder; all text of others is escaped."""
+    # imported here: only reports need it
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+    return template.render(
+        evaluation=evaluation,
+        pictures=pictures,
+        misses=worst_misses(evaluation),
+        false_alarms=worst_false_alarms(evaluation),
+        origin=origin,
+    )
 
 
-def _write_csv(
-    file: Path, kind: type[FrameScore] | type[TargetScore], rows: Iterable[FrameScore | TargetScore]
-) -> None:
+def _write_csv(file: Path, kind: type[FrameScore | TargetScore], rows: Iterable[FrameScore | TargetScore]) -> None:
     with file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([column.name for column in fields(kind)])

@@ -1,0 +1,33 @@
+"""`serank split`."""
+
+from __future__ import annotations
+
+import argparse
+
+from serank.datasets import split_folder
+
+__all__ = ["DETAILS", "add_arguments", "run"]
+
+
+DETAILS = "Frames are chosen by a hash of their names and the seed, so that the same folder is always split alike."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("folder", metavar="FOLDER", help="folder of the data set, with images/ and masks/")
+    parser.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="of the frames for validation")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives another split")
+    parser.add_argument(
+        "--by-sequence",
+        action="store_true",
+        help="keep frames whose names differ in their last number alone together, such as clip03_000123 and "
+        "clip03_000124: neighbours in time are almost one frame",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace train.txt and val.txt")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
+    given = {name: getattr(options, name) for name in ("val", "seed", "by_sequence", "overwrite")}
+    print(split_folder(options.folder, **given))
+    return 0

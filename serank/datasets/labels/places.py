@@ -1,0 +1,81 @@
+"""Where the frames of label files lie, their names, and which split a path speaks of."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+from serank.datasets.splits import bare_name
+from serank.frames.reading import FRAME_SUFFIXES
+
+__all__ = ["find_frame", "frame_names", "split_of", "visible"]
+
+_SPLIT = re.compile(r"(?:^|[^a-z])(trainval|train|validation|valid|val|test)(?![a-z])")
+_SAME = {"valid": "val", "validation": "val"}
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder that match a pattern, sorted, none hidden or in a hidden folder."""
+    found = (p for p in folder.rglob(pattern) if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    return sorted(p for p in found if p.is_file())
+
+
+def split_of(path: Path) -> str | None:
+    """The split that a relative path names, the file's own name before its folders: `train/_annotations.coco.json`,
+    `instances_val2017.json`, `labels/test/a.txt`; `valid` and `validation` mean `val`."""
+    for part in (path.stem, *reversed(path.parent.parts)):
+        if found := _SPLIT.search(part.lower()):
+            return _SAME.get(found[1], found[1])
+    return None
+
+
+def find_frame(name: str, folders: Iterable[Path], where: str) -> Path:
+    """The file of a frame that a label file names, looked for in some folders.
+
+    Tried in each folder: the name with its folders, then its last part; a name without an image's suffix with each.
+
+    Raises:
+        FileNotFoundError: in none of them.
+    """
+    folders = list(dict.fromkeys(folders))
+    path = PurePosixPath(name.replace("\\", "/"))  # Windows tools write back slashes
+    tries = [str(path)] if str(path) == path.name else [str(path), path.name]
+    if path.suffix.lower() not in FRAME_SUFFIXES:
+        tries = [t + suffix for t in tries for suffix in sorted(FRAME_SUFFIXES)]
+    for attempt in tries:
+        for folder in folders:
+            if path.name and (folder / attempt).is_file():
+                return folder / attempt
+    looked = ", ".join(str(folder) for folder in folders[:6])
+    raise FileNotFoundError(f"{where}: no frame {name!r} in {looked}; name the folder of the frames (--images)")
+
+
+def frame_names(files: Sequence[Path], root: Path) -> list[str]:
+    """A name without suffix for each frame file: its own, or with its folders where two would have one name.
+
+    Folders count from `root`, that of the data set.
+
+    Raises:
+        ValueError: a file occurs twice, or two names would still be equal.
+    """
+    names = [_safe(file.stem) for file in files]
+    counts = Counter(name.lower() for name in names)  # some file systems take upper and lower case for one
+    for i, file in enumerate(files):
+        if counts[names[i].lower()] > 1:
+            parts = file.relative_to(root).parent.parts if file.is_relative_to(root) else file.parent.parts[-2:]
+            names[i] = _safe("_".join([*(part for part in parts if part != "images"), file.stem]))
+    owner: dict[str, Path] = {}
+    for name, file in zip(names, files, strict=True):
+        other = owner.setdefault(name.lower(), file)
+        if other is not file:
+            twice = "is labelled twice" if other == file else f"and {other} would both be called {name!r}"
+            raise ValueError(f"{file} {twice}; rename a frame, or import the label files one by one")
+    return names
+
+
+def _safe(stem: str) -> str:
+    """A stem that a list gives back as it is: one that ends as an image file does would lose that ending there."""
+    name = stem.strip().lstrip(".") or "frame"
+    return name if bare_name(name) == name else name.replace(".", "_")

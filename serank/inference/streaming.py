@@ -1,0 +1,208 @@
+"""Detections of many frames, one after the other: folders, files and videos, tracked if asked for.
+
+Reading runs ahead of the network in a thread of its own, and nothing is kept that grows with the number of frames.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from serank.errors import FrameError
+from serank.frames.preparation import unit_frame
+from serank.frames.sources import VIDEO_SUFFIXES, SourceFrame, find_sources, read_sources
+from serank.inference.detections import Detections, FrameSource
+from serank.inference.detector import Detector
+from serank.inference.tracking import CentroidTracker, check_tracking
+from serank.inference.tta import check_tta
+from serank.utils.checks import check_count, check_threshold
+from serank.utils.distributed import rank, world_size
+from serank.utils.prefetch import prefetch
+
+__all__ = ["StreamOptions", "detect_files", "detect_sources", "existing_sources", "frame_source"]
+
+PREFETCHED_FRAMES = 4
+"""Frames that are read in advance, besides those of the next batch; few, since frames may be large."""
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """What `detect_files` and `write_detections` are asked for; their arguments say what each means."""
+
+    threshold: float | None = None
+    tta: int | None = None
+    min_area: int = 1
+    min_score: float = 0.0
+    batch_size: int = 1
+    every: int = 1
+    track: bool = False
+    confirm: tuple[int, int] | None = None
+    max_distance: float = 10.0
+
+    @property
+    def tracks(self) -> bool:
+        """Whether frames are tracked: asked for, or needed to confirm."""
+        return self.track or self.confirm is not None
+
+    def check(self, model: Detector) -> None:
+        """Raises ValueError for what can't be run."""
+        check_count(self.min_area, "min_area")
+        check_threshold(self.min_score, "min_score")
+        check_tta(model.tta if self.tta is None else self.tta)
+        check_count(self.batch_size, "batch_size")
+        check_count(self.every, "every")
+        check_tracking(self.max_distance, self.confirm)
+        model.check_options(self.threshold, self.min_area)
+        if self.tracks and world_size() > 1:
+            raise ValueError(
+                f"track and confirm need all frames of a sequence in one process; got {world_size()} processes"
+            )
+
+
+def detect_files(
+    model: Detector,
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    threshold: float | None = None,
+    tta: int | None = None,
+    min_area: int = 1,
+    min_score: float = 0.0,
+    batch_size: int = 1,
+    every: int = 1,
+    track: bool = False,
+    confirm: tuple[int, int] | None = None,
+    max_distance: float = 10.0,
+    skipped: Callable[[FrameSource, str], None] | None = None,
+) -> Iterator[Detections]:
+    """Runs `model.detect` on the frames of folders, files and videos; yields what each frame holds, in order.
+
+    The generator behind `serank detect`, with the same options. Each `Detections` says in `source` which file, page
+    and frame it is of. Started by torchrun, every process yields its share of the frames.
+
+    With `track`, detections that belong to one moving target share a number in `Detections.tracks`. A video, a TIFF
+    file of several pages, and the image files of a folder that follow each other are a sequence each; no track goes
+    from one to the next. See `CentroidTracker` for how.
+
+    Args:
+        model: the detector.
+        paths: image files (of a TIFF file every page), videos, and folders of them, or one of these.
+        threshold: as for `SeRankDet.detect`.
+        tta: as for `SeRankDet.detect`.
+        min_area: as for `SeRankDet.detect`.
+        min_score: as for `SeRankDet.detect`.
+        batch_size: frames that are run at once.
+        every: of videos and TIFF files of several pages, run the first frame and each `every`-th after it.
+        track: number detections by target.
+        confirm: `(M, N)`: leave out detections whose target was not seen in M of the last N frames that were run, this
+            one included. False alarms that come and go are left out so, and the first M - 1 sightings of targets.
+            Implies `track`.
+        max_distance: farthest that a target moves between two frames that are run, in pixels.
+        skipped: is called for each frame or file that can't be read, with its place and the reason, and the others go
+            on; `None` raises FrameError there.
+
+    Raises:
+        FileNotFoundError: a folder without frames, or no path at all exists.
+        ValueError: an argument is out of its range, or `track` in several processes.
+        ImportError: a video, and the extra that reads it isn't installed.
+        serank.errors.FrameError: a frame or file can't be read, and `skipped` is `None`.
+    """
+    options = StreamOptions(
+        threshold=threshold,
+        tta=tta,
+        min_area=min_area,
+        min_score=min_score,
+        batch_size=batch_size,
+        every=every,
+        track=track,
+        confirm=confirm,
+        max_distance=max_distance,
+    )
+    options.check(model)
+    files = existing_sources(paths)
+
+    def results() -> Iterator[Detections]:
+        for item, found in detect_sources(model, files, options):
+            if found is not None:
+                yield found
+            elif skipped is not None:
+                skipped(frame_source(item), item.reason)
+            else:
+                raise FrameError(f"{item.reason}; give skipped= a function to go on with the other frames")
+
+    return results()  # what is wrong with the arguments is raised by the call, not by the first frame
+
+
+def existing_sources(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The files that `paths` stands for, as `find_sources` gives them.
+
+    Raises:
+        FileNotFoundError: a folder without frames, or none of the files exists.
+    """
+    files = find_sources([paths] if isinstance(paths, (str, os.PathLike)) else paths)
+    if not any(file.exists() for file in files):
+        raise FileNotFoundError(f"{', '.join(map(str, files)) or 'no paths'}: no such file or folder")
+    return files
+
+
+def detect_sources(
+    model: Detector, files: Sequence[Path], options: StreamOptions
+) -> Iterator[tuple[SourceFrame, Detections | None]]:
+    """This process's frames of the files, each with its detections, or `None` and a reason where it can't be read."""
+    items = prefetch(_read(files, options.every), PREFETCHED_FRAMES + options.batch_size - 1)
+    tracker = CentroidTracker(options.max_distance, options.confirm) if options.tracks else None
+    sequence: Path | None = None
+    while group := list(islice(items, options.batch_size)):
+        frames = [frame for _, frame in group if frame is not None]
+        results = iter(
+            model.detect(
+                frames,
+                options.threshold,
+                tta=options.tta,
+                min_area=options.min_area,
+                min_score=options.min_score,
+                batch_size=options.batch_size,
+            )
+        )
+        for item, frame in group:
+            if frame is None:
+                yield item, None
+                continue
+            found = replace(next(results), source=frame_source(item))
+            if tracker is not None:
+                if _sequence(item) != sequence:
+                    tracker.reset()
+                    sequence = _sequence(item)
+                found = tracker.update(found)
+            yield item, found
+
+
+def frame_source(item: SourceFrame) -> FrameSource:
+    """The file, page and frame number of a frame that was read."""
+    if item.file.suffix.lower() in VIDEO_SUFFIXES:
+        return FrameSource(item.file, frame=item.index)
+    return FrameSource(item.file, page=item.index)
+
+
+def _sequence(item: SourceFrame) -> Path:
+    """What the frames of one sequence have in common: their file, or the folder of files of one frame."""
+    return item.file.parent if item.index is None else item.file
+
+
+def _read(files: Sequence[Path], every: int) -> Iterator[tuple[SourceFrame, Any]]:
+    for item in read_sources(files, rank(), world_size()):
+        if item.index is None or item.index % every == 0:
+            yield _unit_frame(item)
+
+
+def _unit_frame(item: SourceFrame) -> tuple[SourceFrame, Any]:
+    """The frame as `detect` takes it, or the reason why it is none."""
+    if item.pixels is None:
+        return item, None
+    try:
+        return replace(item, pixels=None), unit_frame(item.pixels, item.label)
+    except FrameError as error:
+        return replace(item, pixels=None, reason=str(error)), None
