@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from scipy.special import expit
+from scipy.special import expit, logit
 
 Float = NDArray[np.float32]
 
@@ -36,8 +37,17 @@ class Network:
             raise SystemExit(f"{path}: has no metadata of serank; write it with `serank export`")
         self.spec: dict[str, Any] = json.loads(metadata["serank"])
 
-    def probability(self, frame: Float) -> Float:
-        """Target probability of each pixel, `(H, W) -> (H, W)`, both in [0, 1]."""
+    def probability(self, frame: Float, tta: int = 1) -> Float:
+        """Target probability of each pixel, `(H, W) -> (H, W)`, both in [0, 1]; the mean over `tta` orientations."""
+        total = np.zeros(frame.shape)
+        for transpose, rows, columns in list(product((False, True), repeat=3))[:tta]:
+            steps = slice(None, None, -1 if rows else 1), slice(None, None, -1 if columns else 1)
+            turned = self.one_pass((frame.T if transpose else frame)[steps])[steps]
+            total += turned.T if transpose else turned
+        return (total / tta).astype(np.float32)
+
+    def one_pass(self, frame: Float) -> Float:
+        """Target probability of each pixel of a frame as it is."""
         height, width = frame.shape
         scaled = resize(frame, *self.working_shape(height, width))
         return np.asarray(expit(resize(self.tiled_logits(scaled), height, width)))
@@ -135,13 +145,18 @@ def read_frame(path: str, percentiles: Sequence[float], headroom: float) -> Floa
     return unit
 
 
-def find(probability: Float, threshold: float) -> list[dict[str, Any]]:
-    """Groups of pixels above the threshold that touch by a side or a corner, highest score first."""
+def find(probability: Float, threshold: float, calibration: Sequence[float] | None) -> list[dict[str, Any]]:
+    """Groups of pixels above the threshold that touch by a side or a corner, highest score first.
+
+    The score is the peak probability, or what the calibration (intercept and weight of its log-odds) makes of it.
+    """
     labels, count = ndimage.label(probability > threshold, structure=np.ones((3, 3)))
-    scores = ndimage.maximum(probability, labels, range(1, count + 1))
+    scores = np.asarray(ndimage.maximum(probability, labels, range(1, count + 1)), np.float64)
+    if calibration is not None:
+        scores = expit(calibration[0] + calibration[1] * logit(np.clip(scores, 2.0**-24, 1 - 2.0**-24)))
     boxes = ndimage.find_objects(labels)
     found = []
-    for i in np.argsort(-np.asarray(scores), kind="stable"):
+    for i in np.argsort(-scores, kind="stable"):
         rows, columns = boxes[i]
         inside = labels[rows, columns] == i + 1
         y, x = np.argwhere(inside).mean(axis=0)
@@ -161,12 +176,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("network", help="file of `serank export --format onnx`")
     parser.add_argument("frames", nargs="+", help="PNG, TIFF, BMP or JPEG files")
     parser.add_argument("--threshold", type=float, help="probability in [0, 1] (default: the network's)")
+    parser.add_argument(
+        "--tta", type=int, choices=(1, 4, 8), help="mean over the flips (4) or rotations and flips (8) of a frame"
+    )
     parser.add_argument("--output", help="JSON file to write (default: standard output)")
     options = parser.parse_args(arguments)
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         parser.error(f"--threshold must be in [0, 1]; got {options.threshold}")
     network = Network(options.network)
     threshold = network.spec["threshold"] if options.threshold is None else options.threshold
+    tta = network.spec["tta"] if options.tta is None else options.tta
     results = []
     for path in options.frames:
         try:
@@ -174,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except OSError as error:
             raise SystemExit(f"{path}: can't be read: {error}") from error
         height, width = frame.shape
-        detections = find(network.probability(frame), threshold)
+        detections = find(network.probability(frame, tta), threshold, network.spec["score_calibration"])
         results.append(
             {"frame": path, "height": height, "width": width, "threshold": threshold, "detections": detections}
         )

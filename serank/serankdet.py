@@ -16,6 +16,7 @@ from serank.checkpoints.pretrained import Pretrained
 from serank.checkpoints.released import IMAGENET_MEAN, IMAGENET_STD, load_released
 from serank.frames.preparation import FrameSpec
 from serank.inference.detector import Detector
+from serank.inference.scores import check_calibration
 from serank.layers.ddc import BRANCHES
 from serank.models.config import SeRankConfig
 from serank.models.network import SeRankNet
@@ -38,14 +39,17 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
     through a single channel. `stem_channels=in_channels` gives the paper's stem.
 
     The arguments are the fields of `serank.models.config.SeRankConfig`, which says what each one means and which values
-    it takes: `in_channels` to `bias` make the graph, `mean` to `overlap` prepare frames for it, and `threshold` is the
-    probability above which `detect` takes a pixel as target.
+    it takes: `in_channels` to `bias` make the graph, `mean` to `overlap` prepare frames for it, `threshold` is the
+    probability above which `detect` takes a pixel as target, `tta` how many rotations and flips it averages over, and
+    `score_calibration` what gives the scores their meaning.
 
     Attributes:
         config: the arguments, JSON-able; `SeRankDet(**config)` builds the same network.
         in_channels: channels of the input.
         frame_spec: how frames are prepared, `serank.frames.FrameSpec`.
         threshold: probability above which `detect` takes a pixel as target, unless it is told another.
+        tta: rotations and flips of a frame over which `detect` averages, unless it is told another.
+        score_calibration: of the scores of detections, see `serank.inference.scores.calibrated_scores`.
         checkpointing: whether training recomputes each block in the backward pass, see `SeRankNet`.
 
     Raises:
@@ -76,6 +80,8 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         tile: int = 1024,
         overlap: int = 128,
         threshold: float = 0.5,
+        tta: int = 1,
+        score_calibration: Sequence[float] | None = None,
     ) -> None:
         config = SeRankConfig(
             in_channels=in_channels,
@@ -99,6 +105,8 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
             tile=tile,
             overlap=overlap,
             threshold=threshold,
+            tta=tta,
+            score_calibration=score_calibration,
         )
         frame_spec = FrameSpec(
             config.mean, config.std, config.working_size, config.scale_range, config.tile, config.overlap
@@ -107,6 +115,8 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         self.config: dict[str, Any] = config.to_dict()
         self.frame_spec = frame_spec
         self.threshold = check_threshold(config.threshold)
+        self.tta = config.tta
+        self.score_calibration = check_calibration(config.score_calibration)
 
     @classmethod
     def from_released(
@@ -199,7 +209,15 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         """
         from serank.inference.fused_network import InferenceNetwork
 
-        return InferenceNetwork(self, dtype, frame_spec=self.frame_spec, threshold=self.threshold, compile=compile)
+        return InferenceNetwork(
+            self,
+            dtype,
+            frame_spec=self.frame_spec,
+            threshold=self.threshold,
+            tta=self.tta,
+            score_calibration=self.score_calibration,
+            compile=compile,
+        )
 
     def export(
         self,

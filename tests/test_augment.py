@@ -39,7 +39,7 @@ def draw(
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     rng = np.random.default_rng(0)
     augmentation = Augmentation(**{"crop": 32, **arguments})
-    return [random_crop(sample, augmentation, scaled_to(working_size), rng) for _ in range(count)]
+    return [random_crop(sample, augmentation, scaled_to(working_size), rng)[:2] for _ in range(count)]
 
 
 @settings(max_examples=60)

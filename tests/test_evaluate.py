@@ -291,7 +291,7 @@ def test_how_the_command_prepares_frames(root: Path, checkpoint: str, capsys: An
         (["ROOT", "--targets", "t"], "--predictions and --targets belong together"),
         (["--predictions", "p", "--targets", "t", "--budget", "1"], "need a checkpoint"),
         (["ROOT", "--resize"], "--resize is for --predictions"),
-        (["ROOT", "--save", "s"], "--save needs --budget or --budget-frame"),
+        (["ROOT", "--save", "s"], "--save needs --calibrate, or --budget or --budget-frame"),
         (["ROOT", "--budget", "1", "--threshold", "0.5"], "--threshold and a budget exclude each other"),
         (["ROOT", "--budget", "-1"], "false_alarms must be >= 0"),
         (["--predictions", "p", "--targets", "t", "--working-size", "64"], "--working-size is for a checkpoint"),

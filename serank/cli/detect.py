@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serank.cli.options import add_model
+from serank.cli.options import add_model, add_tta
 
 if TYPE_CHECKING:
     from serank.inference import BatchResult
@@ -36,8 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="probability in [0, 1] above which a pixel is target (default: the checkpoint's)",
     )
+    add_tta(parser)
     parser.add_argument("--min-area", type=int, default=1, metavar="PX", help="smallest detection kept")
+    parser.add_argument("--min-score", type=float, default=0.0, metavar="S", help="least score kept, in [0, 1]")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="frames that are run at once")
+    parser.add_argument(
+        "--probability",
+        metavar="DIR",
+        help="write the probability of each frame there as 8-bit grey PNG, for --predictions of serank evaluate and "
+        "--soft-targets of serank train",
+    )
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="run each N-th frame of videos and of TIFF files with pages"
     )
@@ -101,7 +109,10 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
         options.paths,
         options.output,
         threshold=options.threshold,
+        tta=options.tta,
         min_area=options.min_area,
+        min_score=options.min_score,
+        probability=options.probability,
         batch_size=options.batch_size,
         every=options.every,
         track=options.track,

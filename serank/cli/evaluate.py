@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from serank.checkpoints.card import short_card
 from serank.checkpoints.folder import read_card
 from serank.cli.evaluate_boxes import add_boxes, check_boxes, measure_boxes
-from serank.cli.options import add_model, add_preparation, preparation, print_metrics
+from serank.cli.options import add_model, add_preparation, add_tta, preparation, print_metrics
 from serank.datasets import FolderDataset
 from serank.datasets.layouts import find_lists
+from serank.evaluation.calibration import calibrate_scores, pick_score, set_score_calibration
 from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.writer import check_report_folder, write_report
 from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation, FrameView
 from serank.evaluation.runner import evaluate, predict_sample
-from serank.evaluation.threshold import ThresholdChoice, choose_threshold, set_threshold
+from serank.evaluation.threshold import choose_threshold, set_threshold
 from serank.frames.preparation import FrameSpec
 from serank.serankdet import SeRankDet
 from serank.utils.distributed import is_main, started
@@ -60,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="native, or side of the square to which frames and masks are resized, such as 512 or 256",
     )
     add_preparation(parser, "the checkpoint's", "the checkpoint's")
+    add_tta(parser)
     budgets = parser.add_mutually_exclusive_group()
     budgets.add_argument(
         "--budget",
@@ -70,7 +73,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budgets.add_argument(
         "--budget-frame", type=float, metavar="N", help="the same with at most N false components per frame"
     )
-    parser.add_argument("--save", metavar="DIR", help="save the checkpoint with the threshold that was chosen")
+    parser.add_argument(
+        "--by",
+        choices=("threshold", "score"),
+        default="threshold",
+        help="what a budget chooses: the threshold, or the least score of detections, for --min-score of serank detect",
+    )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit the scores of detections to the share that is true, on frames the network was not trained on",
+    )
+    parser.add_argument(
+        "--save", metavar="DIR", help="save the checkpoint with the threshold that was chosen and the calibrated scores"
+    )
     parser.add_argument("--output", metavar="DIR", help="write a report there: page, JSON, CSV and pictures")
     parser.add_argument("--no-overlays", action="store_true", help="leave the picture of every frame out of the report")
     add_boxes(parser)
@@ -107,14 +123,23 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("give either ROOT, to run a checkpoint, or --predictions with --targets")
     if (options.predictions is None) != (options.targets is None):
         raise ValueError("--predictions and --targets belong together")
-    if options.predictions is not None and (budget or options.save):
-        raise ValueError("--budget, --budget-frame and --save need a checkpoint; --predictions has none")
+    if options.predictions is not None and (budget or options.save or options.calibrate or options.tta):
+        raise ValueError(
+            "--budget, --budget-frame, --calibrate, --tta and --save need a checkpoint; --predictions has none"
+        )
     if options.resize and options.predictions is None:
         raise ValueError("--resize is for --predictions")
-    if options.save and not budget:
-        raise ValueError("--save needs --budget or --budget-frame, by which a threshold is chosen")
-    if budget and options.threshold is not None:
+    by_score = options.by == "score"
+    if by_score and not budget:
+        raise ValueError("--by score needs --budget or --budget-frame, by which a score is chosen")
+    if options.save and not options.calibrate and (not budget or by_score):
+        raise ValueError(
+            "--save needs --calibrate, or --budget or --budget-frame, by which a threshold is chosen (--by threshold)"
+        )
+    if budget and not by_score and options.threshold is not None:
         raise ValueError("--threshold and a budget exclude each other: the budget chooses the threshold")
+    if options.calibrate and options.threshold is not None:
+        raise ValueError("--threshold and --calibrate exclude each other: the checkpoint's own makes the detections")
     if given := preparation(options):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         if options.predictions is not None:
@@ -140,8 +165,14 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     model = SeRankDet.from_pretrained(options.checkpoint, device=device)
     if given := preparation(options):
         model = model.reconfigured(**given)
-    if options.budget is not None or options.budget_frame is not None:
-        _choose(options, model, dataset)
+    if options.tta is not None:
+        model = model.reconfigured(tta=options.tta)
+    by_budget = options.budget is not None or options.budget_frame is not None
+    notes = [_choose(options, model, dataset)] if by_budget and options.by == "threshold" else []
+    notes += [_calibrate(options, model, dataset)] if options.calibrate else []
+    if options.save and is_main():
+        model.save_pretrained(options.save, card=_card(options, notes))
+        print(f"checkpoint {options.save}")
     network = model.optimize()
     result = evaluate(
         network,
@@ -160,7 +191,11 @@ def _measure(options: argparse.Namespace, device: str) -> None:
         sample, probability = predict_sample(network, dataset[places[name]], options.resolution)
         return FrameView(sample.frame, probability, sample.mask)
 
+    if by_budget and options.by == "score":
+        _print_score(options, result)
     about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
+    if model.tta > 1:
+        about["test-time augmentation"] = f"mean over {model.tta} orientations"
     if options.resolution == "native":
         about["frames"] = _in_words(model.frame_spec)
     _finish(options, result, about, look, model)
@@ -186,14 +221,12 @@ def _oddities(result: Evaluation) -> list[str]:
     return found
 
 
-def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> None:
-    """Gives the model the threshold of the budget and saves it."""
-    per_pixel = options.budget is not None
+def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
+    """Gives the model the threshold of the budget; returns the note for its card."""
     choice = choose_threshold(
         model.optimize(),
         dataset,
-        false_alarms=options.budget if per_pixel else options.budget_frame,
-        per="pixel" if per_pixel else "frame",
+        **_budget(options),
         max_distance=options.max_distance,
         protocol=options.protocol,
         resolution=options.resolution,
@@ -202,25 +235,66 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
     set_threshold(model, choice.threshold)
     if is_main():
         print(f"threshold {choice.threshold:.7g} chosen")
-        if options.save:
-            model.save_pretrained(options.save, card=_card(options, choice))
-            print(f"checkpoint {options.save}")
-
-
-def _card(options: argparse.Namespace, choice: ThresholdChoice) -> str:
-    """The checkpoint's own card, and how its threshold was chosen."""
     budget = (
         f"{options.budget:g} false pixels per pixel"
         if options.budget is not None
         else f"{options.budget_frame:g} false components a frame"
     )
-    split = f", {options.split}" if options.split else ""
     return (
-        f"{(read_card(options.checkpoint) or short_card()).rstrip()}\n\n## Threshold of this copy\n\n"
-        f"{choice.threshold:.7g}, chosen on {Path(options.root).name}{split} for at most {budget}: Pd {choice.pd:.4f}, "
-        f"Fa {choice.fa * 1e6:.2f}e-6, {choice.false_components:.3f} false components a frame there "
-        f"({options.protocol} protocol, resolution {options.resolution}). Figures above are at other thresholds.\n"
+        f"## Threshold of this copy\n\n{choice.threshold:.7g}, chosen on {_data(options)} for at most {budget}: "
+        f"Pd {choice.pd:.4f}, Fa {choice.fa * 1e6:.2f}e-6, {choice.false_components:.3f} false components a frame "
+        f"there ({options.protocol} protocol, resolution {options.resolution}). Figures above are at other "
+        "thresholds.\n"
     )
+
+
+def _calibrate(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
+    """Calibrates the scores of the model; returns the note for its card."""
+    found = calibrate_scores(
+        model.optimize(),
+        dataset,
+        max_distance=options.max_distance,
+        protocol=options.protocol,
+        resolution=options.resolution,
+        progress=sys.stderr.isatty(),
+    )
+    set_score_calibration(model, found.calibration)
+    text = (
+        f"on {found.detections} detections, {found.false} of them false: expected calibration error "
+        f"{found.ece_before:.3f} of the peak probabilities, {found.ece_after:.3f} of the scores, each half of the "
+        "frames by a fit on the other"
+    )
+    if is_main():
+        print(f"scores calibrated {text}")
+    return (
+        f"## Scores of this copy\n\nOf detections with score s a share s is true, as fitted on {_data(options)} "
+        f"{text}. In frames of another kind it may be another share.\n"
+    )
+
+
+def _budget(options: argparse.Namespace) -> dict[str, Any]:
+    """The budget as arguments of `choose_threshold` and `pick_score`."""
+    if options.budget is not None:
+        return {"false_alarms": options.budget, "per": "pixel"}
+    return {"false_alarms": options.budget_frame, "per": "frame"}
+
+
+def _print_score(options: argparse.Namespace, result: Evaluation) -> None:
+    """Prints the least score that meets the budget, and what it gives."""
+    choice = pick_score(result, **_budget(options))
+    print(
+        f"score {choice.min_score:.9g} chosen (serank detect --min-score {choice.min_score:.9g}): Pd {choice.pd:.4f}, "
+        f"Fa {choice.fa * 1e6:.2f}e-6, false components {choice.false_components:.3f} a frame; without it:"
+    )
+
+
+def _data(options: argparse.Namespace) -> str:
+    return Path(options.root).name + (f", {options.split}" if options.split else "")
+
+
+def _card(options: argparse.Namespace, notes: Sequence[str]) -> str:
+    """The checkpoint's own card, and how this copy's threshold and scores were chosen."""
+    return "\n\n".join([(read_card(options.checkpoint) or short_card()).rstrip(), *notes])
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -257,6 +331,8 @@ def _finish(
     if empty := result.metrics["empty_frames"]:
         number = result.metrics["empty_false_components"]
         more.append(f"false components {number:.3f} a target-free frame ({empty:.0f} of them)")
+    if result.score_quality is not None:
+        more.append(f"calibration error of scores {result.score_quality.ece:.3f}")
     print("  ".join(more))
     for problem in [*_oddities(result), *result.problems]:
         print(f"serank evaluate: {problem}", file=sys.stderr)

@@ -39,11 +39,16 @@ def check_boxes(options: argparse.Namespace) -> None:
         if options.tolerance is not None:
             raise ValueError("--tolerance is for --match boxes; --max-distance is what masks are matched by")
         return
-    others = ("predictions", "targets", "resize", "budget", "budget_frame", "save", "no_overlays")
+    others = ("predictions", "targets", "resize", "budget", "budget_frame", "calibrate", "save", "no_overlays")
     given = [name for name in others if getattr(options, name) not in (None, False)]
     given += [
         name
-        for name, usual in (("protocol", "standard"), ("resolution", "native"), ("max_distance", 3.0))
+        for name, usual in (
+            ("by", "threshold"),
+            ("protocol", "standard"),
+            ("resolution", "native"),
+            ("max_distance", 3.0),
+        )
         if getattr(options, name) != usual
     ]
     if given:
@@ -63,6 +68,8 @@ def measure_boxes(options: argparse.Namespace, device: str) -> None:
     model = SeRankDet.from_pretrained(options.checkpoint, device=device)
     if given := preparation(options):
         model = model.reconfigured(**given)
+    if options.tta is not None:
+        model = model.reconfigured(tta=options.tta)
     result = evaluate_boxes(
         model.optimize(),
         dataset,

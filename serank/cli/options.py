@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-__all__ = ["add_model", "add_preparation", "preparation", "print_metrics"]
+__all__ = ["add_model", "add_preparation", "add_tta", "preparation", "print_metrics"]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,17 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", default="sirst", metavar="NAME", help="bundled name, folder or Hub repository id"
     )
     parser.add_argument("--device", default="cpu", help="where to run, such as cpu or cuda")
+
+
+def add_tta(parser: argparse.ArgumentParser) -> None:
+    """The option of a command that runs a checkpoint on frames."""
+    parser.add_argument(
+        "--tta",
+        type=int,
+        choices=(1, 4, 8),
+        help="test-time augmentation: average over the flips (4) or all rotations and flips (8) of a frame, at 4 and 8 "
+        "times the cost (default: the checkpoint's)",
+    )
 
 
 def add_preparation(parser: argparse.ArgumentParser | argparse._ArgumentGroup, working_size: str, scale: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ RECIPE = (
     "loss",
     "pixel_weight",
     "distil_weight",
+    "soft_weight",
+    "consistency_weight",
     "ema_decay",
     "precision",
     "validate_every",
@@ -113,6 +116,19 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     option("--pixel-weight", "weight of the auxiliary pixel loss", type=float)
     group.add_argument("--teacher", metavar="NAME", help="checkpoint for knowledge distillation")
     option("--distil-weight", "weight of the loss against the teacher's probabilities", type=float)
+    group.add_argument(
+        "--soft-targets",
+        nargs="+",
+        metavar="DIR",
+        help="folder of maps of serank detect --probability for each ROOT; a ROOT without masks takes them for both",
+    )
+    option("--soft-weight", "weight of the loss against the soft targets", type=float, metavar="W")
+    option(
+        "--consistency-weight",
+        "weight of the difference between the probabilities of a crop in two orientations",
+        type=float,
+        metavar="W",
+    )
     option("--ema-decay", "decay of the averaged weights, 0 for none", type=float, metavar="DECAY")
     option("--precision", "of the network", choices=("float32", "bfloat16", "float16"))
     option("--validate-every", "epochs between validations", type=int, metavar="N")
@@ -153,7 +169,12 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
     _log_to_standard_error()
     chosen = preset(options.preset) if options.preset else None
     recipe = _recipe(options, chosen)
-    train_set = _joined(options.roots, options.train_split)
+    soft = options.soft_targets
+    if soft and len(soft) != len(options.roots):
+        raise ValueError(f"--soft-targets takes one folder for each ROOT; got {len(soft)} for {len(options.roots)}")
+    if bool(soft) != bool(recipe.soft_weight):
+        raise ValueError("--soft-targets and --soft-weight belong together")
+    train_set = _joined(options.roots, options.train_split, soft)
     val_set = _joined(options.roots, options.val_split) if options.val_split else None
     torch.manual_seed(recipe.seed)
     model = _network(options, chosen, train_set)
@@ -209,8 +230,9 @@ def _log_to_standard_error() -> None:
     logger.handlers = [handler]  # not a second one where the command runs twice in a process
 
 
-def _joined(roots: list[str], split: str) -> JoinedSamples:
-    return JoinedSamples([FolderDataset(root, split, cache=True) for root in roots])
+def _joined(roots: list[str], split: str, soft: Sequence[str | None] | None = None) -> JoinedSamples:
+    folders = zip(roots, soft or [None] * len(roots), strict=True)
+    return JoinedSamples([FolderDataset(root, split, cache=True, soft=maps) for root, maps in folders])
 
 
 def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:

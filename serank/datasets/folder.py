@@ -30,6 +30,7 @@ from serank.datasets.layouts import (
 )
 from serank.datasets.masks import POLARITY, Shape, SizeMismatch, is_inverted, read_mask
 from serank.datasets.sample import Sample
+from serank.datasets.soft_targets import find_soft_targets, read_soft_target
 from serank.datasets.splits import available_splits, file_name, split_names, warn_sirst_test_names
 from serank.errors import FrameError
 from serank.frames.preparation import unit_frame
@@ -38,6 +39,9 @@ from serank.frames.sources import frame_files
 from serank.utils.text import listing
 
 __all__ = ["FolderDataset", "check_overlap", "warn_overlap"]
+
+_Stored = tuple[NDArray[np.generic], NDArray[np.bool_], NDArray[np.uint8] | None]
+"""A sample's frame as decoded, its mask and its soft target."""
 
 _WARNED: set[tuple[Path, str]] = set()
 """Folders and what was warned of: training, validation and test set of one are opened one after the other."""
@@ -70,40 +74,50 @@ class FolderDataset(Sequence[Sample]):
         split: name of a list or sub-folder, such as `"train"`, or of a bundled list, such as `"sirst:train"`; `None`
             takes every frame.
         cache: keep decoded files in memory (as stored, about one byte a pixel for 8-bit frames).
+        soft: folder of soft targets, `NAME.png` for each frame: 8-bit grey of the frame's size, 255 for a probability
+            of 1, as `serank detect --probability` writes them. A folder that has frames alone, without masks, can be
+            trained on with them: its masks then are the pixels above 127.
 
     Attributes:
         names: names of the frames, in the list's order, without suffix.
-        layout: how the folder is laid out.
         mismatches: masks of another size than their frame, among the samples read so far.
 
     Raises:
-        FileNotFoundError: no such folder, split, frame or mask; the message says what was looked for.
+        FileNotFoundError: no such folder, split, frame, mask or soft target; the message says what was looked for.
         ValueError: a list that is not UTF-8 text.
         ValueError: two files of one name and different suffixes.
-        FrameError: on access, a file that can't be read.
+        FrameError: on access, a file that can't be read, or a soft target of another kind or size.
     """
 
-    def __init__(self, root: str | os.PathLike[str], split: str | None = None, *, cache: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str | None = None,
+        *,
+        cache: bool = False,
+        soft: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: no such folder; expected one with images/ and masks/")
         base, listed = self._choose(split)
         images, masks = frame_folder(base), mask_folder(base)
-        if images is None or masks is None:
+        unlabelled = soft is not None and masks is None
+        if images is None or (masks is None and not unlabelled):
             raise FileNotFoundError(
                 f"{base}: expected a folder of frames ({' or '.join(IMAGE_FOLDERS)}) and one of masks "
                 f"({' or '.join(MASK_FOLDERS)}){_split_hint(base)}{_labels_hint(self.root)}"
             )
-        frames, targets = _by_name(images), _by_name(masks)
+        frames, targets = _by_name(images), {} if masks is None else _by_name(masks)
         self.names = sorted(frames) if listed is None else listed
         if repeated := len(self.names) - len(set(self.names)):
             self.names = list(dict.fromkeys(self.names))
             warnings.warn(f"{self.root}: {split} names {repeated} frames twice, taken once", stacklevel=2)
-        self._files: list[tuple[Path, Path]] = []
+        self._files: list[tuple[Path, Path | None]] = []
         lost: list[str] = []
         for name in self.names:
             mask = mask_of(name, targets)
-            if name not in frames or mask is None:
+            if name not in frames or (mask is None and not unlabelled):
                 lost.append(f"{name} ({'frame' if name not in frames else 'mask'})")
             else:
                 self._files.append((frames[name], mask))
@@ -112,9 +126,10 @@ class FolderDataset(Sequence[Sample]):
         if not self._files:
             raise FileNotFoundError(f"{base}: no frames in {images}")
         layout = find_layout(self.root) or find_layout(base)
-        assert layout is not None  # frames and masks were found above
-        self.layout: Layout = layout
-        self._cache: dict[int, tuple[NDArray[np.generic], NDArray[np.bool_]]] | None = {} if cache else None
+        assert layout is not None or unlabelled  # frames and masks were found above
+        self._layout = layout
+        self._soft = None if soft is None else find_soft_targets(Path(soft), self.names)
+        self._cache: dict[int, _Stored] | None = {} if cache else None
         self.mismatches: list[SizeMismatch] = []
         self._warned: set[str] = set()
         _warn_of_splits(self.root, split, self.names)
@@ -132,6 +147,13 @@ class FolderDataset(Sequence[Sample]):
             raise FileNotFoundError(f"{self.root}: no masks in it{hint}")
         return self.root, read_list(find_list(self.root, split))
 
+    @property
+    def layout(self) -> Layout:
+        """How the folder is laid out; raises ValueError for one without masks."""
+        if self._layout is None:
+            raise ValueError(f"{self.root}: has no masks, so no layout of a data set")
+        return self._layout
+
     def __len__(self) -> int:
         return len(self._files)
 
@@ -142,15 +164,22 @@ class FolderDataset(Sequence[Sample]):
         """The sample at `index`; negative counts from the end."""
         index = range(len(self))[index]
         frame_file, mask_file = self._files[index]
-        pair = None if self._cache is None else self._cache.get(index)
-        if pair is None:
+        stored = None if self._cache is None else self._cache.get(index)
+        if stored is None:
             frame = decode(frame_file)
             height, width = frame.shape[:2]
-            pair = frame, self._mask(self.names[index], mask_file, (height, width))
+            soft = None if self._soft is None else read_soft_target(self._soft[index], (height, width))
+            if mask_file is not None:
+                mask = self._mask(self.names[index], mask_file, (height, width))
+            else:
+                assert soft is not None  # a folder without masks is opened with soft targets alone
+                mask = soft > 127
+            stored = frame, mask, soft
             if self._cache is not None:
-                self._cache[index] = pair
-        frame, mask = pair
-        return Sample(self.names[index], unit_frame(frame, str(frame_file)), mask.copy())
+                self._cache[index] = stored
+        frame, mask, soft = stored
+        copied = None if soft is None else soft.copy()
+        return Sample(self.names[index], unit_frame(frame, str(frame_file)), mask.copy(), copied)
 
     def _mask(self, name: str, file: Path, shape: Shape) -> NDArray[np.bool_]:
         mask, grey = read_mask(file)

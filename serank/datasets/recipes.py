@@ -70,10 +70,11 @@ class NoisySIRST(Samples[Sample]):
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """The noisy sample at `index`; negative counts from the end."""
         index = range(len(self))[index]
-        name, frame, mask = self.samples[index]
+        sample = self.samples[index]
+        frame = sample.frame
         noise = np.random.default_rng((self.seed, index)).standard_normal(frame.shape)
         levels = np.rint(np.clip(255 * frame.astype(np.float64) + self.sigma * noise, 0, 255))
-        return Sample(name, levels.astype(np.float32) / np.float32(255), mask)
+        return sample._replace(frame=levels.astype(np.float32) / np.float32(255))
 
 
 class _Crop(NamedTuple):
@@ -122,7 +123,7 @@ class SIRSTAug(Samples[Sample]):
         index = range(len(self))[index]
         crop = self._crops[index]
         angle = np.random.default_rng((self.seed, index)).uniform(0, 2 * math.pi) if crop.rotation else 0.0
-        name, frame, mask = self.samples[crop.frame]
+        name, frame, mask, _ = self.samples[crop.frame]
         points = _points(crop, self.size, angle)
         return Sample(
             f"{name}_t{crop.target}_{crop.place}_r{crop.rotation}",

@@ -23,6 +23,8 @@ class Sample(NamedTuple):
     """`(H, W)` float32 in [0, 1]."""
     mask: NDArray[np.bool_]
     """`(H, W)` bool, true on targets."""
+    soft: NDArray[np.uint8] | None = None
+    """`(H, W)` uint8, target probability in steps of 1/255 to learn beside the mask; `None` where there is none."""
 
 
 class Samples(Sequence[T]):

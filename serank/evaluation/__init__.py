@@ -1,12 +1,32 @@
 """Measuring a detector, or any method's maps, on a data set."""
 
 from serank.evaluation.by_boxes import BoxEvaluation, BoxFrameScore, evaluate_boxes
+from serank.evaluation.calibration import (
+    ScoreCalibration,
+    ScoreChoice,
+    calibrate_scores,
+    fit_calibration,
+    pick_score,
+    set_score_calibration,
+)
 from serank.evaluation.evaluator import DEFAULT_THRESHOLDS, Evaluator
 from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.writer import check_report_folder, write_report
 from serank.evaluation.resolution import Resolution, check_resolution
-from serank.evaluation.results import AREA_BINS, SCR_BINS, Curves, Evaluation, FrameScore, FrameView, Group, TargetScore
+from serank.evaluation.results import (
+    AREA_BINS,
+    SCR_BINS,
+    Curves,
+    DetectionScores,
+    Evaluation,
+    FrameScore,
+    FrameView,
+    Group,
+    ScoreQuality,
+    TargetScore,
+)
 from serank.evaluation.runner import evaluate, predict_sample
+from serank.evaluation.score_quality import expected_calibration_error, score_quality
 from serank.evaluation.threshold import ThresholdChoice, choose_threshold, pick_threshold, set_threshold
 
 __all__ = [
@@ -16,6 +36,7 @@ __all__ = [
     "BoxEvaluation",
     "BoxFrameScore",
     "Curves",
+    "DetectionScores",
     "Evaluation",
     "Evaluator",
     "FrameScore",
@@ -23,15 +44,24 @@ __all__ = [
     "Group",
     "PredictionFolder",
     "Resolution",
+    "ScoreCalibration",
+    "ScoreChoice",
+    "ScoreQuality",
     "TargetScore",
     "ThresholdChoice",
+    "calibrate_scores",
     "check_report_folder",
     "check_resolution",
     "choose_threshold",
     "evaluate",
     "evaluate_boxes",
+    "expected_calibration_error",
+    "fit_calibration",
+    "pick_score",
     "pick_threshold",
     "predict_sample",
+    "score_quality",
+    "set_score_calibration",
     "set_threshold",
     "write_report",
 ]

@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from serank.evaluation.resolution import Resolution
-from serank.evaluation.results import AREA_BINS, SCR_BINS, Curves, Evaluation, FrameScore, TargetScore, group_targets
+from serank.evaluation.results import (
+    AREA_BINS,
+    SCR_BINS,
+    Curves,
+    DetectionScores,
+    Evaluation,
+    FrameScore,
+    TargetScore,
+    group_targets,
+)
+from serank.evaluation.score_quality import score_quality
+from serank.inference.scores import calibrated_scores, check_calibration
 from serank.metrics.checks import (
     CURVE_THRESHOLDS,
     Frames,
@@ -19,7 +30,7 @@ from serank.metrics.checks import (
     check_thresholds,
     checked_frames,
 )
-from serank.metrics.components import component_table, find_components, label_components
+from serank.metrics.components import component_table, label_components
 from serank.metrics.counting import (
     IOU_UNIT,
     Counts,
@@ -48,7 +59,7 @@ class Evaluator:
 
     All totals are integers, so neither the order of frames nor their split into instances changes the result, and they
     equal those of `serank.metrics.DetectionMetrics`, `roc` and `pd_fa_curve`. Memory grows by a few numbers for each
-    frame and target.
+    frame, target and detection.
 
     Args:
         threshold: probability above which a pixel is predicted, in [0, 1].
@@ -56,6 +67,7 @@ class Evaluator:
         protocol: `"standard"` or `"released"`, see `serank.metrics`.
         curves: count the curves too, which takes several times longer.
         thresholds: `(T,)` in [0, 1], of the curves; `None` means `DEFAULT_THRESHOLDS`.
+        score_calibration: of the detections' scores, see `serank.inference.scores.calibrated_scores`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -69,12 +81,14 @@ class Evaluator:
         *,
         curves: bool = True,
         thresholds: ArrayLike | None = None,
+        score_calibration: Sequence[float] | None = None,
     ) -> None:
         settings = DetectionMetrics(threshold, max_distance, protocol)  # checks them
         self.threshold, self.max_distance, self.protocol = settings.threshold, settings.max_distance, protocol
         self.thresholds = tuple(check_thresholds(DEFAULT_THRESHOLDS if thresholds is None else thresholds))
         self.curves = curves
-        self._entries: list[tuple[float, FrameScore, list[TargetScore]]] = []
+        self.score_calibration = check_calibration(score_calibration)
+        self._entries: list[tuple[float, FrameScore, list[TargetScore], NDArray[np.float64]]] = []
         self._total = Counts()
         self._threshold_counts: list[Counts] = [Counts()] * len(self.thresholds)
         self._histogram = ScoreHistogram()
@@ -82,7 +96,7 @@ class Evaluator:
     def __repr__(self) -> str:
         return (
             f"Evaluator(threshold={self.threshold}, max_distance={self.max_distance}, protocol={self.protocol!r}, "
-            f"curves={self.curves}, thresholds={self.thresholds})"
+            f"curves={self.curves}, thresholds={self.thresholds}, score_calibration={self.score_calibration})"
         )
 
     def update(
@@ -109,7 +123,7 @@ class Evaluator:
         scores, truth = pairs[0]
         if frame is not None and frame.shape != truth.shape:
             raise ValueError(f"{name}: frame must have the mask's shape {truth.shape}; got {frame.shape}")
-        counts, targets = self._measure(name, scores, truth, frame)
+        counts, targets, detections = self._measure(name, scores, truth, frame)
         if self.curves:
             at_thresholds = count_frame(scores, truth, self.thresholds, self.protocol, self.max_distance)
             self._add_to_curves(at_thresholds)
@@ -129,19 +143,27 @@ class Evaluator:
             true_pixels=counts.true_positive,
             peak=float(scores.max()),
         )
-        self._entries.append((math.inf if position is None else position, score, targets))
+        self._entries.append((math.inf if position is None else position, score, targets, detections))
 
     def _measure(
         self, name: str, scores: NDArray[Any], truth: NDArray[np.bool_], frame: NDArray[np.floating] | None
-    ) -> tuple[Counts, list[TargetScore]]:
-        """A frame's counts at the threshold, and its targets."""
+    ) -> tuple[Counts, list[TargetScore], NDArray[np.float64]]:
+        """A frame's counts at the threshold, its targets, and its N detections.
+
+        These are `(N, 5)`: x, y, area, peak, and 1 for those that match a target.
+        """
         predicted = scores > self.threshold
         labels, number = label_components(truth)
-        table, found = component_table(labels, number), find_components(predicted)
+        table = component_table(labels, number)
+        found_labels, found_number = label_components(predicted)
+        found = component_table(found_labels, found_number)
         matches = match_components(found, table, self.max_distance, self.protocol)
         distances = {match.target: match.distance for match in matches}
-        peaks = np.zeros(number)
-        np.maximum.at(peaks, labels[truth] - 1, scores[truth])
+        peaks = _peaks(scores, truth, labels, number)
+        detections = np.zeros((found_number, 5))
+        detections[:, :2], detections[:, 2] = found.centroids, found.areas
+        detections[:, 3] = _peaks(scores, predicted, found_labels, found_number)
+        detections[[match.prediction for match in matches], 4] = 1
         ratios = np.full(number, np.nan) if frame is None else signal_to_clutter(frame, labels, table)
         targets = [
             TargetScore(
@@ -157,7 +179,7 @@ class Evaluator:
             for i in range(number)
         ]
         counts = count_pixels(predicted, truth, self.protocol) + count_regions(found, table, matches, self.protocol)
-        return counts, targets
+        return counts, targets, detections
 
     def _add_to_curves(self, counts: Sequence[Counts]) -> None:
         self._threshold_counts = [mine + other for mine, other in zip(self._threshold_counts, counts, strict=True)]
@@ -180,14 +202,17 @@ class Evaluator:
         """The metrics of all frames so far, with what is to be recorded; raises ValueError where there is no frame."""
         metrics = summary(self._total, self.protocol)
         entries = sorted(self._entries, key=lambda entry: entry[0])
-        frames, targets = [score for _, score, _ in entries], [t for *_, found in entries for t in found]
+        frames, targets = [score for _, score, *_ in entries], [t for _, _, found, _ in entries for t in found]
         empty = [frame.false_components for frame in frames if frame.targets == 0]
+        detections = self._detections([found for *_, found in entries])
         return Evaluation(
             metrics=metrics | {"empty_frames": len(empty), "empty_false_components": ratio(sum(empty), len(empty))},
             frames=frames,
             targets=targets,
             by_area=group_targets(AREA_BINS, [target.area for target in targets], targets),
             by_scr=group_targets(SCR_BINS, [target.scr for target in targets], targets),
+            detections=detections,
+            score_quality=score_quality(detections, len(frames)),
             curves=self._curves() if self.curves else None,
             threshold=self.threshold,
             max_distance=self.max_distance,
@@ -197,9 +222,28 @@ class Evaluator:
             problems=list(problems),
         )
 
+    def _detections(self, parts: list[NDArray[np.float64]]) -> DetectionScores:
+        x, y, areas, peaks, true = np.concatenate(parts).T
+        return DetectionScores(
+            frames=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+            x=x,
+            y=y,
+            areas=areas.astype(np.int64),
+            peaks=peaks.astype(np.float32),
+            scores=calibrated_scores(peaks.astype(np.float32), self.score_calibration),
+            true=true > 0,
+        )
+
     def _curves(self) -> Curves:
         area, error = self._histogram.auc()
         tpr, fpr = roc_rates(self._threshold_counts, self.protocol)
         pd, fa = pd_fa_rates(self._threshold_counts)
         false_components = np.array([c.false_components / c.frames for c in self._threshold_counts])
         return Curves(np.array(self.thresholds), tpr, fpr, area, pd, fa, error, false_components)
+
+
+def _peaks(scores: NDArray[Any], mask: NDArray[np.bool_], labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
+    """Largest score of each of a mask's components, `(count,)`."""
+    peaks = np.zeros(count)
+    np.maximum.at(peaks, labels[mask] - 1, scores[mask])
+    return peaks

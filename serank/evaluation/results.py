@@ -16,10 +16,12 @@ __all__ = [
     "AREA_BINS",
     "SCR_BINS",
     "Curves",
+    "DetectionScores",
     "Evaluation",
     "FrameScore",
     "FrameView",
     "Group",
+    "ScoreQuality",
     "TargetScore",
     "group_targets",
     "plain_values",
@@ -102,6 +104,51 @@ class TargetScore:
     """Largest probability on the target's pixels."""
 
 
+@dataclass(frozen=True, eq=False)
+class DetectionScores:
+    """All detections of a set, arrays `(N,)` in the order of the frames and, within one, of `label_components`."""
+
+    frames: NDArray[np.int64]
+    """Number of the frame, from 0, in `Evaluation.frames`."""
+    x: NDArray[np.float64]
+    """Column of the centroid, px; 0 is the first pixel's centre."""
+    y: NDArray[np.float64]
+    areas: NDArray[np.int64]
+    """Pixels of the component."""
+    peaks: NDArray[np.float32]
+    """Largest probability of the component."""
+    scores: NDArray[np.float32]
+    """What `detect` gives: the peak, or the calibrated score of a checkpoint that has one."""
+    true: NDArray[np.bool_]
+    """Whether it matches a target."""
+
+    def __len__(self) -> int:
+        """Number of detections."""
+        return len(self.scores)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreQuality:
+    """What the scores of detections are worth on a set."""
+
+    ece: float
+    """Expected calibration error in [0, 1], see `serank.evaluation.score_quality.expected_calibration_error`."""
+    counts: NDArray[np.int64]
+    """`(10,)`: detections in each of ten bins of the score, of equal width."""
+    mean_scores: NDArray[np.float64]
+    """`(10,)`: their mean score, NaN for an empty bin."""
+    true_shares: NDArray[np.float64]
+    """`(10,)`: their share of true ones; equal to the mean score where scores are calibrated."""
+    cuts: NDArray[np.float64]
+    """`(T,)`: all scores, highest first, each the least score kept at a point of the ROC."""
+    true_kept: NDArray[np.float64]
+    """`(T,)`: share of the true detections kept, NaN without any."""
+    false_per_frame: NDArray[np.float64]
+    """`(T,)`: false detections kept, per frame."""
+    auc: float
+    """Chance that a true detection scores above a false one, ties counting one half; NaN without either kind."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Targets that share a range of size or ratio."""
@@ -151,6 +198,8 @@ class Evaluation:
         targets: one entry for each target.
         by_area: targets grouped by area, see `AREA_BINS`; empty without targets.
         by_scr: targets grouped by signal-to-clutter ratio, see `SCR_BINS`; empty where no target's ratio is known.
+        detections: all detections at the threshold.
+        score_quality: of their scores; `None` without any detection.
         curves: `None` if they were not asked for.
         threshold: probability above which a pixel was taken as target.
         max_distance: in px.
@@ -165,6 +214,8 @@ class Evaluation:
     targets: list[TargetScore]
     by_area: list[Group]
     by_scr: list[Group]
+    detections: DetectionScores
+    score_quality: ScoreQuality | None
     curves: Curves | None
     threshold: float
     max_distance: float

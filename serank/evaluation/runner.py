@@ -24,13 +24,13 @@ __all__ = ["evaluate", "predict_sample"]
 
 
 def predict_sample(
-    model: Detector, sample: Sample, resolution: Resolution = "native"
+    model: Detector, sample: Sample, resolution: Resolution = "native", *, tta: int | None = None
 ) -> tuple[Sample, NDArray[np.float32]]:
     """A sample as it is measured, and the target probability of its pixels, float32 in [0, 1], of one shape.
 
     `"native"` leaves the sample as it is; the model scales, tiles and scales back as in `SeRankDet.detect`. A side
     S >= 32 px resizes the frame to S x S bilinearly and the mask by nearest, whatever the frame's proportions, as the
-    released code does, and runs the model, in eval mode, on exactly that.
+    released code does, and runs the model, in eval mode, on exactly that. `tta` is as for `SeRankDet.detect`.
     """
     resolution = check_resolution(resolution)
     spec = model.frame_spec
@@ -38,7 +38,8 @@ def predict_sample(
         side = resolution
         sample = Sample(sample.name, resize(sample.frame, side, side), resize_mask(sample.mask, side, side))
         spec = replace(spec, working_size=None, tile=max(spec.tile, side))
-    return sample, predict(cast(nn.Module, model), [sample.frame], spec, channels=model.in_channels)[0]
+    network, orientations = cast(nn.Module, model), model.tta if tta is None else tta
+    return sample, predict(network, [sample.frame], spec, channels=model.in_channels, tta=orientations)[0]
 
 
 def evaluate(
@@ -49,6 +50,7 @@ def evaluate(
     max_distance: float = 3.0,
     protocol: Protocol = "standard",
     resolution: Resolution = "native",
+    tta: int | None = None,
     curves: bool = True,
     thresholds: ArrayLike | None = None,
     progress: bool = False,
@@ -66,6 +68,7 @@ def evaluate(
         protocol: `"standard"` or `"released"`, see `serank.metrics`.
         resolution: `"native"` or the side of the square to which frames and masks are resized, see `predict_sample`.
             Published tables of this field are mostly `protocol="released"` at 512 or 256.
+        tta: as for `SeRankDet.detect`; `None` takes the checkpoint's.
         curves: count ROC and Pd-Fa curves too, which takes longer.
         thresholds: `(T,)` in [0, 1], of the curves; `None` means `serank.evaluation.DEFAULT_THRESHOLDS`.
         progress: show a bar on standard error.
@@ -87,11 +90,12 @@ def evaluate(
         protocol,
         curves=curves,
         thresholds=thresholds,
+        score_calibration=model.score_calibration,
     )
     failure: Exception | None = None
     try:
         for i in tqdm(range(rank(), len(dataset), world_size()), disable=not progress or not is_main(), unit="frame"):
-            sample, probability = predict_sample(model, dataset[i], resolution)
+            sample, probability = predict_sample(model, dataset[i], resolution, tta=tta)
             evaluator.update(sample.name, probability, sample.mask, sample.frame, position=i)
     except Exception as error:
         failure = error

@@ -107,6 +107,7 @@ def choose_threshold(
     max_distance: float = 3.0,
     protocol: Protocol = "standard",
     resolution: Resolution = "native",
+    tta: int | None = None,
     progress: bool = False,
 ) -> ThresholdChoice:
     """Chooses the threshold of the highest Pd that keeps false alarms on a validation set within a budget.
@@ -121,6 +122,7 @@ def choose_threshold(
         max_distance=max_distance,
         protocol=protocol,
         resolution=resolution,
+        tta=tta,
         thresholds=CANDIDATES,
         progress=progress,
     )

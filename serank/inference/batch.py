@@ -25,6 +25,7 @@ from serank.frames.sources import SourceFrame, may_hold_several
 from serank.inference.conversions import pixel_runs
 from serank.inference.detections import Detections
 from serank.inference.detector import Detector
+from serank.inference.maps import save_probability
 from serank.inference.streaming import StreamOptions, detect_sources, existing_sources
 from serank.inference.table_formats import Record
 from serank.inference.tables import TABLE_FORMATS, open_table, table_path
@@ -81,12 +82,15 @@ def write_detections(
     output: str | os.PathLike[str],
     *,
     threshold: float | None = None,
+    tta: int | None = None,
     min_area: int = 1,
+    min_score: float = 0.0,
     batch_size: int = 1,
     every: int = 1,
     track: bool = False,
     confirm: tuple[int, int] | None = None,
     max_distance: float = 10.0,
+    probability: str | os.PathLike[str] | None = None,
     pictures: bool = True,
     video: str | os.PathLike[str] | None = None,
     table: str = "json",
@@ -109,12 +113,17 @@ def write_detections(
         paths: image files (of a TIFF file every page), videos, and folders of them, or one of these.
         output: folder to write to, made if it doesn't exist; not one that frames are read from.
         threshold: as for `SeRankDet.detect`.
+        tta: as for `SeRankDet.detect`.
         min_area: as for `SeRankDet.detect`.
+        min_score: as for `SeRankDet.detect`.
         batch_size: frames that are run at once.
         every: as for `detect_files`.
         track: as for `detect_files`; the table then has the track numbers.
         confirm: as for `detect_files`.
         max_distance: as for `detect_files`.
+        probability: folder for the probability of each frame at its own size, 8-bit grey `NAME.png` (or
+            `NAME/000012.png`), 255 for 1: `serank.evaluation.PredictionFolder` scores them, and
+            `FolderDataset(..., soft=...)` gives them to a training as soft targets. `None` writes none.
         pictures: write them; without, only the table.
         video: write the pictures as the frames of this video (`.mp4`, `.mkv`, `.mov` or `.avi`; H.264, or MPEG-4 where
             PyAV's FFmpeg has no encoder of it) instead of files; of one video, one TIFF file or image files of one
@@ -132,15 +141,17 @@ def write_detections(
 
     Raises:
         FileNotFoundError: a folder without frames, or no path at all exists.
-        ValueError: `output` holds the frames, an unknown `table`, an argument out of its range, or a `video` of
-            several videos, of frames of several sizes, or in several processes.
+        ValueError: `output` or `probability` holds the frames, an unknown `table`, an argument out of its range, or a
+            `video` of several videos, of frames of several sizes, or in several processes.
         ImportError: a video, and the extra that reads and writes it isn't installed.
         BlockingIOError: another run is writing to `output`.
-        OSError: `output` or `video` can't be written.
+        OSError: `output`, `probability` or `video` can't be written.
     """
     options = StreamOptions(
         threshold=threshold,
+        tta=tta,
         min_area=min_area,
+        min_score=min_score,
         batch_size=batch_size,
         every=every,
         track=track,
@@ -150,14 +161,18 @@ def write_detections(
     options.check(model)
     if table not in TABLE_FORMATS:
         raise ValueError(f"table must be one of {', '.join(TABLE_FORMATS)}; got {table!r}")
-    folder = Path(output)
+    folder, maps = Path(output), None if probability is None else Path(probability)
     files = existing_sources(paths, recursive=recursive)
-    if recursive:
-        files = [file for file in files if folder.resolve() not in file.resolve().parents]
-    if any(folder.resolve() == parent.resolve() for file in files for parent in (file.parent, file.resolve().parent)):
-        raise ValueError(f"output {str(folder)!r} holds the frames themselves; choose another folder")
+    if recursive:  # not what an earlier run wrote
+        written = {place.resolve() for place in (folder, maps) if place is not None}
+        files = [file for file in files if not written & set(file.resolve().parents)]
+    _check_output("output", folder, files)
+    if maps is not None:
+        _check_output("probability", maps, files)
     clip = None if video is None else _check_clip(video, files)
-    folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, maps):
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
     names = PictureNames(files)
 
     def draw(entry: tuple[SourceFrame, Detections | None]) -> tuple[tuple[int, int], Record, Image.Image | None]:
@@ -172,6 +187,8 @@ def write_detections(
             picture.parent.mkdir(exist_ok=True)
             found.save(picture)
             record["picture"] = picture.relative_to(folder).as_posix()
+        if maps is not None:
+            save_probability(found.probability, maps / names(item, ""))
         record |= found.to_dict()
         if table == "coco":
             record["runs"] = pixel_runs(found)
@@ -204,6 +221,12 @@ def write_detections(
             result = _join(result, lines)
         result.seconds = time.perf_counter() - started
         return result
+
+
+def _check_output(name: str, folder: Path, files: Sequence[Path]) -> None:
+    """Raises ValueError where files are read from the folder that is to be written to."""
+    if any(folder.resolve() == parent.resolve() for file in files for parent in (file.parent, file.resolve().parent)):
+        raise ValueError(f"{name} {str(folder)!r} holds the frames themselves; choose another folder")
 
 
 def _check_clip(video: str | os.PathLike[str], files: Sequence[Path]) -> Path:
@@ -255,9 +278,9 @@ class PictureNames:
             taken.add(name)
             self._names.setdefault(file, name)
 
-    def __call__(self, item: SourceFrame) -> str:
+    def __call__(self, item: SourceFrame, ending: str = "_detections") -> str:
         name = self._names[item.file]
-        return f"{name}_detections.png" if item.index is None else f"{name}/{item.index:06d}_detections.png"
+        return f"{name}{ending}.png" if item.index is None else f"{name}/{item.index:06d}{ending}.png"
 
 
 def _record_writer(stack: ExitStack, table: Path, lines: Path) -> Callable[[tuple[int, int], Record], object]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from serank.inference.scores import Calibration, calibrated_scores
 from serank.metrics.components import component_table, label_components
 from serank.utils.checks import check_count, check_threshold
 
@@ -72,11 +73,13 @@ class Detections(Sequence[Detection]):
 
     Attributes:
         probability: `(H, W)` float32, target probability of each pixel at the frame's own size.
-        mask: `(H, W)` bool, pixels of the detections: above the threshold, components below the minimum area left out.
+        mask: `(H, W)` bool, pixels of the detections: above the threshold, components below the minimum area or score
+            left out.
         labels: `(H, W)` int32, i + 1 on the pixels of detection i and 0 elsewhere.
         boxes: `(N, 4)` float32, x0, y0, x1, y1 in pixels; x1 and y1 are exclusive, so a single pixel has sides of 1.
         centroids: `(N, 2)` float32, mean x and y of a component's pixels; (0, 0) is the first pixel's centre.
-        scores: `(N,)` float32 in [0, 1], peak probability of each component.
+        scores: `(N,)` float32 in [0, 1]: peak probability of each component, or, with calibrated scores, the share of
+            detections like it that are true.
         areas: `(N,)` int64, pixels of each component.
         threshold: probability above which a pixel counts as target.
         frame: `(H, W)` float32 in [0, 1], the frame as read, for drawing.
@@ -313,6 +316,8 @@ def find_detections(
     *,
     threshold: float = 0.5,
     min_area: int = 1,
+    min_score: float = 0.0,
+    calibration: Calibration | None = None,
     source: FrameSource | None = None,
 ) -> Detections:
     """Connected components of `probability > threshold` as detections.
@@ -322,20 +327,23 @@ def find_detections(
         frame: `(H, W)` float32 in [0, 1], kept for drawing.
         threshold: in [0, 1].
         min_area: smallest component kept, in pixels.
+        min_score: least score kept, in [0, 1].
+        calibration: of the scores, see `serank.inference.scores.calibrated_scores`.
         source: where the frame came from.
 
     Raises:
-        ValueError: `threshold` outside [0, 1] or `min_area` below 1.
+        ValueError: `threshold` or `min_score` outside [0, 1], or `min_area` below 1.
     """
     check_threshold(threshold)
+    check_threshold(min_score, "min_score")
     check_count(min_area, "min_area")
     labels, count = label_components(probability > threshold)
     table = component_table(labels, count)
-    scores = np.zeros(count + 1, np.float32)
-    np.maximum.at(scores, labels.ravel(), probability.ravel())
-    scores = scores[1:]
+    peaks = np.zeros(count + 1, np.float32)
+    np.maximum.at(peaks, labels.ravel(), probability.ravel())
+    scores = calibrated_scores(peaks[1:], calibration)
     order = np.argsort(-scores, kind="stable")
-    chosen = order[table.areas[order] >= min_area]
+    chosen = order[(table.areas[order] >= min_area) & (scores[order] >= min_score)]
     renumbered = np.zeros(count + 1, np.int32)
     renumbered[chosen + 1] = np.arange(1, len(chosen) + 1)
     labels = renumbered[labels]

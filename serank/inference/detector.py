@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from serank.frames.preparation import FrameSpec, resize, tiles
 from serank.frames.reading import FrameLike, read_frame
 from serank.inference.detections import Detections, FrameSource, find_detections
+from serank.inference.scores import Calibration
+from serank.inference.tta import ORIENTATIONS, Orientation, check_tta
 from serank.utils.checks import check_count, check_threshold
 
 __all__ = ["Detector", "predict"]
@@ -45,6 +47,7 @@ def predict(
     *,
     channels: int = 1,
     batch_size: int = 8,
+    tta: int = 1,
 ) -> list[Float]:
     """Target probability of each frame, at the frame's own size.
 
@@ -56,11 +59,18 @@ def predict(
         frames: each `(H, W)` float32 in [0, 1], of any sizes.
         spec: what the model was trained on.
         channels: channels that the model takes; grey is repeated.
-        batch_size: most frames run at once; fewer where together they would exceed a tile, which runs alone.
+        batch_size: most frames run at once; fewer where together they would exceed a tile, which runs alone. With `tta`
+            the orientations of a frame count as frames.
+        tta: test-time augmentation: 1 runs a frame as it is; 4 gives the mean probability over it and its flips, 8
+            over all rotations and flips, each scaled and tiled on its own.
 
     Returns:
         One `(H, W)` float32 in [0, 1] for each frame.
+
+    Raises:
+        ValueError: another `tta`.
     """
+    orientations = ORIENTATIONS[check_tta(tta)]
     parameter = next(model.parameters())
 
     def run(batch: Sequence[Float]) -> Float:
@@ -68,11 +78,13 @@ def predict(
         logits: Tensor = model(x.to(parameter.dtype, memory_format=torch.channels_last))
         return logits[:, 0].float().cpu().numpy()
 
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    groups: dict[tuple[int, int], list[tuple[int, Orientation]]] = defaultdict(list)
     for i, frame in enumerate(frames):
         height, width = frame.shape
-        groups[spec.working_shape(height, width)].append(i)
-    outputs: dict[int, Float] = {}
+        for orientation in orientations:
+            groups[spec.working_shape(*orientation.shape(height, width))].append((i, orientation))
+    # summed in float64, where the order hardly matters: a turned frame gives the turned result
+    outputs: dict[int, NDArray[Any]] = {}
     with _evaluating(model):
         for (height, width), members in groups.items():
             whole = max(height, width) <= spec.tile
@@ -80,11 +92,15 @@ def predict(
             size = max(1, min(batch_size, spec.tile**2 // (height * width))) if whole else 1
             for start in range(0, len(members), size):
                 chosen = members[start : start + size]
-                scaled = [resize(frames[i], height, width) for i in chosen]
+                scaled = [resize(o.apply(frames[i]), height, width) for i, o in chosen]
                 logits = run(scaled) if whole else _tiled(run, scaled[0], spec)
-                for i, logit in zip(chosen, logits, strict=True):
-                    outputs[i] = _sigmoid(resize(logit, *frames[i].shape))
-    return [outputs[i] for i in range(len(frames))]
+                for (i, o), logit in zip(chosen, logits, strict=True):
+                    probability = o.undo(_sigmoid(resize(logit, *o.shape(*frames[i].shape))))
+                    if tta == 1:
+                        outputs[i] = probability
+                    else:
+                        outputs[i] = outputs[i] + probability if i in outputs else probability.astype(np.float64)
+    return [outputs[i] if tta == 1 else (outputs[i] / tta).astype(np.float32) for i in range(len(frames))]
 
 
 def _tiled(run: Callable[[Sequence[Float]], Float], frame: Float, spec: FrameSpec) -> Float:
@@ -118,11 +134,17 @@ def _source(image: Any) -> FrameSource | None:
 
 
 class Detector:
-    """Gives a network the method `detect`; the network has `frame_spec`, `in_channels` and `threshold`."""
+    """Gives a network the method `detect`; the network has `frame_spec`, `in_channels` and `threshold`.
+
+    `tta` is how many rotations and flips of a frame `detect` averages over by default, see `predict`;
+    `score_calibration` gives the scores of detections, see `serank.inference.scores.calibrated_scores`.
+    """
 
     frame_spec: FrameSpec
     in_channels: int
     threshold: float
+    tta: int = 1
+    score_calibration: Calibration | None = None
 
     def check_options(self, threshold: float | None, min_area: int) -> float:
         """The threshold that `detect` will use; raises ValueError as `detect` would."""
@@ -135,7 +157,9 @@ class Detector:
         image: FrameLike,
         threshold: float | None = None,
         *,
+        tta: int | None = None,
         min_area: int = 1,
+        min_score: float = 0.0,
         batch_size: int = 8,
     ) -> Detections: ...
 
@@ -145,7 +169,9 @@ class Detector:
         image: list[Any] | tuple[Any, ...],
         threshold: float | None = None,
         *,
+        tta: int | None = None,
         min_area: int = 1,
+        min_score: float = 0.0,
         batch_size: int = 8,
     ) -> list[Detections]: ...
 
@@ -154,7 +180,9 @@ class Detector:
         image: FrameLike | list[Any] | tuple[Any, ...],
         threshold: float | None = None,
         *,
+        tta: int | None = None,
         min_area: int = 1,
+        min_score: float = 0.0,
         batch_size: int = 8,
     ) -> Detections | list[Detections]:
         """Finds targets in a frame or in each of a list of frames.
@@ -167,7 +195,11 @@ class Detector:
             image: path, PIL image, array or tensor as `serank.frames.read_frame` takes them, or a list of these.
             threshold: probability in [0, 1] above which a pixel is target; `None` takes the checkpoint's, 0.5 unless
                 it says another.
+            tta: test-time augmentation: 1 runs each frame once, 4 averages its probabilities over its flips, 8 over
+                all its rotations and flips, at 4 and 8 times the cost; `None` takes the checkpoint's, 1 unless it says
+                another.
             min_area: smallest detection kept, in pixels of the frame.
+            min_score: least score kept, in [0, 1]; of use where the checkpoint's scores are calibrated.
             batch_size: most frames of equal size run at once.
 
         Returns:
@@ -177,18 +209,34 @@ class Detector:
             FileNotFoundError: no such file.
             serank.errors.FrameError: a frame that can't be read or used; names it and the reason.
             TypeError: an `image` of another type.
-            ValueError: `threshold` outside [0, 1], `min_area` or `batch_size` below 1.
+            ValueError: `threshold` or `min_score` outside [0, 1], `tta` none of the three, `min_area` or `batch_size`
+                below 1.
         """
         chosen = self.check_options(threshold, min_area)
+        check_threshold(min_score, "min_score")
+        orientations = check_tta(self.tta if tta is None else tta)
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1; got {batch_size}")
         sources = image if isinstance(image, (list, tuple)) else [image]
         frames = [read_frame(source) for source in sources]
         probabilities = predict(
-            cast(nn.Module, self), frames, self.frame_spec, channels=self.in_channels, batch_size=batch_size
+            cast(nn.Module, self),
+            frames,
+            self.frame_spec,
+            channels=self.in_channels,
+            batch_size=batch_size,
+            tta=orientations,
         )
         found = [
-            find_detections(p, f, threshold=chosen, min_area=min_area, source=_source(s))
+            find_detections(
+                p,
+                f,
+                threshold=chosen,
+                min_area=min_area,
+                min_score=min_score,
+                calibration=self.score_calibration,
+                source=_source(s),
+            )
             for p, f, s in zip(probabilities, frames, sources, strict=True)
         ]
         return found if sources is image else found[0]

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from serank.frames.preparation import FrameSpec
 from serank.inference.detector import Detector
 from serank.inference.fused_conv import FusedConv, can_fold, can_fuse, can_pack, fold_batch_norm
+from serank.inference.scores import Calibration, check_calibration
+from serank.inference.tta import check_tta
 from serank.layers.attention import SeRankAttention
 from serank.layers.ddc import DDC
 from serank.layers.lsff import LSFF
@@ -155,6 +157,8 @@ class InferenceNetwork(nn.Module, Detector):
         dtype: to run in, float32, bfloat16 or float16.
         frame_spec: how `detect` prepares frames.
         threshold: probability above which `detect` takes a pixel as target.
+        tta: rotations and flips of a frame over which `detect` averages.
+        score_calibration: of the scores of detections, see `serank.inference.scores.calibrated_scores`.
         compile: let `torch.compile` fuse further. That takes minutes at the first frame, and again for other sizes.
 
     Attributes:
@@ -162,6 +166,8 @@ class InferenceNetwork(nn.Module, Detector):
         in_channels: as of the network.
         frame_spec: as given.
         threshold: as given.
+        tta: as given.
+        score_calibration: as given.
 
     Raises:
         ValueError: a `dtype` that is none of the three, or a subclass with a forward pass of its own.
@@ -174,6 +180,8 @@ class InferenceNetwork(nn.Module, Detector):
         *,
         frame_spec: FrameSpec,
         threshold: float,
+        tta: int = 1,
+        score_calibration: Calibration | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -185,6 +193,7 @@ class InferenceNetwork(nn.Module, Detector):
             )
         self.dtype = dtype
         self.in_channels, self.frame_spec, self.threshold = network.in_channels, frame_spec, threshold
+        self.tta, self.score_calibration = check_tta(tta), check_calibration(score_calibration)
         device = network.head.weight.device
         # without: for weights that work in any mode, in the precision asked for
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):

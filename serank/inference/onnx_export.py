@@ -89,12 +89,14 @@ def preprocessing(detector: Detector, name: str | None = None) -> dict[str, Any]
 
     Returns:
         `name`, `serank` (the version that wrote it), `in_channels`, the attributes of `serank.frames.FrameSpec`,
-        `percentiles` and `headroom` (how `serank.frames.preparation.unit_frame` scales 16-bit values), and `threshold`.
+        `percentiles` and `headroom` (how `serank.frames.preparation.unit_frame` scales 16-bit values), `threshold`,
+        `tta` and `score_calibration`.
     """
     spec = {key: to_json(value) for key, value in asdict(detector.frame_spec).items()}
     about = {"name": name, "serank": __version__, "in_channels": detector.in_channels}
     grey = {"percentiles": list(ROBUST_PERCENTILES), "headroom": HEADROOM}
-    return {**about, **grey, **spec, "threshold": detector.threshold}
+    found = {"threshold": detector.threshold, "tta": detector.tta}
+    return {**about, **grey, **spec, **found, "score_calibration": to_json(detector.score_calibration)}
 
 
 def _write_program(model: SeRankNet, path: Path, description: str) -> None:

@@ -19,7 +19,8 @@ from serank.frames.sources import SourceFrame, find_sources, read_sources
 from serank.inference.detections import Detections, FrameSource
 from serank.inference.detector import Detector
 from serank.inference.tracking import CentroidTracker, check_tracking
-from serank.utils.checks import check_count
+from serank.inference.tta import check_tta
+from serank.utils.checks import check_count, check_threshold
 from serank.utils.distributed import rank, world_size
 from serank.utils.prefetch import prefetch
 
@@ -34,7 +35,9 @@ class StreamOptions:
     """What `detect_files` and `write_detections` are asked for; their arguments say what each means."""
 
     threshold: float | None = None
+    tta: int | None = None
     min_area: int = 1
+    min_score: float = 0.0
     batch_size: int = 1
     every: int = 1
     track: bool = False
@@ -49,6 +52,8 @@ class StreamOptions:
     def check(self, model: Detector) -> None:
         """Raises ValueError for what can't be run."""
         check_count(self.min_area, "min_area")
+        check_threshold(self.min_score, "min_score")
+        check_tta(model.tta if self.tta is None else self.tta)
         check_count(self.batch_size, "batch_size")
         check_count(self.every, "every")
         check_tracking(self.max_distance, self.confirm)
@@ -64,7 +69,9 @@ def detect_files(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     threshold: float | None = None,
+    tta: int | None = None,
     min_area: int = 1,
+    min_score: float = 0.0,
     batch_size: int = 1,
     every: int = 1,
     track: bool = False,
@@ -86,7 +93,9 @@ def detect_files(
         model: the detector.
         paths: image files (of a TIFF file every page), videos, and folders of them, or one of these.
         threshold: as for `SeRankDet.detect`.
+        tta: as for `SeRankDet.detect`.
         min_area: as for `SeRankDet.detect`.
+        min_score: as for `SeRankDet.detect`.
         batch_size: frames that are run at once.
         every: of videos and TIFF files of several pages, run the first frame and each `every`-th after it.
         track: number detections by target.
@@ -106,7 +115,9 @@ def detect_files(
     """
     options = StreamOptions(
         threshold=threshold,
+        tta=tta,
         min_area=min_area,
+        min_score=min_score,
         batch_size=batch_size,
         every=every,
         track=track,
@@ -155,7 +166,9 @@ def detect_sources(
             model.detect(
                 frames,
                 options.threshold,
+                tta=options.tta,
                 min_area=options.min_area,
+                min_score=options.min_score,
                 batch_size=options.batch_size,
             )
         )

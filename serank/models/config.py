@@ -76,6 +76,31 @@ def _choice(*names: str) -> Any:
     return _setting(names[0], check)
 
 
+def _one_of(*numbers: int) -> Any:
+    """One of some ints, the first by default."""
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value not in numbers:
+            listed = ", ".join(map(str, numbers[:-1])) + f" or {numbers[-1]}"
+            raise ValueError(f"{name} must be {listed}; got {reprlib.repr(value)}")
+
+    return _setting(numbers[0], check)
+
+
+def _coefficients(count: int) -> Any:
+    """So many numbers, or `None`, the default."""
+
+    def check(name: str, value: Any) -> None:
+        if value is None:
+            return
+        if not isinstance(value, list) or len(value) != count:
+            raise ValueError(f"{name} must be a list of {count} numbers or None; got {reprlib.repr(value)}")
+        for item in value:
+            _check_number(name, item)
+
+    return _setting(None, check)
+
+
 def _list(default: Sequence[Any], of: str, check_item: Callable[[str, Any], None]) -> Any:
     def check(name: str, value: Any) -> None:
         if not isinstance(value, list):
@@ -161,6 +186,11 @@ class SeRankConfig:
     """Pixels that neighbouring tiles share, below `tile`."""
     threshold: float = _number(0.5)
     """Probability in [0, 1] above which `detect` takes a pixel as target, unless it is told another."""
+    tta: int = _one_of(1, 4, 8)
+    """Rotations and flips of a frame over which `detect` averages, unless it is told another: 1, 4 or 8."""
+    score_calibration: Sequence[float] | None = _coefficients(2)
+    """What turns the peak of a detection into its score, see `serank.inference.scores.calibrated_scores`; `None`
+    scores it by its peak probability."""
 
     def __post_init__(self) -> None:
         for setting in fields(self):

@@ -71,51 +71,68 @@ class RandomCrops:
         augmentation: see `Augmentation`.
         spec: the network's preprocessing, which sets the scale.
         seed: of all random numbers, >= 0.
+        soft: give the soft targets too; every sample must have one. The crops are the same with and without.
     """
 
-    def __init__(self, samples: Sequence[Sample], augmentation: Augmentation, spec: FrameSpec, seed: int = 0) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        augmentation: Augmentation,
+        spec: FrameSpec,
+        seed: int = 0,
+        *,
+        soft: bool = False,
+    ) -> None:
         self.samples = samples
         self.spec = spec
         self.augmentation = augmentation
         self.seed = seed
+        self.soft = soft
         self._around_targets = replace(augmentation, target_share=1.0)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
-        """The crop of (epoch, index): frame `(1, crop, crop)` float32 in [0, 1], mask alike, 0 or 1, and its name."""
+        """The crop of (epoch, index): frame `(1, crop, crop)` float32 in [0, 1], mask alike, 0 or 1, and its name.
+
+        With `soft` the mask is `(2, crop, crop)`: the mask, then the soft target in [0, 1].
+        """
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.samples[index]
-        frame, mask = random_crop(sample, self.augmentation, self.spec, rng)
+        frame, mask, soft = random_crop(sample, self.augmentation, self.spec, rng)
         if rng.random() < self.augmentation.paste:
             donor = self.samples[int(rng.integers(len(self.samples)))]
-            pasted = random_crop(donor, self._around_targets, self.spec, rng)
-            paste_target(frame, mask, *pasted, rng)
-        return torch.from_numpy(frame)[None], torch.from_numpy(mask)[None], sample.name
+            donor_frame, donor_mask, donor_soft = random_crop(donor, self._around_targets, self.spec, rng)
+            paste_target(frame, mask, donor_frame, donor_mask, rng, soft=soft, donor_soft=donor_soft)
+        targets = np.stack([mask, soft]) if self.soft and soft is not None else mask[None]
+        return torch.from_numpy(frame)[None], torch.from_numpy(targets), sample.name
 
 
 def random_crop(
     sample: Sample, augmentation: Augmentation, spec: FrameSpec, rng: np.random.Generator
-) -> tuple[Float, Float]:
-    """One augmented crop of a frame and its mask, both `(crop, crop)` float32."""
+) -> tuple[Float, Float, Float | None]:
+    """One augmented crop of a frame, its mask and its soft target, if it has one, each `(crop, crop)` float32."""
     a = augmentation
     scale = float(np.exp(rng.uniform(np.log(a.scale[0]), np.log(a.scale[1]))))
     window = a.crop / (scale * spec.scale(*sample.frame.shape))
     at = _corner(sample.mask, window, rng, a.target_share)
     frame = _cut(sample.frame, at, window, a.crop)
-    mask = _binary(_cut(sample.mask.astype(np.float32), at, window, a.crop))
+    targets = [_binary(_cut(sample.mask.astype(np.float32), at, window, a.crop))]
+    if sample.soft is not None:
+        targets.append(np.clip(_cut(sample.soft.astype(np.float32) / np.float32(255), at, window, a.crop), 0, 1))
     if rng.random() < a.blur:
         frame = ndimage.gaussian_filter(frame, rng.uniform(0, 1))
     gain = 1 + rng.uniform(-a.contrast, a.contrast)
     frame = np.clip(frame * gain + 0.5 * rng.uniform(-a.contrast, a.contrast), 0, 1)
     for axis in (0, 1):
         if rng.random() < 0.5:
-            frame, mask = np.flip(frame, axis), np.flip(mask, axis)
+            frame, targets = np.flip(frame, axis), [np.flip(target, axis) for target in targets]
     if rng.random() < 0.5:
-        frame, mask = frame.T, mask.T
-    return np.ascontiguousarray(frame, np.float32), np.ascontiguousarray(mask, np.float32)
+        frame, targets = frame.T, [target.T for target in targets]
+    mask, *soft = (np.ascontiguousarray(target, np.float32) for target in targets)
+    return np.ascontiguousarray(frame, np.float32), mask, soft[0] if soft else None
 
 
 def _corner(

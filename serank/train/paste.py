@@ -17,7 +17,16 @@ GAIN = (0.4, 1.2)
 EIGHT = np.ones((3, 3), bool)
 
 
-def paste_target(frame: Float, mask: Float, donor: Float, donor_mask: Float, rng: np.random.Generator) -> bool:
+def paste_target(
+    frame: Float,
+    mask: Float,
+    donor: Float,
+    donor_mask: Float,
+    rng: np.random.Generator,
+    *,
+    soft: Float | None = None,
+    donor_soft: Float | None = None,
+) -> bool:
     """Adds one target of `donor` to `frame`, in place, where there is no target yet.
 
     What is added is the target's contrast to the background around it, so that the new background keeps its texture.
@@ -28,6 +37,8 @@ def paste_target(frame: Float, mask: Float, donor: Float, donor_mask: Float, rng
         donor: like `frame`, of any size.
         donor_mask: like `mask`, of the size of `donor`.
         rng: source of the random numbers.
+        soft: soft target of `frame`, which takes over that of the target where both are given.
+        donor_soft: soft target of `donor`.
 
     Returns:
         Whether a target was added. None is where the donor has no target, its border cuts the drawn one, that one is
@@ -61,6 +72,8 @@ def paste_target(frame: Float, mask: Float, donor: Float, donor_mask: Float, rng
     added = frame[place] + gain * weight * (patch - np.median(patch[~near]))
     frame[place] = np.clip(added, 0, 1)
     mask[place][own] = 1
+    if soft is not None and donor_soft is not None:
+        soft[place] = np.maximum(soft[place], weight * donor_soft[top : top + height, left : left + width])
     return True
 
 

@@ -33,7 +33,7 @@ class SetSummary:
         targets: 8-connected components of all masks.
         areas: smallest, median and largest target in pixels; zeros without targets.
         sides: shortest and longest side of any frame in pixels.
-        digest: SHA-256 of names, sizes, pixels and masks in their order, 16 hexadecimal digits.
+        digest: SHA-256 of names, sizes, pixels, masks and learned soft targets in their order, 16 hexadecimal digits.
     """
 
     frames: int
@@ -49,13 +49,16 @@ class SetSummary:
         return f"{self.frames} frames of {self.sides[0]} to {self.sides[1]} px, {self.empty} without a target; {found}"
 
 
-def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool = True) -> SetSummary:
+def inspect_samples(
+    samples: Sequence[Sample], name: str, *, need_targets: bool = True, need_soft: bool = False
+) -> SetSummary:
     """Reads every sample once.
 
     Args:
         samples: the data set; this fills its cache, if it has one.
         name: its name in errors, such as `"train_set"`.
         need_targets: whether a set without any target is an error.
+        need_soft: whether a sample without a soft target is an error; soft targets then count in the digest.
 
     Raises:
         ValueError: an empty set; samples that can't be read, or whose mask has another size than the frame, SIRST's
@@ -80,6 +83,12 @@ def inspect_samples(samples: Sequence[Sample], name: str, *, need_targets: bool 
         digest.update(f"{sample.name}:{height}x{width}\n".encode(errors="surrogateescape"))
         digest.update(np.ascontiguousarray(sample.frame, np.float32).data)
         digest.update(np.packbits(np.asarray(sample.mask, np.bool_)).data)
+        if need_soft:
+            if sample.soft is None or sample.soft.shape != sample.frame.shape:
+                size = "none" if sample.soft is None else f"one of shape {sample.soft.shape}"
+                problems.append(f"{sample.name}: soft_weight needs a soft target of the frame's size; it has {size}")
+                continue
+            digest.update(np.ascontiguousarray(sample.soft).data)
         if sample.mask.shape != sample.frame.shape:
             mismatch = SizeMismatch(sample.name, (height, width), (sample.mask.shape[0], sample.mask.shape[1]))
             problems.append(f"{sample.name}: {mismatch.sizes}")

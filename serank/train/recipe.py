@@ -35,6 +35,11 @@ class Recipe:
         pixel_weight: weight of the auxiliary pixel loss, see `serank.losses.deep_supervision_loss`.
         distil_weight: weight of the loss against the probabilities of the `teacher` given to `serank.train.fit`, see
             `serank.train.distillation.distillation_loss`.
+        soft_weight: weight of the loss against the soft targets of the samples, the same loss as a teacher's, on every
+            output that is trained; every training sample must then have one.
+        consistency_weight: weight of `serank.train.consistency.consistency_loss`, between the final probabilities of a
+            batch and of the batch in another of the eight rotations and flips, each in turn; costs a second forward and
+            backward pass.
         deep_supervision: sum the loss over the six outputs, as the paper does; `False` trains the final one alone.
         ema_decay: decay of the exponential moving average (EMA) of the weights, which is validated and kept, in [0, 1);
             0 keeps the raw weights.
@@ -64,6 +69,8 @@ class Recipe:
     loss: str = "soft_iou"
     pixel_weight: float = 0.0
     distil_weight: float = 0.0
+    soft_weight: float = 0.0
+    consistency_weight: float = 0.0
     deep_supervision: bool = True
     ema_decay: float = 0.998
     precision: Precision = "float32"
@@ -77,7 +84,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "accumulation_steps", "validate_every"):
             object.__setattr__(self, name, check_count(getattr(self, name), name))
         object.__setattr__(self, "seed", check_count(self.seed, "seed", 0))
-        for name in ("lr", "weight_decay", "warmup", "power", "max_grad_norm", "pixel_weight", "distil_weight"):
+        weights = ("weight_decay", "pixel_weight", "distil_weight", "soft_weight", "consistency_weight")
+        for name in (*weights, "lr", "warmup", "power", "max_grad_norm"):
             object.__setattr__(self, name, check_number(getattr(self, name), name))
         object.__setattr__(self, "ema_decay", check_number(self.ema_decay, "ema_decay"))
         for name in ("deep_supervision", "freeze_encoder", "freeze_statistics"):
@@ -85,7 +93,7 @@ class Recipe:
                 raise ValueError(f"{name} must be True or False; got {getattr(self, name)!r}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be > 0 and finite; got {self.lr}")
-        for name in ("weight_decay", "pixel_weight", "distil_weight", "power", "max_grad_norm"):
+        for name in (*weights, "power", "max_grad_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0 and finite; got {getattr(self, name)}")
         for name in ("warmup", "ema_decay"):

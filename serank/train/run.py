@@ -20,6 +20,7 @@ from serank.errors import CheckpointError
 from serank.losses import deep_supervision_loss
 from serank.serankdet import SeRankDet
 from serank.train.augment import RandomCrops
+from serank.train.consistency import TURNS, consistency_loss, turn, turn_back
 from serank.train.distillation import Teacher, distillation_loss
 from serank.train.recipe import Recipe
 from serank.utils.distributed import (
@@ -109,7 +110,8 @@ class TrainingRun:
                 synchronise_batch_norm(self.model)
             self.outputs = nn.parallel.DistributedDataParallel(self.outputs, broadcast_buffers=False)
         self.forward = torch.compile(self.outputs) if compile else self.outputs
-        self.crops = RandomCrops(train_set, recipe.augmentation, model.frame_spec, recipe.seed)
+        soft = recipe.soft_weight > 0
+        self.crops = RandomCrops(train_set, recipe.augmentation, model.frame_spec, recipe.seed, soft=soft)
         self.steps = len(train_set) // recipe.batch_size
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
@@ -194,7 +196,7 @@ class TrainingRun:
             # processes exchange gradients once, with the last micro-batch
             exchange = i == recipe.accumulation_steps or not distributed
             with nullcontext() if exchange else self.outputs.no_sync():  # type: ignore[operator]
-                loss = self._loss(frames, masks) / recipe.accumulation_steps
+                loss = self._loss(frames, masks, self.done * recipe.accumulation_steps + i) / recipe.accumulation_steps
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
         value = _mean_over_processes(total)
@@ -208,18 +210,31 @@ class TrainingRun:
         self.scaler.update()
         return value, grad_norm
 
-    def _loss(self, frames: Tensor, masks: Tensor) -> Tensor:
-        """Loss of frames `(B, 1, H, W)` in [0, 1] with masks of the same shape, 0 or 1."""
+    def _loss(self, frames: Tensor, targets: Tensor, number: int) -> Tensor:
+        """Loss of a micro-batch.
+
+        Args:
+            frames: `(B, 1, H, W)` in [0, 1].
+            targets: masks of the same shape, 0 or 1, or `(B, 2, H, W)`, masks and soft targets.
+            number: of the micro-batch, from the start of the training, by which its other orientation is chosen.
+        """
         frames = frames.to(self.device, self.model.head.weight.dtype, non_blocking=True)
-        masks = masks.to(self.device, non_blocking=True)
+        targets = targets.to(self.device, non_blocking=True)
+        masks = targets[:, :1]
         x = self.model.frame_spec.normalise(frames, self.model.in_channels).to(memory_format=torch.channels_last)
         kind = torch.float16 if self.recipe.precision == "float16" else torch.bfloat16
         with torch.autocast(self.device.type, kind, enabled=self.recipe.precision != "float32"):
             outputs = self.forward(x)
             soft_targets = None if self.teacher is None else self.teacher(frames)
+            turned = self.forward(turn(x, number % TURNS))[-1] if self.recipe.consistency_weight else None
         loss = deep_supervision_loss(outputs, masks, loss=self.recipe.loss, pixel_weight=self.recipe.pixel_weight)
         if soft_targets is not None:
             loss = loss + self.recipe.distil_weight * distillation_loss(outputs, soft_targets)
+        if self.recipe.soft_weight:
+            loss = loss + self.recipe.soft_weight * distillation_loss(outputs, targets[:, 1:])
+        if turned is not None:
+            both = consistency_loss(outputs[-1], turn_back(turned, number % TURNS))
+            loss = loss + self.recipe.consistency_weight * both
         return loss
 
     def _stop(self, loss: float, grad_norm: float, lr: float, names: list[str]) -> None:

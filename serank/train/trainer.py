@@ -62,7 +62,8 @@ def fit(
 
     Args:
         model: trained on `device`; its `frame_spec` normalises the crops and scales validation frames.
-        train_set: samples, such as `serank.datasets.FolderDataset(..., cache=True)`.
+        train_set: samples, such as `serank.datasets.FolderDataset(..., cache=True)`; with `soft=...` they bring the
+            soft targets that `recipe.soft_weight` weighs.
         val_set: measured at each frame's own size under the standard protocol; the weights with the best mean of IoU
             and nIoU are kept. `None` keeps the last.
         recipe: see `Recipe`.
@@ -126,7 +127,7 @@ def fit(
         if output is None
         else RunFolder(output, resume=resume, tensorboard=tensorboard, licence=license, data_sets=datasets)
     )
-    summaries = {"train_set": inspect_samples(train_set, "train_set")}
+    summaries = {"train_set": inspect_samples(train_set, "train_set", need_soft=recipe.soft_weight > 0)}
     if val_set is not None:
         summaries["val_set"] = inspect_samples(val_set, "val_set", need_targets=False)
         warn_shared_frames(train_set, val_set)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.evaluation.report.canvas import printable
-from serank.evaluation.results import Curves, Group
+from serank.evaluation.results import Curves, Group, ScoreQuality
 from serank.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -25,9 +25,11 @@ __all__ = [
     "group_figure",
     "new_figure",
     "pd_fa_figure",
+    "reliability_figure",
     "require_matplotlib",
     "roc_figure",
     "save_figure",
+    "score_roc_figure",
     "training_figure",
 ]
 
@@ -155,6 +157,45 @@ def group_figure(rows: Sequence[Group], label: str) -> Figure:
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xlabel(printable(label), parse_math=False)
     axes.set_ylabel("Pd, detected / all targets")
+    return figure
+
+
+def reliability_figure(quality: ScoreQuality) -> Figure:
+    """Share of true detections over their score, by bins, with the number of detections in each.
+
+    Args:
+        quality: with at least one detection.
+    """
+    figure = new_figure(5.2, 4.4)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    filled = quality.counts > 0
+    scores, shares = quality.mean_scores[filled], quality.true_shares[filled]
+    axes.plot(scores, shares, color=BLUE, marker="o", markersize=5)
+    for x, y, count in zip(scores, shares, quality.counts[filled], strict=True):
+        axes.annotate(f"{count}", (x, y), xytext=(4, -12), textcoords="offset points", fontsize=8, color=GREY)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel("score; small figures are detections")
+    axes.set_ylabel("share of them that is true")
+    axes.set_title(f"reliability, calibration error {quality.ece:.3f}")
+    return figure
+
+
+def score_roc_figure(quality: ScoreQuality) -> Figure:
+    """Share of the true detections kept over false ones kept per frame, as the least score falls.
+
+    Args:
+        quality: with true detections.
+    """
+    figure = new_figure(5.2, 4.4)
+    axes = figure.add_subplot()
+    axes.step(np.append(0, quality.false_per_frame), np.append(0, quality.true_kept), color=BLUE, where="post")
+    axes.set_xlim(left=0)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel("false detections kept, per frame")
+    axes.set_ylabel("true detections kept / all")
+    axes.set_title("by score" if np.isnan(quality.auc) else f"by score, area {quality.auc:.3f}")
     return figure
 
 

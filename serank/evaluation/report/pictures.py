@@ -14,7 +14,14 @@ import numpy as np
 from PIL.Image import Image
 
 from serank.evaluation.report.contact_sheet import CROP_SIDE, Cell, contact_sheet, crop_window
-from serank.evaluation.report.figures import group_figure, pd_fa_figure, roc_figure, save_figure
+from serank.evaluation.report.figures import (
+    group_figure,
+    pd_fa_figure,
+    reliability_figure,
+    roc_figure,
+    save_figure,
+    score_roc_figure,
+)
 from serank.evaluation.report.frame_figures import surface_figure, top_k_figure
 from serank.evaluation.report.overlays import MatchMasks, match_masks, match_overlay
 from serank.evaluation.report.top_k import count_top_k
@@ -74,7 +81,8 @@ class Gallery:
     model: SeRankDet | None
     """The network, for the top-k points; `None` leaves them out."""
     of_set: dict[str, str] = field(default_factory=dict)
-    """Path by kind: roc, pd_fa, size, scr, misses, false_alarms; absent where there is nothing to draw."""
+    """Path by kind: roc, pd_fa, reliability, score_roc, size, scr, misses, false_alarms; absent where there is nothing
+    to draw."""
     overlays: dict[str, str] = field(default_factory=dict)
     """Path by frame, and so are the next two."""
     surfaces: dict[str, str] = field(default_factory=dict)
@@ -101,6 +109,11 @@ class Gallery:
             metrics = self.evaluation.metrics
             point = (self.evaluation.threshold, metrics["pd"], metrics["fa"])
             self._save(pd_fa_figure(curves, operating=point), "pd_fa", self.of_set, "pd_fa")
+        quality = self.evaluation.score_quality
+        if quality is not None:
+            self._save(reliability_figure(quality), "reliability", self.of_set, "reliability")
+            if np.isfinite(quality.true_kept).all():
+                self._save(score_roc_figure(quality), "score_roc", self.of_set, "score_roc")
         for kind, groups, label in (
             ("size", self.evaluation.by_area, "target area, px"),
             ("scr", self.evaluation.by_scr, "signal-to-clutter ratio"),
