@@ -57,13 +57,22 @@ def predict(
 
     Returns:
         One `(H, W)` float32 in [0, 1] for each frame.
+
+    Raises:
+        FloatingPointError: the model's output holds NaN or infinity.
     """
     parameter = next(model.parameters())
 
     def run(batch: Sequence[Float]) -> Float:
         x = spec.normalise(torch.from_numpy(np.stack(batch)[:, None]).to(parameter.device), channels)
         logits: Tensor = model(x.to(parameter.dtype, memory_format=torch.channels_last))
-        return logits[:, 0].float().cpu().numpy()
+        values: Float = logits[:, 0].float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise FloatingPointError(
+                f"the network's output holds NaN or infinity for frames of {values.shape[1]}x{values.shape[2]} px: its "
+                f"weights hold some, or its values leave the range of {parameter.dtype}"
+            )
+        return values
 
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i, frame in enumerate(frames):
@@ -169,6 +178,7 @@ class Detector:
             serank.errors.FrameError: a frame that can't be read or used; names it and the reason.
             TypeError: an `image` of another type.
             ValueError: `threshold` outside [0, 1], `min_area` or `batch_size` below 1.
+            FloatingPointError: the network's output holds NaN or infinity.
         """
         chosen = self.check_options(threshold, min_area)
         if batch_size < 1:
