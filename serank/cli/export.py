@@ -30,8 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
     from serank.serankdet import SeRankDet
+    from serank.utils.device import choose_device
 
-    model = SeRankDet.from_pretrained(options.checkpoint, device=options.device)
+    model = SeRankDet.from_pretrained(options.checkpoint, device=choose_device(options.device))
     # of a folder its own name: where it lies on this machine is nobody's business
     name = Path(options.checkpoint).resolve().name if Path(options.checkpoint).is_dir() else options.checkpoint
     model.export(options.output, format=options.format, opset=options.opset, name=name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from serank.datasets.sample import Sample
 from serank.errors import CheckpointError
@@ -21,17 +22,21 @@ from serank.losses import deep_supervision_loss
 from serank.serankdet import SeRankDet
 from serank.train.augment import RandomCrops
 from serank.train.distillation import Teacher, distillation_loss
+from serank.train.loader import MicroBatches, crop_loader
 from serank.train.recipe import Recipe
+from serank.train.recorded_step import RecordedStep, execution_on
+from serank.train.weight_average import WeightAverage
 from serank.utils.distributed import (
     all_objects,
     pool_statistics,
-    rank,
     same_weights,
     synchronise_batch_norm,
     world_size,
 )
 
 __all__ = ["History", "TrainingRun", "selection_score"]
+
+LOGGER = logging.getLogger("serank.train")
 
 MOST_SKIPPED = 50
 """Consecutive steps that float16's scaler may skip because the gradient overflows. It halves its scale each time, from
@@ -112,7 +117,7 @@ class TrainingRun:
         self.crops = RandomCrops(train_set, recipe.augmentation, model.frame_spec, recipe.seed)
         self.steps = len(train_set) // recipe.batch_size
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self.optimizer = _adamw(self.parameters, recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch = 0
         self.step = 0  # of the current epoch
@@ -120,6 +125,23 @@ class TrainingRun:
         self.skipped = 0  # consecutive steps
         self.history = History()
         self.best_state = _on_cpu(self.ema)
+        self.average = WeightAverage(self.ema, self.model)
+        self.execution = execution_on(device)
+        # one graph holds one shape, one process, and what reads no value on the way
+        self.records = (
+            self.execution.record is not None
+            and not (compile or self.model.checkpointing or self.scaler.is_enabled())
+            and (teacher is None and world_size() == 1 and recipe.accumulation_steps == 1)
+        )
+        self._recorded: RecordedStep | None = None
+        self._unchecked: list[_Pending] = []
+        self._loader: Iterator[Any] | None = None
+        self._mean, self._std = (
+            torch.as_tensor(np.broadcast_to(value, model.in_channels).copy())
+            .to(device, model.head.weight.dtype)
+            .view(1, -1, 1, 1)
+            for value in (model.frame_spec.mean, model.frame_spec.std)
+        )
 
     @property
     def done(self) -> int:
@@ -135,32 +157,30 @@ class TrainingRun:
             for part in self.model.modules():
                 if isinstance(part, (nn.BatchNorm2d, nn.SyncBatchNorm)):
                     part.eval()
-        batches = self._batches()
-        loader: DataLoader[Any] = DataLoader(
-            self.crops,  # type: ignore[arg-type]
-            batch_sampler=[micro_batch for batch in batches[self.step :] for micro_batch in batch],
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-        )
+        if self.records and self._recorded is None:
+            self._record()
         started = time.perf_counter()
-        crops = iter(loader)
+        if self._loader is None:
+            left = MicroBatches(len(self.crops), self.recipe, self.done)
+            pin = self.device.type == "cuda"
+            self._loader = crop_loader(self.crops, left, workers=self.workers, pin_memory=pin)
         self.sums["waiting"] += time.perf_counter() - started  # for the start of the workers
         for _ in range(self.step, self.steps):
             lr = self.recipe.lr_at(self.done, self.recipe.epochs * self.steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            loss, grad_norm = self._optimizer_step(self._micro_batches(crops), lr)
+            _set_lr(self.optimizer, lr)
+            self._optimizer_step(self._micro_batches(self._loader), lr)
             self._update_ema()
             self.step += 1
-            finite = math.isfinite(grad_norm)
-            self.sums["loss"] += loss
-            self.sums["grad_norm"] += grad_norm if finite else 0.0
-            self.sums["finite"] += finite
             self.sums["seconds"] += time.perf_counter() - started
-            bar.set_description(f"epoch {self.epoch + 1} loss {loss:.3f}", refresh=False)
             bar.update()
             yield
             started = time.perf_counter()
+        self.settle()
+        bar.set_description(f"epoch {self.epoch + 1} loss {self.sums['loss'] / self.steps:.3f}", refresh=False)
+
+    def close(self) -> None:
+        """Ends the loader's workers."""
+        self._loader = None
 
     def _micro_batches(self, crops: Iterator[Any]) -> Iterator[Any]:
         """The micro-batches of one step; counts the time spent waiting for each."""
@@ -170,51 +190,110 @@ class TrainingRun:
             self.sums["waiting"] += time.perf_counter() - started
             yield batch
 
-    def _batches(self) -> list[list[list[tuple[int, int]]]]:
-        """For each step of the epoch the micro-batches of this process: lists of (epoch, index)."""
-        order = torch.randperm(
-            len(self.crops), generator=torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
-        ).tolist()
-        share = self.recipe.batch_size // world_size()
-        size = share // self.recipe.accumulation_steps
-        firsts = range(rank() * share, self.steps * self.recipe.batch_size, self.recipe.batch_size)
-        return [
-            [[(self.epoch, i) for i in order[at : at + size]] for at in range(first, first + share, size)]
-            for first in firsts
-        ]
-
-    def _optimizer_step(self, micro_batches: Iterator[Any], lr: float) -> tuple[float, float]:
-        """One optimizer step; the loss of the whole batch and the norm of its gradient."""
+    def _optimizer_step(self, micro_batches: Iterator[Any], lr: float) -> None:
+        """One optimizer step; its loss and gradient norm wait to be checked."""
+        if self._recorded is not None:
+            *tensors, names = next(micro_batches)
+            loss, norm = self._recorded(*tensors)
+            self._wait_to_check(loss.clone(), norm.clone(), lr, names)
+            return
         recipe = self.recipe
         self.optimizer.zero_grad(set_to_none=True)
         total, names = torch.zeros((), device=self.device), []
         distributed = isinstance(self.outputs, nn.parallel.DistributedDataParallel)
-        for i, (frames, masks, frame_names) in enumerate(micro_batches, start=1):
+        for i, (*tensors, frame_names) in enumerate(micro_batches, start=1):
             names += frame_names
             # processes exchange gradients once, with the last micro-batch
             exchange = i == recipe.accumulation_steps or not distributed
             with nullcontext() if exchange else self.outputs.no_sync():  # type: ignore[operator]
-                loss = self._loss(frames, masks) / recipe.accumulation_steps
+                loss = self._loss(*tensors) / recipe.accumulation_steps
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
-        value = _mean_over_processes(total)
-        self.scaler.unscale_(self.optimizer)
-        grad_norm = float(nn.utils.clip_grad_norm_(self.parameters, recipe.max_grad_norm or torch.inf))
-        # float16's scaler skips steps whose gradient overflows, but a few only
-        self.skipped = 0 if math.isfinite(grad_norm) else self.skipped + 1
-        if not math.isfinite(value) or self.skipped > (MOST_SKIPPED if self.scaler.is_enabled() else 0):
-            self._stop(value, grad_norm, lr, names)
+        loss, norm = _mean_over_processes(total), self._clipped_norm()
+        self._wait_to_check(loss, norm, lr, names)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return value, grad_norm
+
+    def _clipped_norm(self) -> Tensor:
+        """The gradient's norm before it is clipped; keeps one that is not finite from the weights on CUDA."""
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.max_grad_norm or torch.inf)
+        if self.device.type == "cuda" and not self.scaler.is_enabled():
+            # as GradScaler tells a fused optimizer to leave a step out, without waiting for the device
+            self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        return norm
+
+    def _recordable_step(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(*tensors)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self._clipped_norm()
+        self.optimizer.step()
+        return loss.detach(), norm.detach()
+
+    def _record(self) -> None:
+        """Records the step with the crops of the coming one, before the loader starts; without a graph if that fails."""
+        keys = next(iter(MicroBatches(len(self.crops), self.recipe, self.done)))
+        *inputs, _ = zip(*(self.crops[key] for key in keys), strict=True)
+        tensors = [torch.stack(part).to(self.device) for part in inputs]
+        before = copy.deepcopy(self.optimizer.state_dict())
+        if not before["state"]:  # AdamW allocates its moments in its first step
+            for parameter in self.parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            weights = [p.detach().clone() for p in self.parameters]
+            self.optimizer.step()
+            with torch.no_grad():
+                for parameter, old in zip(self.parameters, weights, strict=True):
+                    parameter.copy_(old)
+                for values in self.optimizer.state.values():
+                    for value in values.values():
+                        value.zero_()
+        moments = [v for values in self.optimizer.state.values() for v in values.values()]
+        state = [*self.model.state_dict().values(), *moments]
+        try:
+            assert self.execution.record is not None
+            self._recorded = RecordedStep(self._recordable_step, tensors, state, self.execution.record)
+        except RuntimeError as error:
+            LOGGER.warning("the training step can't be recorded as a CUDA graph and runs without: %s", error)
+            self.records = False
+
+    def _wait_to_check(self, loss: Tensor, norm: Tensor, lr: float, names: Sequence[str]) -> None:
+        self._unchecked.append(_Pending(loss, norm, self.epoch, self.step, lr, names))
+        if len(self._unchecked) >= self.execution.check_every:
+            self.settle()
+
+    def settle(self) -> None:
+        """Counts the losses of the last steps and stops if one is not finite; waits for the device.
+
+        Raises:
+            FloatingPointError: names epoch, step, learning rate and frames.
+        """
+        if not self._unchecked:
+            return
+        pending, self._unchecked = self._unchecked, []
+        # in float64, so that a network in double precision reports what it computed
+        losses = torch.stack([p.loss for p in pending]).double().tolist()
+        norms = torch.stack([p.norm for p in pending]).double().tolist()
+        for item, loss, norm in zip(pending, losses, norms, strict=True):
+            finite = math.isfinite(norm)
+            # float16's scaler skips steps whose gradient overflows, but a few only
+            self.skipped = 0 if finite else self.skipped + 1
+            if not math.isfinite(loss) or self.skipped > (MOST_SKIPPED if self.scaler.is_enabled() else 0):
+                self._stop(item, loss, norm)
+            self.sums["loss"] += loss
+            self.sums["grad_norm"] += norm if finite else 0.0
+            self.sums["finite"] += finite
 
     def _loss(self, frames: Tensor, masks: Tensor) -> Tensor:
         """Loss of frames `(B, 1, H, W)` in [0, 1] with masks of the same shape, 0 or 1."""
         frames = frames.to(self.device, self.model.head.weight.dtype, non_blocking=True)
         masks = masks.to(self.device, non_blocking=True)
-        x = self.model.frame_spec.normalise(frames, self.model.in_channels).to(memory_format=torch.channels_last)
+        # as FrameSpec.normalise, which sends its numbers to the device each time
+        x = ((frames - self._mean) / self._std).to(memory_format=torch.channels_last)
         kind = torch.float16 if self.recipe.precision == "float16" else torch.bfloat16
-        with torch.autocast(self.device.type, kind, enabled=self.recipe.precision != "float32"):
+        mixed = self.recipe.precision != "float32"
+        # each weight is cast once a step anyway, and a graph can't hold casts from before it
+        with torch.autocast(self.device.type, kind, enabled=mixed, cache_enabled=self.device.type != "cuda"):
             outputs = self.forward(x)
             soft_targets = None if self.teacher is None else self.teacher(frames)
         loss = deep_supervision_loss(outputs, masks, loss=self.recipe.loss, pixel_weight=self.recipe.pixel_weight)
@@ -222,11 +301,11 @@ class TrainingRun:
             loss = loss + self.recipe.distil_weight * distillation_loss(outputs, soft_targets)
         return loss
 
-    def _stop(self, loss: float, grad_norm: float, lr: float, names: list[str]) -> None:
-        frames = [name for part in all_objects(names) for name in part]
-        what = f"loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {grad_norm}"
+    def _stop(self, item: _Pending, loss: float, norm: float) -> None:
+        frames = [name for part in all_objects(list(item.names)) for name in part]
+        what = f"loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
         raise FloatingPointError(
-            f"{what} at epoch {self.epoch + 1}, step {self.step + 1}, learning rate {lr:.2e}, frames "
+            f"{what} at epoch {item.epoch + 1}, step {item.step + 1}, learning rate {item.lr:.2e}, frames "
             f"{', '.join(frames)}; lower lr, set max_grad_norm or use float32 precision"
         )
 
@@ -236,12 +315,7 @@ class TrainingRun:
         pool_statistics(self.model)  # which differ between processes where batch norm is not synchronised
         # early on the average follows closely, or it would keep the first random weights for long
         decay = min(self.recipe.ema_decay, (1 + self.done) / (10 + self.done)) if self.recipe.ema_decay else 0.0
-        new = self.model.state_dict()
-        for name, old in self.ema.state_dict().items():
-            if old.dtype.is_floating_point:
-                old.lerp_(new[name], 1 - decay)
-            else:
-                old.copy_(new[name])
+        self.average.update(decay)
 
     def end_epoch(self) -> dict[str, float]:
         """Closes the epoch and returns its row of the history."""
@@ -268,11 +342,14 @@ class TrainingRun:
         )
         if better:
             self.history.best = row
+            self.average.copy_counts()
             self.best_state = _on_cpu(self.ema)
         return better
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs; the random crops and their order follow from recipe, epoch and step."""
+        self.settle()
+        self.average.copy_counts()
         return {
             "setup": self._setup(),
             "epoch": self.epoch,
@@ -282,7 +359,7 @@ class TrainingRun:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "best_state": self.best_state,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": _plain(self.optimizer),
             "scaler": self.scaler.state_dict(),
             "rows": self.history.rows,
             "best": self.history.best,
@@ -306,7 +383,7 @@ class TrainingRun:
             self.ema.load_state_dict(state["best_state"])  # that it fits, before the end of the training
             self.ema.load_state_dict(state["ema"])
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            _load(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"resume: the state doesn't fit the network and its optimizer: {error}") from error
@@ -321,11 +398,57 @@ class TrainingRun:
         return self.recipe.to_dict() | self.digests | setup
 
 
-def _mean_over_processes(value: Tensor) -> float:
+@dataclass(frozen=True)
+class _Pending:
+    """Loss and gradient norm of a step, on the device, and what an error says about it."""
+
+    loss: Tensor
+    norm: Tensor
+    epoch: int
+    step: int
+    lr: float
+    names: Sequence[str]
+
+
+def _adamw(parameters: Sequence[nn.Parameter], recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
+    """On CUDA fused, its learning rate a tensor there, so that a graph can hold the step."""
+    if device.type != "cuda":
+        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    lr = torch.tensor(recipe.lr, device=device)
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=recipe.weight_decay, fused=True, capturable=True)
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's state, its learning rate a number on every device."""
+    state = optimizer.state_dict()
+    groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
+    return state | {"param_groups": groups}
+
+
+def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Takes the moments; how the step runs stays as this device has it, whatever device the state is from."""
+    own = [
+        {name: group.get(name) for name in ("lr", "fused", "foreach", "capturable")} for group in optimizer.param_groups
+    ]
+    groups = [saved | mine for saved, mine in zip(state["param_groups"], own, strict=True)]
+    optimizer.load_state_dict(state | {"param_groups": groups})
+    for group, mine in zip(optimizer.param_groups, own, strict=True):
+        group["lr"] = mine["lr"]
+
+
+def _mean_over_processes(value: Tensor) -> Tensor:
     if world_size() > 1:
         torch.distributed.all_reduce(value)
         value = value / world_size()
-    return float(value)
+    return value
 
 
 def _on_cpu(model: nn.Module) -> dict[str, Tensor]:

@@ -1,10 +1,17 @@
-"""Checks of devices."""
+"""Choice and checks of devices."""
 
 from __future__ import annotations
 
 import torch
 
-__all__ = ["check_device"]
+__all__ = ["check_device", "choose_device"]
+
+
+def choose_device(device: str | torch.device) -> str | torch.device:
+    """`device`, or for `"auto"` CUDA where there is one, and else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_device(device: str | torch.device) -> torch.device:

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from serank.utils.device import check_device
+from serank.utils.device import check_device, choose_device
 
 __all__ = [
     "all_objects",
@@ -43,14 +43,15 @@ def started(device: str = "cpu") -> Iterator[str]:
     """Joins the process group of torchrun, and leaves it at the end.
 
     Args:
-        device: `"cpu"` (processes talk through gloo) or `"cuda"` (nccl, each takes the GPU of its local rank).
+        device: `"auto"` (CUDA where there is one), `"cpu"` (processes talk through gloo) or `"cuda"` (nccl, each takes the GPU of its local rank).
 
     Yields:
-        The device of this process, such as `"cuda:1"`; `device` itself without torchrun.
+        The device of this process, such as `"cuda:1"`; without torchrun `device` itself, or what `"auto"` chose.
 
     Raises:
         ValueError: there are several processes and `device` names one GPU for all of them, or one that isn't there.
     """
+    device = str(choose_device(device))
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield device
         return
