@@ -146,7 +146,7 @@ def _inputs(block: nn.Module) -> int:
 
 
 def _expand(gate: Tensor, like: Tensor) -> Tensor:
-    """0, or NaN for a frame of `(B, C, H, W)` that holds NaN or infinity, which fused ReLUs hide: `(B, 1, 1, 1)`."""
+    """`(B, 1 or C, H, W)`; on a CPU in the shape of `like`, since a broadcast along few channels is slow there."""
     if gate.device.type != "cpu":
         return gate
     return gate.expand_as(like).contiguous(memory_format=torch.channels_last)

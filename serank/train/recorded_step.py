@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Execution", "RecordedStep", "execution_on", "record_on_cuda"]
+__all__ = ["Execution", "PendingStep", "RecordedStep", "execution_on", "record_on_cuda"]
 
 Results: TypeAlias = tuple[Tensor, Tensor]
 Recorder: TypeAlias = Callable[[Callable[[], Results], Callable[[], None]], Callable[[], Results]]
@@ -39,6 +39,18 @@ class Execution:
 def execution_on(device: torch.device) -> Execution:
     """Each step checked at once on a CPU; recorded and checked every `CHECK_EVERY` steps on CUDA."""
     return Execution(CHECK_EVERY, record_on_cuda) if device.type == "cuda" else Execution()
+
+
+@dataclass(frozen=True)
+class PendingStep:
+    """Loss and gradient norm of a step, on the device, and what an error says about it."""
+
+    loss: Tensor
+    norm: Tensor
+    epoch: int
+    step: int
+    lr: float
+    names: Sequence[str]
 
 
 class RecordedStep:

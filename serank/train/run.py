@@ -23,11 +23,13 @@ from serank.serankdet import SeRankDet
 from serank.train.augment import RandomCrops
 from serank.train.distillation import Teacher, distillation_loss
 from serank.train.loader import MicroBatches, crop_loader
+from serank.train.optimizer import allocate_moments, load_optimizer, make_optimizer, optimizer_state, set_lr
 from serank.train.recipe import Recipe
-from serank.train.recorded_step import RecordedStep, execution_on
+from serank.train.recorded_step import PendingStep, RecordedStep, execution_on
 from serank.train.weight_average import WeightAverage
 from serank.utils.distributed import (
     all_objects,
+    mean_over_processes,
     pool_statistics,
     same_weights,
     synchronise_batch_norm,
@@ -117,7 +119,7 @@ class TrainingRun:
         self.crops = RandomCrops(train_set, recipe.augmentation, model.frame_spec, recipe.seed)
         self.steps = len(train_set) // recipe.batch_size
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = _adamw(self.parameters, recipe, device)
+        self.optimizer = make_optimizer(self.parameters, recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch = 0
         self.step = 0  # of the current epoch
@@ -134,7 +136,7 @@ class TrainingRun:
             and (teacher is None and world_size() == 1 and recipe.accumulation_steps == 1)
         )
         self._recorded: RecordedStep | None = None
-        self._unchecked: list[_Pending] = []
+        self._unchecked: list[PendingStep] = []
         self._loader: Iterator[Any] | None = None
         self._mean, self._std = (
             torch.as_tensor(np.broadcast_to(value, model.in_channels).copy())
@@ -167,7 +169,7 @@ class TrainingRun:
         self.sums["waiting"] += time.perf_counter() - started  # for the start of the workers
         for _ in range(self.step, self.steps):
             lr = self.recipe.lr_at(self.done, self.recipe.epochs * self.steps)
-            _set_lr(self.optimizer, lr)
+            set_lr(self.optimizer, lr)
             self._optimizer_step(self._micro_batches(self._loader), lr)
             self._update_ema()
             self.step += 1
@@ -209,7 +211,7 @@ class TrainingRun:
                 loss = self._loss(*tensors) / recipe.accumulation_steps
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
-        loss, norm = _mean_over_processes(total), self._clipped_norm()
+        loss, norm = mean_over_processes(total), self._clipped_norm()
         self._wait_to_check(loss, norm, lr, names)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -232,22 +234,11 @@ class TrainingRun:
         return loss.detach(), norm.detach()
 
     def _record(self) -> None:
-        """Records the step with the crops of the coming one, before the loader starts; without a graph if that fails."""
+        """Records the step with the crops of the coming one, before the loader starts; goes without if that fails."""
         keys = next(iter(MicroBatches(len(self.crops), self.recipe, self.done)))
         *inputs, _ = zip(*(self.crops[key] for key in keys), strict=True)
         tensors = [torch.stack(part).to(self.device) for part in inputs]
-        before = copy.deepcopy(self.optimizer.state_dict())
-        if not before["state"]:  # AdamW allocates its moments in its first step
-            for parameter in self.parameters:
-                parameter.grad = torch.zeros_like(parameter)
-            weights = [p.detach().clone() for p in self.parameters]
-            self.optimizer.step()
-            with torch.no_grad():
-                for parameter, old in zip(self.parameters, weights, strict=True):
-                    parameter.copy_(old)
-                for values in self.optimizer.state.values():
-                    for value in values.values():
-                        value.zero_()
+        allocate_moments(self.optimizer)
         moments = [v for values in self.optimizer.state.values() for v in values.values()]
         state = [*self.model.state_dict().values(), *moments]
         try:
@@ -258,7 +249,7 @@ class TrainingRun:
             self.records = False
 
     def _wait_to_check(self, loss: Tensor, norm: Tensor, lr: float, names: Sequence[str]) -> None:
-        self._unchecked.append(_Pending(loss, norm, self.epoch, self.step, lr, names))
+        self._unchecked.append(PendingStep(loss, norm, self.epoch, self.step, lr, names))
         if len(self._unchecked) >= self.execution.check_every:
             self.settle()
 
@@ -301,7 +292,7 @@ class TrainingRun:
             loss = loss + self.recipe.distil_weight * distillation_loss(outputs, soft_targets)
         return loss
 
-    def _stop(self, item: _Pending, loss: float, norm: float) -> None:
+    def _stop(self, item: PendingStep, loss: float, norm: float) -> None:
         frames = [name for part in all_objects(list(item.names)) for name in part]
         what = f"loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
         raise FloatingPointError(
@@ -359,7 +350,7 @@ class TrainingRun:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "best_state": self.best_state,
-            "optimizer": _plain(self.optimizer),
+            "optimizer": optimizer_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
             "rows": self.history.rows,
             "best": self.history.best,
@@ -383,7 +374,7 @@ class TrainingRun:
             self.ema.load_state_dict(state["best_state"])  # that it fits, before the end of the training
             self.ema.load_state_dict(state["ema"])
             self.model.load_state_dict(state["model"])
-            _load(self.optimizer, state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"resume: the state doesn't fit the network and its optimizer: {error}") from error
@@ -396,59 +387,6 @@ class TrainingRun:
         """What a resumed run must have in common with the first, as values that JSON can hold."""
         setup: dict[str, Any] = json.loads(json.dumps(self.model.config))
         return self.recipe.to_dict() | self.digests | setup
-
-
-@dataclass(frozen=True)
-class _Pending:
-    """Loss and gradient norm of a step, on the device, and what an error says about it."""
-
-    loss: Tensor
-    norm: Tensor
-    epoch: int
-    step: int
-    lr: float
-    names: Sequence[str]
-
-
-def _adamw(parameters: Sequence[nn.Parameter], recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
-    """On CUDA fused, its learning rate a tensor there, so that a graph can hold the step."""
-    if device.type != "cuda":
-        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    lr = torch.tensor(recipe.lr, device=device)
-    return torch.optim.AdamW(parameters, lr=lr, weight_decay=recipe.weight_decay, fused=True, capturable=True)
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
-
-
-def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimizer's state, its learning rate a number on every device."""
-    state = optimizer.state_dict()
-    groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
-    return state | {"param_groups": groups}
-
-
-def _load(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Takes the moments; how the step runs stays as this device has it, whatever device the state is from."""
-    own = [
-        {name: group.get(name) for name in ("lr", "fused", "foreach", "capturable")} for group in optimizer.param_groups
-    ]
-    groups = [saved | mine for saved, mine in zip(state["param_groups"], own, strict=True)]
-    optimizer.load_state_dict(state | {"param_groups": groups})
-    for group, mine in zip(optimizer.param_groups, own, strict=True):
-        group["lr"] = mine["lr"]
-
-
-def _mean_over_processes(value: Tensor) -> Tensor:
-    if world_size() > 1:
-        torch.distributed.all_reduce(value)
-        value = value / world_size()
-    return value
 
 
 def _on_cpu(model: nn.Module) -> dict[str, Tensor]:

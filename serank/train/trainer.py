@@ -70,7 +70,7 @@ def fit(
         output: folder for `log.csv`, `curves.png` (with matplotlib installed), `last.pt` (to resume from) and
             `best/` (the kept checkpoint, which `SeRankDet.from_pretrained` loads). `None` writes nothing.
         resume: continue from `output/last.pt` if there is one.
-        device: where to train; `"auto"` takes CUDA where there is one. There the whole step is recorded as one CUDA graph
+        device: where to train; `"auto"` takes CUDA where there is one. There the whole step is one CUDA graph
             (in one process, without teacher, accumulation, checkpointing, `compile` and float16), and loss and gradient
             are looked at every 16 steps; a step that isn't finite leaves the weights as they are until then.
         workers: processes of the data loader; 0 prepares crops in this one.

@@ -28,7 +28,8 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, decay: float) -> None:
         """`average = decay * average + (1 - decay) * weight` for all floating entries, together."""
-        get_ema_multi_avg_fn(decay)(self._averages, self._weights, None)
+        move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        move(self._averages, self._weights, None)
 
     @torch.no_grad()
     def copy_counts(self) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "all_objects",
     "from_main",
     "is_main",
+    "mean_over_processes",
     "pool_statistics",
     "rank",
     "restore_batch_norm",
@@ -43,7 +44,8 @@ def started(device: str = "cpu") -> Iterator[str]:
     """Joins the process group of torchrun, and leaves it at the end.
 
     Args:
-        device: `"auto"` (CUDA where there is one), `"cpu"` (processes talk through gloo) or `"cuda"` (nccl, each takes the GPU of its local rank).
+        device: `"auto"` (CUDA where there is one, else the CPU),
+            `"cpu"` (processes talk through gloo) or `"cuda"` (nccl, each takes the GPU of its local rank).
 
     Yields:
         The device of this process, such as `"cuda:1"`; without torchrun `device` itself, or what `"auto"` chose.
@@ -152,3 +154,11 @@ def from_main(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes, on each of them."""
+    if world_size() > 1:
+        dist.all_reduce(value)
+        value = value / world_size()
+    return value
