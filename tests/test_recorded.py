@@ -68,12 +68,13 @@ def test_what_is_not_finite_does_not_disappear(value: float) -> None:
     assert found[0].isfinite().all()
     assert found[1].isnan().all()
     with torch.no_grad():
-        model.decoder[0].reduce[0].weight[0, 0, 0, 0] = value
+        weight = model.get_parameter("decoder.0.reduce.0.weight")
+        weight[0, 0, 0, 0] = value
     with pytest.raises(ValueError, match=r"weights hold NaN or infinity: decoder\.0\.reduce\.0\.weight"):
         model.optimize()
     with torch.no_grad():
-        model.decoder[0].reduce[0].weight[0, 0, 0, 0] = 0
-        model.head.bias.fill_(value)
+        weight[0, 0, 0, 0] = 0
+        model.get_parameter("head.bias").fill_(value)
     with pytest.raises(FloatingPointError, match="the network's output holds NaN or infinity"):
         model.detect(torch.rand(20, 20).numpy())
 

@@ -87,15 +87,16 @@ def record_on_cuda(step: Callable[[], Results], undo: Callable[[], None]) -> Cal
     """A `Recorder`; no thread that pins memory may have been started for this run yet."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     try:
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             results = step()
     finally:
+        torch.cuda.synchronize()
         undo()
 
     def replay() -> Results:
