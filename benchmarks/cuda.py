@@ -34,7 +34,7 @@ def checks(options: argparse.Namespace) -> dict[str, Callable[[], tuple[bool, st
     model = SeRankDet.from_pretrained("sirst", device=device)
     scenes = list(SyntheticScenes(8, size, size, targets=(1, 2), size=(3, 8), scr=(8, 30), seed=1))
     files = sorted(p for p in Path(options.frames).iterdir() if p.suffix in SUFFIXES) if options.frames else []
-    images = [str(p) for p in files[:24]] or [scene.frame for scene in scenes]
+    images: list[object] = [str(p) for p in files[:24]] or [scene.frame for scene in scenes]
 
     def parity() -> tuple[bool, str]:
         x = frames(1, size, 2, "cpu")
@@ -62,9 +62,9 @@ def checks(options: argparse.Namespace) -> dict[str, Callable[[], tuple[bool, st
             start = time.perf_counter()
             arguments = {"recipe": recipe, "output": folder, "device": device, "progress": False}
             torch.manual_seed(0)
-            rows = fit(SeRankDet(width=options.width), scenes, **arguments).rows  # type: ignore[arg-type]
+            rows = fit(SeRankDet(width=options.width), scenes, **arguments).rows
             taken = time.perf_counter() - start
-            again = fit(SeRankDet(width=options.width), scenes, resume=True, **arguments).rows  # type: ignore[arg-type]
+            again = fit(SeRankDet(width=options.width), scenes, resume=True, **arguments).rows
         return again == rows and rows[-1]["loss"] < 6, f"loss {rows[-1]['loss']:.3f}, {taken:.1f} s"
 
     def torchrun() -> tuple[bool, str]:
