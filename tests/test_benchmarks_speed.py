@@ -176,8 +176,6 @@ def test_throughput(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_checks_of_a_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
     command = ["--output", str(tmp_path), "--device", "cpu", "--size", "64", "--width", "2"]
     assert cuda.main([*command, "--only", "parity", "batch", "detect", "training, bfloat16", "speed"]) == 0
     found = json.loads((tmp_path / "cuda.json").read_text())
