@@ -20,6 +20,12 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> str:
+    """Every device there is: the CPU always, CUDA where it is present."""
+    return str(request.param)
+
+
 @pytest.fixture
 def shared() -> Path:
     """The folder beside the repository with the data and fixtures that are not part of it."""

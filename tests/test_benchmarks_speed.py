@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import cuda
 import measure
 import speed
 import throughput
@@ -171,3 +172,16 @@ def test_throughput(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[5][:2] == ["| 1", str(os.cpu_count())]
     assert [row[0] for row in rows[7:11]] == ["| 1", "| 10", "| 50", "| 100"]
     assert [row[0] for row in rows[12:]] == ["| 64 x 64", "| 96 x 96"]
+
+
+def test_checks_of_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--output", str(tmp_path), "--device", "cpu", "--size", "64", "--width", "2"]
+    assert cuda.main([*command, "--only", "parity", "batch", "detect", "training, bfloat16", "speed"]) == 0
+    found = json.loads((tmp_path / "cuda.json").read_text())
+    assert [row["check"] for row in found["rows"]] == ["parity", "batch", "detect", "training, bfloat16", "speed"]
+    forward = SeRankDet.forward
+    monkeypatch.setattr(SeRankDet, "forward", lambda self, x: forward(self, x) * len(x))
+    assert cuda.main([*command, "--only", "batch"]) == 1
+    assert "| batch | NO |" in capsys.readouterr().out

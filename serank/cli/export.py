@@ -7,6 +7,7 @@ from pathlib import Path
 
 from serank.cli.options import add_model
 from serank.serankdet import SeRankDet
+from serank.utils.checks import choose_device
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    model = SeRankDet.from_pretrained(options.checkpoint, device=options.device)
+    model = SeRankDet.from_pretrained(options.checkpoint, device=choose_device(options.device))
     # of a folder its own name: where it lies on this machine is nobody's business
     name = Path(options.checkpoint).resolve().name if Path(options.checkpoint).is_dir() else options.checkpoint
     model.export(options.output, format=options.format, opset=options.opset, name=name)

@@ -13,7 +13,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default="sirst", metavar="NAME", help="bundled name, folder or Hub repository id"
     )
-    parser.add_argument("--device", default="cpu", help="where to run, such as cpu or cuda")
+    parser.add_argument("--device", default="auto", help="where to run: auto (CUDA where there is one), cpu, cuda")
 
 
 def add_tta(parser: argparse.ArgumentParser) -> None:

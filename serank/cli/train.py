@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_network(parser)
     _add_recipe(parser)
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", default="cpu", help="where to train, cpu or cuda")
+    machine.add_argument("--device", default="auto", help="where to train: auto (CUDA where there is one), cpu, cuda")
     machine.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare crops")
     machine.add_argument("--compile", action="store_true", help="run the network through torch.compile")
     machine.add_argument(

@@ -69,6 +69,7 @@ def predict(
 
     Raises:
         ValueError: another `tta`.
+        FloatingPointError: the model's output holds NaN or infinity.
     """
     orientations = ORIENTATIONS[check_tta(tta)]
     parameter = next(model.parameters())
@@ -76,7 +77,13 @@ def predict(
     def run(batch: Sequence[Float]) -> Float:
         x = spec.normalise(torch.from_numpy(np.stack(batch)[:, None]).to(parameter.device), channels)
         logits: Tensor = model(x.to(parameter.dtype, memory_format=torch.channels_last))
-        return logits[:, 0].float().cpu().numpy()
+        values: Float = logits[:, 0].float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise FloatingPointError(
+                f"the network's output holds NaN or infinity for frames of {values.shape[1]}x{values.shape[2]} px: its "
+                f"weights hold some, or its values leave the range of {parameter.dtype}"
+            )
+        return values
 
     groups: dict[tuple[int, int], list[tuple[int, Orientation]]] = defaultdict(list)
     for i, frame in enumerate(frames):
@@ -211,6 +218,7 @@ class Detector:
             TypeError: an `image` of another type.
             ValueError: `threshold` or `min_score` outside [0, 1], `tta` none of the three, `min_area` or `batch_size`
                 below 1.
+            FloatingPointError: the network's output holds NaN or infinity.
         """
         chosen = self.check_options(threshold, min_area)
         check_threshold(min_score, "min_score")

@@ -1,7 +1,8 @@
 """Convolution, batch norm and ReLU as one operation, for inference.
 
 Batch norm in eval mode is linear, so that it becomes part of the convolution before it. On a CPU, oneDNN runs ReLU, a
-sum and a product inside the convolution.
+sum and a product inside the convolution; on CUDA, cuDNN runs bias, ReLU and a sum inside it. Both turn NaN into 0
+there, unlike PyTorch's own ReLU.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from serank.layers.ddc import DDC, DifferenceConv2d
 from serank.layers.lsff import LSFF
 from serank.models.network import DecoderStep, PlainBlock
 
-__all__ = ["FusedConv", "can_fold", "can_fuse", "can_pack", "fold_batch_norm"]
+__all__ = ["FusedConv", "can_fold", "can_fuse", "can_pack", "can_run_cudnn", "fold_batch_norm"]
 
 KNOWN = (
     *(nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict),
@@ -45,6 +46,9 @@ class FusedConv(nn.Module):
         relu: apply ReLU to the sum of all parts.
 
     Shape: each map `(B, in_channels / parts, H, W)` -> `(B, out_channels, H, W)`.
+
+    Raises:
+        ValueError: a weight or bias is not finite in `dtype`.
     """
 
     def __init__(
@@ -64,8 +68,12 @@ class FusedConv(nn.Module):
         self.packed = packed
         self.parts = parts
         self.relu = relu
-        self.bias = nn.Buffer(bias.detach().to(dtype), persistent=False)
-        for number, part in enumerate(weight.detach().to(dtype).chunk(parts, dim=1)):
+        weight, bias = weight.detach().to(dtype), bias.detach().to(dtype)
+        if not (weight.isfinite().all() and bias.isfinite().all()):
+            raise ValueError(f"weights leave the range of {dtype} once batch norm is folded in; use float32")
+        self.cudnn = not packed and can_run_cudnn(weight.device, dtype)
+        self.bias = nn.Buffer(bias, persistent=False)
+        for number, part in enumerate(weight.chunk(parts, dim=1)):
             value = _pack(part, self.padding, self.dilation) if packed else _channels_last(part)
             self.register_buffer(f"weight{number}", value, persistent=False)
 
@@ -78,6 +86,8 @@ class FusedConv(nn.Module):
         bias = self.bias if part == 0 else None
         relu = self.relu and part == self.parts - 1
         if not self.packed:
+            if relu and self.cudnn and not torch.compiler.is_compiling():
+                return self._cudnn(x, part, total)
             y = self._convolve(x, part, bias)
             y = y if total is None else total.add_(y)
             return y.relu_() if relu else y
@@ -102,6 +112,14 @@ class FusedConv(nn.Module):
 
     def _convolve(self, x: Tensor, part: int, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, self.get_buffer(f"weight{part}"), bias, 1, self.padding, self.dilation)
+
+    def _cudnn(self, x: Tensor, part: int, total: Tensor | None) -> Tensor:
+        """The last part with ReLU, and with what came before, in one kernel."""
+        weight = self.get_buffer(f"weight{part}")
+        place = ([1, 1], self.padding, self.dilation, 1)
+        if total is None:
+            return torch.cudnn_convolution_relu(x, weight, self.bias, *place)
+        return torch.cudnn_convolution_add_relu(x, weight, total, 1.0, None, *place)
 
     def _place(self, part: int, bias: Tensor | None) -> list[Any]:
         return [self.get_buffer(f"weight{part}"), bias, self.padding, [1, 1], self.dilation, 1]
@@ -172,19 +190,46 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 @cache
 def _can_pack(dtype: torch.dtype) -> bool:
     # tried, since builds of PyTorch and processors differ in what they have
-    x = torch.linspace(-1, 1, 2 * 8 * 8).reshape(1, 2, 8, 8).to(dtype, memory_format=torch.channels_last)
-    weight = torch.linspace(-1, 1, 2 * 2 * 9).reshape(2, 2, 3, 3)
-    expected = F.conv2d(x.float(), weight, padding=1)
+    x, weight, expected = _example(torch.device("cpu"), dtype)
     try:
-        conv = FusedConv(weight, torch.zeros(2), padding=(1, 1), dtype=dtype, packed=True)
+        conv = FusedConv(weight, torch.zeros(8), padding=(1, 1), dtype=dtype, packed=True)
         twice = FusedConv(
-            torch.cat((weight, weight), 1), torch.zeros(2), padding=(1, 1), dtype=dtype, packed=True, parts=2
+            torch.cat((weight, weight), 1), torch.zeros(8), padding=(1, 1), dtype=dtype, packed=True, parts=2
         )
         found = (twice.add(x, 1, twice.add(x, 0, None)), conv.times(x, conv(x)))
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
-    wanted = ((2 * expected).relu(), expected * expected.relu())
-    return all(torch.allclose(f.float(), w, rtol=0.05, atol=0.2) for f, w in zip(found, wanted, strict=True))
+    return _close(found, ((2 * expected).relu(), expected * expected.relu()))
+
+
+def can_run_cudnn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether cuDNN's fused convolutions run `dtype` on `device`."""
+    return device.type == "cuda" and bool(torch.backends.cudnn.enabled) and _can_run_cudnn(device, dtype)
+
+
+@cache
+def _can_run_cudnn(device: torch.device, dtype: torch.dtype) -> bool:
+    # tried, as oneDNN's
+    x, weight, expected = _example(device, dtype)
+    kernel, bias, place = _channels_last(weight.to(dtype)), x.new_zeros(8), ([1, 1], [1, 1], [1, 1], 1)
+    try:
+        once = torch.cudnn_convolution_relu(x, kernel, bias, *place)
+        twice = torch.cudnn_convolution_add_relu(x, kernel, expected.to(dtype), 1.0, None, *place)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return _close((once, twice), (expected.relu(), (2 * expected).relu()))
+
+
+def _example(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """An input, a weight `(8, 8, 3, 3)` in float32, and the convolution of both in float32."""
+    x = torch.linspace(-1, 1, 8 * 8 * 8, device=device).reshape(1, 8, 8, 8)
+    x = x.to(dtype, memory_format=torch.channels_last)
+    weight = torch.linspace(-0.3, 0.3, 8 * 8 * 9, device=device).reshape(8, 8, 3, 3)
+    return x, weight, F.conv2d(x.float(), weight, padding=1)
+
+
+def _close(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    return all(torch.allclose(f.float(), e, rtol=0.05, atol=0.2) for f, e in zip(found, expected, strict=True))
 
 
 def _pack(weight: Tensor, padding: list[int], dilation: list[int]) -> Tensor:

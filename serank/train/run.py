@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from serank.datasets.sample import Sample
 from serank.errors import CheckpointError
@@ -22,17 +23,23 @@ from serank.serankdet import SeRankDet
 from serank.train.augment import RandomCrops
 from serank.train.consistency import TURNS, consistency_loss, turn, turn_back
 from serank.train.distillation import Teacher, distillation_loss
+from serank.train.loader import MicroBatches, crop_loader
+from serank.train.optimizer import allocate_moments, load_optimizer, make_optimizer, optimizer_state, set_lr
 from serank.train.recipe import Recipe
+from serank.train.recorded_step import PendingStep, RecordedStep, execution_on
+from serank.train.weight_average import WeightAverage
 from serank.utils.distributed import (
     all_objects,
+    mean_over_processes,
     pool_statistics,
-    rank,
     same_weights,
     synchronise_batch_norm,
     world_size,
 )
 
 __all__ = ["History", "TrainingRun", "selection_score"]
+
+LOGGER = logging.getLogger("serank.train")
 
 MOST_SKIPPED = 50
 """Consecutive steps that float16's scaler may skip because the gradient overflows. It halves its scale each time, from
@@ -114,7 +121,7 @@ class TrainingRun:
         self.crops = RandomCrops(train_set, recipe.augmentation, model.frame_spec, recipe.seed, soft=soft)
         self.steps = len(train_set) // recipe.batch_size
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self.optimizer = make_optimizer(self.parameters, recipe, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch = 0
         self.step = 0  # of the current epoch
@@ -122,6 +129,24 @@ class TrainingRun:
         self.skipped = 0  # consecutive steps
         self.history = History()
         self.best_state = _on_cpu(self.ema)
+        self.average = WeightAverage(self.ema, self.model)
+        self.execution = execution_on(device)
+        # one graph holds one shape, one process, and what reads no value on the way
+        self.records = (
+            self.execution.record is not None
+            and not (compile or self.model.checkpointing or self.scaler.is_enabled())
+            and (teacher is None and world_size() == 1 and recipe.accumulation_steps == 1)
+            and not recipe.consistency_weight
+        )
+        self._recorded: RecordedStep | None = None
+        self._unchecked: list[PendingStep] = []
+        self._loader: Iterator[Any] | None = None
+        self._mean, self._std = (
+            torch.as_tensor(np.broadcast_to(value, model.in_channels).copy())
+            .to(device, model.head.weight.dtype)
+            .view(1, -1, 1, 1)
+            for value in (model.frame_spec.mean, model.frame_spec.std)
+        )
 
     @property
     def done(self) -> int:
@@ -137,32 +162,30 @@ class TrainingRun:
             for part in self.model.modules():
                 if isinstance(part, (nn.BatchNorm2d, nn.SyncBatchNorm)):
                     part.eval()
-        batches = self._batches()
-        loader: DataLoader[Any] = DataLoader(
-            self.crops,  # type: ignore[arg-type]
-            batch_sampler=[micro_batch for batch in batches[self.step :] for micro_batch in batch],
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-        )
+        if self.records and self._recorded is None:
+            self._record()
         started = time.perf_counter()
-        crops = iter(loader)
+        if self._loader is None:
+            left = MicroBatches(len(self.crops), self.recipe, self.done)
+            pin = self.device.type == "cuda"
+            self._loader = crop_loader(self.crops, left, workers=self.workers, pin_memory=pin)
         self.sums["waiting"] += time.perf_counter() - started  # for the start of the workers
         for _ in range(self.step, self.steps):
             lr = self.recipe.lr_at(self.done, self.recipe.epochs * self.steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            loss, grad_norm = self._optimizer_step(self._micro_batches(crops), lr)
+            set_lr(self.optimizer, lr)
+            self._optimizer_step(self._micro_batches(self._loader), lr)
             self._update_ema()
             self.step += 1
-            finite = math.isfinite(grad_norm)
-            self.sums["loss"] += loss
-            self.sums["grad_norm"] += grad_norm if finite else 0.0
-            self.sums["finite"] += finite
             self.sums["seconds"] += time.perf_counter() - started
-            bar.set_description(f"epoch {self.epoch + 1} loss {loss:.3f}", refresh=False)
             bar.update()
             yield
             started = time.perf_counter()
+        self.settle()
+        bar.set_description(f"epoch {self.epoch + 1} loss {self.sums['loss'] / self.steps:.3f}", refresh=False)
+
+    def close(self) -> None:
+        """Ends the loader's workers."""
+        self._loader = None
 
     def _micro_batches(self, crops: Iterator[Any]) -> Iterator[Any]:
         """The micro-batches of one step; counts the time spent waiting for each."""
@@ -172,45 +195,91 @@ class TrainingRun:
             self.sums["waiting"] += time.perf_counter() - started
             yield batch
 
-    def _batches(self) -> list[list[list[tuple[int, int]]]]:
-        """For each step of the epoch the micro-batches of this process: lists of (epoch, index)."""
-        order = torch.randperm(
-            len(self.crops), generator=torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.epoch)
-        ).tolist()
-        share = self.recipe.batch_size // world_size()
-        size = share // self.recipe.accumulation_steps
-        firsts = range(rank() * share, self.steps * self.recipe.batch_size, self.recipe.batch_size)
-        return [
-            [[(self.epoch, i) for i in order[at : at + size]] for at in range(first, first + share, size)]
-            for first in firsts
-        ]
-
-    def _optimizer_step(self, micro_batches: Iterator[Any], lr: float) -> tuple[float, float]:
-        """One optimizer step; the loss of the whole batch and the norm of its gradient."""
+    def _optimizer_step(self, micro_batches: Iterator[Any], lr: float) -> None:
+        """One optimizer step; its loss and gradient norm wait to be checked."""
+        if self._recorded is not None:
+            *tensors, names = next(micro_batches)
+            loss, norm = self._recorded(*tensors)
+            self._wait_to_check(loss.clone(), norm.clone(), lr, names)
+            return
         recipe = self.recipe
         self.optimizer.zero_grad(set_to_none=True)
         total, names = torch.zeros((), device=self.device), []
         distributed = isinstance(self.outputs, nn.parallel.DistributedDataParallel)
-        for i, (frames, masks, frame_names) in enumerate(micro_batches, start=1):
+        for i, (*tensors, frame_names) in enumerate(micro_batches, start=1):
             names += frame_names
             # processes exchange gradients once, with the last micro-batch
             exchange = i == recipe.accumulation_steps or not distributed
             with nullcontext() if exchange else self.outputs.no_sync():  # type: ignore[operator]
-                loss = self._loss(frames, masks, self.done * recipe.accumulation_steps + i) / recipe.accumulation_steps
+                number = self.done * recipe.accumulation_steps + i
+                loss = self._loss(*tensors, number=number) / recipe.accumulation_steps
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
-        value = _mean_over_processes(total)
-        self.scaler.unscale_(self.optimizer)
-        grad_norm = float(nn.utils.clip_grad_norm_(self.parameters, recipe.max_grad_norm or torch.inf))
-        # float16's scaler skips steps whose gradient overflows, but a few only
-        self.skipped = 0 if math.isfinite(grad_norm) else self.skipped + 1
-        if not math.isfinite(value) or self.skipped > (MOST_SKIPPED if self.scaler.is_enabled() else 0):
-            self._stop(value, grad_norm, lr, names)
+        loss, norm = mean_over_processes(total), self._clipped_norm()
+        self._wait_to_check(loss, norm, lr, names)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return value, grad_norm
 
-    def _loss(self, frames: Tensor, targets: Tensor, number: int) -> Tensor:
+    def _clipped_norm(self) -> Tensor:
+        """The gradient's norm before it is clipped; keeps one that is not finite from the weights on CUDA."""
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.max_grad_norm or torch.inf)
+        if self.device.type == "cuda" and not self.scaler.is_enabled():
+            # as GradScaler tells a fused optimizer to leave a step out, without waiting for the device
+            self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        return norm
+
+    def _recordable_step(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(*tensors, number=0)  # no consistency term, which reads the number
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self._clipped_norm()
+        self.optimizer.step()
+        return loss.detach(), norm.detach()
+
+    def _record(self) -> None:
+        """Records the step with the crops of the coming one, before the loader starts; goes without if that fails."""
+        keys = next(iter(MicroBatches(len(self.crops), self.recipe, self.done)))
+        *inputs, _ = zip(*(self.crops[key] for key in keys), strict=True)
+        tensors = [torch.stack(part).to(self.device) for part in inputs]
+        allocate_moments(self.optimizer)
+        moments = [v for values in self.optimizer.state.values() for v in values.values()]
+        state = [*self.model.state_dict().values(), *moments]
+        try:
+            assert self.execution.record is not None
+            self._recorded = RecordedStep(self._recordable_step, tensors, state, self.execution.record)
+        except RuntimeError as error:
+            LOGGER.warning("the training step can't be recorded as a CUDA graph and runs without: %s", error)
+            self.records = False
+
+    def _wait_to_check(self, loss: Tensor, norm: Tensor, lr: float, names: Sequence[str]) -> None:
+        self._unchecked.append(PendingStep(loss, norm, self.epoch, self.step, lr, names))
+        if len(self._unchecked) >= self.execution.check_every:
+            self.settle()
+
+    def settle(self) -> None:
+        """Counts the losses of the last steps and stops if one is not finite; waits for the device.
+
+        Raises:
+            FloatingPointError: names epoch, step, learning rate and frames.
+        """
+        if not self._unchecked:
+            return
+        pending, self._unchecked = self._unchecked, []
+        # in float64, so that a network in double precision reports what it computed
+        losses = torch.stack([p.loss for p in pending]).double().tolist()
+        norms = torch.stack([p.norm for p in pending]).double().tolist()
+        for item, loss, norm in zip(pending, losses, norms, strict=True):
+            finite = math.isfinite(norm)
+            # float16's scaler skips steps whose gradient overflows, but a few only
+            self.skipped = 0 if finite else self.skipped + 1
+            if not math.isfinite(loss) or self.skipped > (MOST_SKIPPED if self.scaler.is_enabled() else 0):
+                self._stop(item, loss, norm)
+            self.sums["loss"] += loss
+            self.sums["grad_norm"] += norm if finite else 0.0
+            self.sums["finite"] += finite
+
+    def _loss(self, frames: Tensor, targets: Tensor, *, number: int) -> Tensor:
         """Loss of a micro-batch.
 
         Args:
@@ -221,9 +290,12 @@ class TrainingRun:
         frames = frames.to(self.device, self.model.head.weight.dtype, non_blocking=True)
         targets = targets.to(self.device, non_blocking=True)
         masks = targets[:, :1]
-        x = self.model.frame_spec.normalise(frames, self.model.in_channels).to(memory_format=torch.channels_last)
+        # as FrameSpec.normalise, which sends its numbers to the device each time
+        x = ((frames - self._mean) / self._std).to(memory_format=torch.channels_last)
         kind = torch.float16 if self.recipe.precision == "float16" else torch.bfloat16
-        with torch.autocast(self.device.type, kind, enabled=self.recipe.precision != "float32"):
+        mixed = self.recipe.precision != "float32"
+        # each weight is cast once a step anyway, and a graph can't hold casts from before it
+        with torch.autocast(self.device.type, kind, enabled=mixed, cache_enabled=self.device.type != "cuda"):
             outputs = self.forward(x)
             soft_targets = None if self.teacher is None else self.teacher(frames)
             turned = self.forward(turn(x, number % TURNS))[-1] if self.recipe.consistency_weight else None
@@ -237,11 +309,11 @@ class TrainingRun:
             loss = loss + self.recipe.consistency_weight * both
         return loss
 
-    def _stop(self, loss: float, grad_norm: float, lr: float, names: list[str]) -> None:
-        frames = [name for part in all_objects(names) for name in part]
-        what = f"loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {grad_norm}"
+    def _stop(self, item: PendingStep, loss: float, norm: float) -> None:
+        frames = [name for part in all_objects(list(item.names)) for name in part]
+        what = f"loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
         raise FloatingPointError(
-            f"{what} at epoch {self.epoch + 1}, step {self.step + 1}, learning rate {lr:.2e}, frames "
+            f"{what} at epoch {item.epoch + 1}, step {item.step + 1}, learning rate {item.lr:.2e}, frames "
             f"{', '.join(frames)}; lower lr, set max_grad_norm or use float32 precision"
         )
 
@@ -251,12 +323,7 @@ class TrainingRun:
         pool_statistics(self.model)  # which differ between processes where batch norm is not synchronised
         # early on the average follows closely, or it would keep the first random weights for long
         decay = min(self.recipe.ema_decay, (1 + self.done) / (10 + self.done)) if self.recipe.ema_decay else 0.0
-        new = self.model.state_dict()
-        for name, old in self.ema.state_dict().items():
-            if old.dtype.is_floating_point:
-                old.lerp_(new[name], 1 - decay)
-            else:
-                old.copy_(new[name])
+        self.average.update(decay)
 
     def end_epoch(self) -> dict[str, float]:
         """Closes the epoch and returns its row of the history."""
@@ -283,11 +350,14 @@ class TrainingRun:
         )
         if better:
             self.history.best = row
+            self.average.copy_counts()
             self.best_state = _on_cpu(self.ema)
         return better
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs; the random crops and their order follow from recipe, epoch and step."""
+        self.settle()
+        self.average.copy_counts()
         return {
             "setup": self._setup(),
             "epoch": self.epoch,
@@ -297,7 +367,7 @@ class TrainingRun:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "best_state": self.best_state,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
             "rows": self.history.rows,
             "best": self.history.best,
@@ -321,7 +391,7 @@ class TrainingRun:
             self.ema.load_state_dict(state["best_state"])  # that it fits, before the end of the training
             self.ema.load_state_dict(state["ema"])
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            load_optimizer(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"resume: the state doesn't fit the network and its optimizer: {error}") from error
@@ -334,13 +404,6 @@ class TrainingRun:
         """What a resumed run must have in common with the first, as values that JSON can hold."""
         setup: dict[str, Any] = json.loads(json.dumps(self.model.config))
         return self.recipe.to_dict() | self.digests | setup
-
-
-def _mean_over_processes(value: Tensor) -> float:
-    if world_size() > 1:
-        torch.distributed.all_reduce(value)
-        value = value / world_size()
-    return float(value)
 
 
 def _on_cpu(model: nn.Module) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from serank.train.folder import RunFolder
 from serank.train.preflight import inspect_samples, warn_shared_frames
 from serank.train.recipe import Recipe
 from serank.train.run import History, TrainingRun
-from serank.utils.checks import check_count, check_device
+from serank.utils.checks import check_count, check_device, choose_device
 from serank.utils.distributed import is_main, restore_batch_norm, world_size
 
 __all__ = ["fit"]
@@ -72,7 +72,9 @@ def fit(
         output: folder for `log.csv`, `curves.png` (with matplotlib installed), `last.pt` (to resume from) and
             `best/` (the kept checkpoint, which `SeRankDet.from_pretrained` loads). `None` writes nothing.
         resume: continue from `output/last.pt` if there is one.
-        device: where to train.
+        device: where to train; `"auto"` takes CUDA where there is one. There the whole step is one CUDA graph
+            (in one process, without teacher, accumulation, checkpointing, `compile` and float16), and loss and gradient
+            are looked at every 16 steps; a step that isn't finite leaves the weights as they are until then.
         workers: processes of the data loader; 0 prepares crops in this one.
         compile: run the network through `torch.compile`.
         checkpointing: activation checkpointing: less memory, more time, the same result, see `SeRankDet`. A run may be
@@ -98,7 +100,7 @@ def fit(
         FloatingPointError: loss or gradient is NaN or infinite; names epoch, step, learning rate and frames.
     """
     recipe = recipe or Recipe()
-    target = check_device(device)
+    target = check_device(choose_device(device))
     workers = check_count(workers, "workers", 0)
     save_every = None if save_every is None else check_count(save_every, "save_every")
     if len(train_set) < recipe.batch_size:
@@ -147,6 +149,7 @@ def fit(
                 for _ in run.train_epoch(bar):
                     if folder is not None and save_every and run.step % save_every == 0:
                         folder.save(run.state())
+                run.average.copy_counts()
                 row = run.end_epoch()
                 if val_set is not None and (run.epoch % recipe.validate_every == 0 or run.epoch == recipe.epochs):
                     row |= evaluate(_for_validation(run.ema), val_set, curves=False).metrics
@@ -160,6 +163,7 @@ def fit(
                     folder.log(run.history.rows)
                     if better:
                         folder.keep(run.ema, recipe, row, notes)
+        run.close()
     model.load_state_dict(run.best_state)
     model.eval()
     if folder is not None:  # once more: a run that was stopped while saving may have left an older one

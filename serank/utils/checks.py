@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["check_count", "check_device", "check_number", "check_threshold"]
+__all__ = ["check_count", "check_device", "check_number", "check_threshold", "choose_device"]
 
 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
@@ -32,6 +32,13 @@ def check_threshold(threshold: Any, name: str = "threshold") -> float:
     if not 0 <= found <= 1:
         raise ValueError(f"{name} must lie in [0, 1]; got {threshold}")
     return found
+
+
+def choose_device(device: str | torch.device) -> str | torch.device:
+    """`device`, or for `"auto"` CUDA where there is one, and else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_device(device: str | torch.device) -> torch.device:

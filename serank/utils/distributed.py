@@ -17,12 +17,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from serank.utils.checks import check_device
+from serank.utils.checks import check_device, choose_device
 
 __all__ = [
     "all_objects",
     "from_main",
     "is_main",
+    "mean_over_processes",
     "pool_statistics",
     "rank",
     "restore_batch_norm",
@@ -43,14 +44,16 @@ def started(device: str = "cpu") -> Iterator[str]:
     """Joins the process group of torchrun, and leaves it at the end.
 
     Args:
-        device: `"cpu"` (processes talk through gloo) or `"cuda"` (nccl, each takes the GPU of its local rank).
+        device: `"auto"` (CUDA where there is one, else the CPU),
+            `"cpu"` (processes talk through gloo) or `"cuda"` (nccl, each takes the GPU of its local rank).
 
     Yields:
-        The device of this process, such as `"cuda:1"`; `device` itself without torchrun.
+        The device of this process, such as `"cuda:1"`; without torchrun `device` itself, or what `"auto"` chose.
 
     Raises:
         ValueError: there are several processes and `device` names one GPU for all of them, or one that isn't there.
     """
+    device = str(choose_device(device))
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield device
         return
@@ -145,3 +148,11 @@ def from_main(value: T) -> T:
     if world_size() > 1:
         dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes, on each of them."""
+    if world_size() > 1:
+        dist.all_reduce(value)
+        value = value / world_size()
+    return value
