@@ -131,6 +131,22 @@ def box_folder(root: Path) -> Path:
     return root
 
 
+class CalibratedBright(SeRankDet):
+    """Finds what `Bright` finds, with scores far below the threshold."""
+
+    def detect(self, image, threshold=None, **_):  # type: ignore[no-untyped-def]
+        return find_detections(image, image, threshold=self.check_options(threshold, 1), calibration=(-3.0, 0.1))
+
+
+def test_curve_of_boxes_goes_by_probability_where_scores_are_calibrated(tmp_path: Path) -> None:
+    dataset = BoxFolder(box_folder(tmp_path))
+    plain = evaluate_boxes(Bright(width=4), dataset)
+    found = evaluate_boxes(CalibratedBright(width=4), dataset)
+    assert plain.curve.pd[0] > 0
+    np.testing.assert_array_equal(found.curve.pd, plain.curve.pd)
+    np.testing.assert_array_equal(found.curve.false_components, plain.curve.false_components)
+
+
 def test_evaluation_counts_a_detector_on_boxes(tmp_path: Path) -> None:
     model: Detector = Bright(width=4)
     result = evaluate_boxes(model, BoxFolder(box_folder(tmp_path / "set")), threshold=0.5)

@@ -85,7 +85,10 @@ def evaluate_boxes(
     for i in tqdm(range(len(dataset)), disable=not progress, unit="frame"):
         name, frame, boxes = dataset[i]
         detections = model.detect(frame, chosen)
-        match = metrics.update(detections.centroids, boxes, detections.scores)
+        # not their scores: those may be calibrated, and the curve's levels are thresholds of the probability
+        peaks = np.zeros(len(detections) + 1, np.float32)
+        np.maximum.at(peaks, detections.labels.ravel(), detections.probability.ravel())
+        match = metrics.update(detections.centroids, boxes, peaks[1:])
         found = int(np.count_nonzero(match.box >= 0))
         inside = int(np.count_nonzero(match.inside))
         scores.append(BoxFrameScore(name, len(boxes), found, len(match.box) - inside, inside - found))
