@@ -642,7 +642,7 @@ def test_the_command_says_if_training_made_it_worse(
         torch.nn.init.constant_(start.head.bias, -1e4)
     start.save_pretrained(tmp_path / "start")
     command = ["train", str(tmp_path / "data"), "--init", str(tmp_path / "start"), "--output", str(tmp_path / "run")]
-    ruin = ["--epochs", "1", "--batch-size", "2", "--crop", "32", "--lr", "1", "--ema-decay", "0"]
+    ruin = ["--epochs", "1", "--batch-size", "2", "--crop", "32", "--lr", "0.1", "--ema-decay", "0"]
     assert main([*command, *ruin]) == 0
     assert ("start was better on val before training" in capsys.readouterr().err) is worse
 
