@@ -229,7 +229,7 @@ def test_threshold_outside_its_range(threshold: float) -> None:
 @pytest.mark.parametrize("name", ["min_area", "batch_size"])
 def test_counts_below_one(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be >= 1; got 0"):
-        small().detect(np.zeros((16, 16), np.uint8), **{name: 0})
+        small().detect(np.zeros((16, 16), np.uint8), **{name: 0})  # type: ignore[call-overload]
 
 
 def test_bad_frames_are_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serank.cli.options import add_model
+from serank.cli.options import add_frame_options, add_model, frame_options
 
 if TYPE_CHECKING:
     from serank.inference import BatchResult
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-area", type=int, default=1, metavar="PX", help="smallest detection kept")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="frames that are run at once")
+    add_frame_options(parser)
     parser.add_argument("--no-pictures", action="store_true", help="write the table alone")
     parser.add_argument("--output", default="detections", metavar="DIR", help="folder to write to")
     parser.add_argument("--format", choices=("json", "csv"), default="json", help="of the table")
@@ -60,6 +61,7 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
     from serank.serankdet import SeRankDet
     from serank.utils.distributed import is_main, world_size
 
+    frames = frame_options(options)  # refused before a network is loaded
     model = SeRankDet.from_pretrained(options.checkpoint, device=device).optimize()
     result = detect_files(
         model,
@@ -68,6 +70,7 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
         threshold=options.threshold,
         min_area=options.min_area,
         batch_size=options.batch_size,
+        options=frames,
         pictures=not options.no_pictures,
         table=options.format,
         report=_Printer(quiet=options.quiet) if world_size() == 1 else None,

@@ -28,9 +28,9 @@ from serank.datasets.layouts import (
     split_folders,
 )
 from serank.datasets.masks import Shape, SizeMismatch, has_grey, read_mask
-from serank.datasets.sample import Sample
+from serank.datasets.sample import RawSample, Sample
 from serank.datasets.splits import available_splits, split_names, warn_sirst_test_names
-from serank.frames.preparation import unit_frame
+from serank.frames.preparation import luminance, unit_frame
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
 from serank.utils.text import listing
@@ -145,7 +145,10 @@ class FolderDataset(Sequence[Sample]):
             if self._cache is not None:
                 self._cache[index] = pair
         frame, mask = pair
-        return Sample(self.names[index], unit_frame(frame, str(frame_file)), mask.copy())
+        unit = unit_frame(frame, str(frame_file))
+        if frame.dtype in (np.bool_, np.uint8):
+            return Sample(self.names[index], unit, mask.copy())
+        return RawSample.of(self.names[index], unit, mask.copy(), luminance(frame))
 
     def _mask(self, name: str, file: Path, shape: Shape) -> NDArray[np.bool_]:
         image = Image.fromarray(read_mask(file))

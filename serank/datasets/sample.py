@@ -5,12 +5,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["JoinedSamples", "Sample", "grey_statistics"]
+from serank.frames.preparation import FrameSpec
+from serank.frames.scaling import standardise
+
+__all__ = ["JoinedSamples", "RawSample", "Sample", "grey_statistics"]
 
 
 class Sample(NamedTuple):
@@ -21,6 +24,31 @@ class Sample(NamedTuple):
     """`(H, W)` float32 in [0, 1]."""
     mask: NDArray[np.bool_]
     """`(H, W)` bool, true on targets."""
+
+    def scaled(self, spec: FrameSpec) -> NDArray[np.float32]:
+        """The frame `(H, W)` as a network with this preparation has it scaled, in training as in detection."""
+        return spec.rescale(self.frame)
+
+
+class RawSample(Sample):
+    """A sample whose file holds counts or temperatures, of which `frame` shows a part of the range.
+
+    Attributes:
+        raw: `(H, W)`, the values as stored.
+    """
+
+    raw: NDArray[Any]
+
+    @classmethod
+    def of(cls, name: str, frame: NDArray[np.float32], mask: NDArray[np.bool_], raw: NDArray[Any]) -> RawSample:
+        """The sample of these values."""
+        sample = cls(name, frame, mask)
+        sample.raw = raw
+        return sample
+
+    def scaled(self, spec: FrameSpec) -> NDArray[np.float32]:
+        """As `Sample.scaled`; standardised from the values as stored."""
+        return standardise(self.raw) if spec.scaling == "standard" else self.frame
 
 
 class JoinedSamples(Sequence[Sample]):

@@ -15,6 +15,7 @@ from serank.datasets import Sample
 from serank.evaluation.evaluator import Evaluator
 from serank.evaluation.resolution import Resolution, check_resolution, resize_mask
 from serank.evaluation.results import Evaluation
+from serank.frames.frame import Frame
 from serank.frames.preparation import resize
 from serank.inference.detector import Detector, predict
 from serank.metrics.checks import Protocol
@@ -43,11 +44,13 @@ def predict_sample(
     """
     resolution = check_resolution(resolution)
     spec = model.frame_spec
+    values = sample.scaled(spec)
     if resolution != "native":
         side = resolution
         sample = Sample(sample.name, resize(sample.frame, side, side), resize_mask(sample.mask, side, side))
+        values = resize(values, side, side)
         spec = replace(spec, working_size=None, tile=max(spec.tile, side))
-    return sample, predict(cast(nn.Module, model), [sample.frame], spec, channels=model.in_channels)[0]
+    return sample, predict(cast(nn.Module, model), [Frame(sample.frame, values)], spec, channels=model.in_channels)[0]
 
 
 def evaluate(

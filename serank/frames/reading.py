@@ -24,6 +24,7 @@ __all__ = [
     "decode",
     "decode_pages",
     "read_frame",
+    "read_pixels",
 ]
 
 FRAME_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg"})
@@ -164,19 +165,33 @@ def read_frame(source: FrameLike) -> NDArray[np.float32]:
         FrameError: not a frame; the message names the file and the reason.
         TypeError: `source` is none of the above.
     """
+    return unit_frame(*read_pixels(source))
+
+
+def read_pixels(source: FrameLike) -> tuple[Array, str]:
+    """The pixel values of anything that stands for a frame, and what messages call it.
+
+    Args:
+        source: as for `read_frame`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        FrameError: a file that can't be read.
+        TypeError: `source` is none of the above.
+    """
     if isinstance(source, (str, os.PathLike)):
-        return unit_frame(decode(source), os.fspath(source))
+        return decode(source), os.fspath(source)
     if isinstance(source, Image.Image):
-        return unit_frame(decode(source))
+        return decode(source), "the frame"
     if isinstance(source, torch.Tensor):
         known = (torch.float16, torch.float32, torch.float64)
         tensor = source.float() if source.is_floating_point() and source.dtype not in known else source
         array: Array = tensor.numpy(force=True)
         if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
             array = array.transpose(1, 2, 0)
-        return unit_frame(array)
+        return array, "the frame"
     if isinstance(source, np.ndarray):
-        return unit_frame(source)
+        return source, "the frame"
     raise TypeError(
         f"a frame is a path, PIL image, array or tensor; got {type(source).__name__} (lists of frames go to detect)"
     )

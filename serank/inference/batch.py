@@ -21,7 +21,8 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from serank.errors import FrameError
-from serank.frames.preparation import unit_frame
+from serank.frames.frame import FramePreparer
+from serank.frames.options import FrameOptions
 from serank.frames.sources import SourceFrame, find_sources, may_hold_several, read_sources
 from serank.inference.detections import Detections
 from serank.inference.detector import Detector
@@ -78,6 +79,7 @@ def detect_files(
     threshold: float | None = None,
     min_area: int = 1,
     batch_size: int = 1,
+    options: FrameOptions | None = None,
     pictures: bool = True,
     table: str = "json",
     report: Callable[[Record], None] | None = None,
@@ -100,6 +102,7 @@ def detect_files(
         threshold: as for `SeRankDet.detect`.
         min_area: as for `SeRankDet.detect`.
         batch_size: frames that are run at once.
+        options: what is known of the frames, the last arguments of `SeRankDet.detect`; `None` for nothing.
         pictures: write them; without, only the table.
         table: `"json"` (every frame, with its size and detections, and the failures) or `"csv"` (a row for each
             detection, and one with empty fields for a frame without any).
@@ -128,10 +131,11 @@ def detect_files(
         raise ValueError(f"output {str(folder)!r} holds the frames themselves; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     names = PictureNames(files)
+    preparer = FramePreparer(model.frame_spec.scaling, options)
 
     def read() -> Iterator[tuple[SourceFrame, Any]]:
         for item in read_sources(files, rank(), world_size()):
-            yield _unit_frame(item)
+            yield _prepare(item, preparer)
 
     def detect() -> Iterator[tuple[SourceFrame, Detections | None]]:
         items = prefetch(read(), PREFETCHED_FRAMES + batch_size - 1)
@@ -217,12 +221,12 @@ class PictureNames:
         return f"{name}_detections.png" if item.index is None else f"{name}/{item.index:06d}_detections.png"
 
 
-def _unit_frame(item: SourceFrame) -> tuple[SourceFrame, Any]:
+def _prepare(item: SourceFrame, preparer: FramePreparer) -> tuple[SourceFrame, Any]:
     """The frame as `detect` takes it, or the reason why it is none."""
     if item.pixels is None:
         return item, None
     try:
-        return replace(item, pixels=None), unit_frame(item.pixels, item.label)
+        return replace(item, pixels=None), preparer.prepare(item.pixels, item.label, item.file)
     except FrameError as error:
         return replace(item, pixels=None, reason=str(error)), None
 

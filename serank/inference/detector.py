@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from serank.frames.frame import Frame, FramePreparer
+from serank.frames.options import FrameOptions, Ignore, Polarity
 from serank.frames.preparation import FrameSpec, resize, tiles
-from serank.frames.reading import FrameLike, read_frame
+from serank.frames.reading import FrameLike
 from serank.inference.detections import Detections, check_min_area, find_detections
 from serank.utils.checks import check_threshold
 
@@ -37,7 +39,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def predict(
     model: nn.Module,
-    frames: Sequence[Float],
+    frames: Sequence[Float | Frame],
     spec: FrameSpec,
     *,
     channels: int = 1,
@@ -50,7 +52,7 @@ def predict(
 
     Args:
         model: maps `(B, channels, H, W)` to `(B, 1, H, W)` logits; run in eval mode on its own device.
-        frames: each `(H, W)` float32 in [0, 1], of any sizes.
+        frames: each `(H, W)` float32 in [0, 1], of any sizes, or a prepared `serank.frames.Frame`.
         spec: what the model was trained on.
         channels: channels that the model takes; grey is repeated.
         batch_size: most frames run at once; fewer where together they would exceed a tile, which runs alone.
@@ -59,6 +61,7 @@ def predict(
         One `(H, W)` float32 in [0, 1] for each frame.
     """
     parameter = next(model.parameters())
+    scaled_frames = [f.values if isinstance(f, Frame) else spec.rescale(f) for f in frames]
 
     def run(batch: Sequence[Float]) -> Float:
         x = spec.normalise(torch.from_numpy(np.stack(batch)[:, None]).to(parameter.device), channels)
@@ -66,7 +69,7 @@ def predict(
         return logits[:, 0].float().cpu().numpy()
 
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, frame in enumerate(frames):
+    for i, frame in enumerate(scaled_frames):
         height, width = frame.shape
         groups[spec.working_shape(height, width)].append(i)
     outputs: dict[int, Float] = {}
@@ -77,10 +80,10 @@ def predict(
             size = max(1, min(batch_size, spec.tile**2 // (height * width))) if whole else 1
             for start in range(0, len(members), size):
                 chosen = members[start : start + size]
-                scaled = [resize(frames[i], height, width) for i in chosen]
+                scaled = [resize(scaled_frames[i], height, width) for i in chosen]
                 logits = run(scaled) if whole else _tiled(run, scaled[0], spec)
                 for i, logit in zip(chosen, logits, strict=True):
-                    outputs[i] = _sigmoid(resize(logit, *frames[i].shape))
+                    outputs[i] = _sigmoid(resize(logit, *scaled_frames[i].shape))
     return [outputs[i] for i in range(len(frames))]
 
 
@@ -123,11 +126,16 @@ class Detector:
     @overload
     def detect(
         self,
-        image: FrameLike,
+        image: FrameLike | Frame,
         threshold: float | None = None,
         *,
         min_area: int = 1,
         batch_size: int = 8,
+        polarity: Polarity = "white-hot",
+        palette: str | None = None,
+        value_range: Sequence[float] | None = None,
+        no_data: float | Sequence[float] | None = None,
+        ignore: Ignore | None = None,
     ) -> Detections: ...
 
     @overload
@@ -138,15 +146,25 @@ class Detector:
         *,
         min_area: int = 1,
         batch_size: int = 8,
+        polarity: Polarity = "white-hot",
+        palette: str | None = None,
+        value_range: Sequence[float] | None = None,
+        no_data: float | Sequence[float] | None = None,
+        ignore: Ignore | None = None,
     ) -> list[Detections]: ...
 
     def detect(
         self,
-        image: FrameLike | list[Any] | tuple[Any, ...],
+        image: FrameLike | Frame | list[Any] | tuple[Any, ...],
         threshold: float | None = None,
         *,
         min_area: int = 1,
         batch_size: int = 8,
+        polarity: Polarity = "white-hot",
+        palette: str | None = None,
+        value_range: Sequence[float] | None = None,
+        no_data: float | Sequence[float] | None = None,
+        ignore: Ignore | None = None,
     ) -> Detections | list[Detections]:
         """Finds targets in a frame or in each of a list of frames.
 
@@ -155,11 +173,19 @@ class Detector:
         `SeRankDet.optimize` makes a faster one with the same results to rounding.
 
         Args:
-            image: path, PIL image, array or tensor as `serank.frames.read_frame` takes them, or a list of these.
+            image: path, PIL image, array or tensor as `serank.frames.read_frame` takes them, a prepared
+                `serank.frames.Frame`, or a list of these.
             threshold: probability in [0, 1] above which a pixel is target; `None` takes the checkpoint's, 0.5 unless
                 it says another.
             min_area: smallest detection kept, in pixels of the frame.
             batch_size: most frames of equal size run at once.
+            polarity: `"black-hot"` where hot things are dark.
+            palette: of frames in false colour: `"auto"`, or its name in matplotlib, such as `"inferno"`.
+            value_range: values (low, high) of black and white, instead of what the values tell.
+            no_data: value or values of pixels without data, such as -9999 or NaN. They are filled from their
+                neighbours, as those of masked arrays, and nothing is found there.
+            ignore: where nothing is to be found: a mask `(H, W)` bool or the path of a mask file, or boxes `(N, 4)`.
+                The last five are those of `serank.frames.FrameOptions`, which says more.
 
         Returns:
             `Detections`, or a list of them for a list.
@@ -167,19 +193,25 @@ class Detector:
         Raises:
             FileNotFoundError: no such file.
             serank.errors.FrameError: a frame that can't be read or used; names it and the reason.
+            ImportError: `palette` without matplotlib; names the extra.
             TypeError: an `image` of another type.
-            ValueError: `threshold` outside [0, 1], `min_area` or `batch_size` below 1.
+            ValueError: `threshold` outside [0, 1], `min_area` or `batch_size` below 1, or a bad option of the frames.
+
+        Warns:
+            UserWarning: once for each kind of frame in which targets are likely to be lost: constant ones, contrasts in
+                a small part of the range, false colour, previews that a thermal camera rendered.
         """
         chosen = self.check_options(threshold, min_area)
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1; got {batch_size}")
         sources = image if isinstance(image, (list, tuple)) else [image]
-        frames = [read_frame(source) for source in sources]
+        prepare = FramePreparer(self.frame_spec.scaling, FrameOptions(value_range, no_data, polarity, palette, ignore))
+        frames = [prepare(source) for source in sources]
         probabilities = predict(
             cast(nn.Module, self), frames, self.frame_spec, channels=self.in_channels, batch_size=batch_size
         )
         found = [
-            find_detections(p, f, threshold=chosen, min_area=min_area)
+            find_detections(f.shown(p), f.grey, threshold=chosen, min_area=min_area)
             for p, f in zip(probabilities, frames, strict=True)
         ]
         return found if sources is image else found[0]

@@ -97,6 +97,11 @@ class TrainingRun:
     ) -> None:
         self.recipe = recipe
         self.device = device
+        if teacher is not None and teacher.frame_spec.scaling != model.frame_spec.scaling:
+            raise ValueError(
+                f"teacher has scaling={teacher.frame_spec.scaling!r} and the network "
+                f"{model.frame_spec.scaling!r}; a teacher must see its frames scaled alike"
+            )
         self.teacher = None if teacher is None else Teacher(teacher, device)
         self.digests = digests | ({} if self.teacher is None else {"teacher": self.teacher.digest})
         self.workers = workers
@@ -209,7 +214,7 @@ class TrainingRun:
         return value, grad_norm
 
     def _loss(self, frames: Tensor, masks: Tensor) -> Tensor:
-        """Loss of frames `(B, 1, H, W)` in [0, 1] with masks of the same shape, 0 or 1."""
+        """Loss of scaled frames `(B, 1, H, W)` with masks of the same shape, 0 or 1."""
         frames = frames.to(self.device, self.model.head.weight.dtype, non_blocking=True)
         masks = masks.to(self.device, non_blocking=True)
         x = self.model.frame_spec.normalise(frames, self.model.in_channels).to(memory_format=torch.channels_last)
