@@ -136,7 +136,7 @@ class FramePreparer:
         if seen.min() == seen.max():
             self._warn(
                 "constant",
-                f"{name}: constant, nothing can be found in it; if the scene isn't, it was lost on the way to this file",
+                f"{name}: constant, nothing can be found in it; if the scene isn't, look at how the file was written",
             )
             return True
         if self.scaling == "unit":

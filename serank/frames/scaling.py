@@ -67,7 +67,13 @@ def location_spread(values: Array, valid: Bool | None = None) -> tuple[float, fl
     x = np.sort(evenly_spread(values, valid))
     median = float(np.median(x))
     distance = np.abs(x - median)
-    mean = float(np.minimum(distance, np.quantile(distance, CLIPPED_QUANTILE)).mean())
+    most = float(np.quantile(distance, CLIPPED_QUANTILE))
+    # the other form where a sum of extreme values would overflow
+    mean = (
+        most * float(np.minimum(distance / most, 1).mean())
+        if most > LARGEST
+        else (float(np.minimum(distance, most).mean()))
+    )
     low, high = np.quantile(x, STEP_QUANTILES)
     distinct = _distinct(x[np.searchsorted(x, low) : np.searchsorted(x, high, side="right")])
     if distinct.size < 2:
@@ -95,7 +101,8 @@ def standardise(values: Array, valid: Bool | None = None, *, inverted: bool = Fa
         levels = np.arange(np.iinfo(values.dtype).max + 1)
         table: Float = np.clip((levels - median) / spread, *Z_RANGE).astype(np.float32)
         return table[values]
-    z: Float = np.clip((values.astype(np.float64) - median) / spread, *Z_RANGE).astype(np.float32)
+    with np.errstate(over="ignore"):  # of the most extreme floats, which are clipped anyway
+        z: Float = np.clip((values.astype(np.float64) - median) / spread, *Z_RANGE).astype(np.float32)
     return z
 
 
@@ -163,7 +170,7 @@ def _finite_differences(values: Array) -> Array:
     if values.dtype.kind != "f" or values.dtype.itemsize < 8:
         return values
     peak = float(np.abs(values).max())
-    return values / peak if peak > LARGEST else values
+    return values / 4 if peak > LARGEST else values
 
 
 def evenly_spread(values: Array, valid: Bool | None = None) -> NDArray[np.float64]:
