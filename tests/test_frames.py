@@ -384,10 +384,10 @@ def test_single_pixels_on_a_constant_frame() -> None:
 
 def test_extreme_floats_do_not_overflow() -> None:
     """Missing-value markers of other tools are the most negative numbers."""
-    values = np.random.default_rng(0).uniform(0, 1, (50, 50))
+    values = np.random.default_rng(0).uniform(0, 2, (50, 50))
     values[0] = np.finfo(np.float64).min
     values[1] = np.finfo(np.float64).max
-    frame = read_frame(np.where(np.abs(values) < 2, values * 2, values))
+    frame = read_frame(values)
     assert np.isfinite(frame).all()
     assert frame[0].max() == 0
     assert frame[1].min() == 1

@@ -90,7 +90,7 @@ def test_defects_hardly_change_the_rest(name: str, array: Array) -> None:
     untouched = array == (KELVIN if array.dtype == np.float32 else COUNTS)
     assert untouched.mean() > 0.95
     np.testing.assert_allclose(z[untouched], expected[untouched], atol=0.12 * np.abs(expected[untouched]).max())
-    assert np.median(np.abs(z - expected)) < 0.12
+    assert np.median(np.abs(z - expected)) < 0.15
     grey = unit_frame(array)
     assert grey[TARGET].min() > 0.9
     assert abs(np.median(grey) - 0.42) < 0.02
