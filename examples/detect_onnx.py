@@ -128,14 +128,14 @@ def to_unit(values: NDArray[Any], rules: dict[str, Any]) -> Float:
         return values.astype(np.float32) / np.float32(255)
     most, tolerance = 1 - rules["stray"], rules["tolerance"]
     if values.dtype.kind == "f" and np.mean((values >= -tolerance) & (values <= 1 + tolerance)) > most:
-        return np.clip(values.astype(np.float32), 0, 1)
+        return np.asarray(np.clip(values.astype(np.float32), 0, 1))
     if values.dtype.itemsize > 2:
         near = (values >= -tolerance * 255) & (values <= 255 * (1 + tolerance))
         if np.mean(near & (np.abs(values - np.rint(values)) <= tolerance * 255)) > most:
-            return np.clip(values.astype(np.float32) / np.float32(255), 0, 1)
+            return np.asarray(np.clip(values.astype(np.float32) / np.float32(255), 0, 1))
     if values.min() == values.max():
         return np.zeros(values.shape, np.float32)
-    return np.clip(rules["unit_median"] + rules["unit_spread"] * standardise(values, rules), 0, 1)
+    return np.asarray(np.clip(rules["unit_median"] + rules["unit_spread"] * standardise(values, rules), 0, 1))
 
 
 def standardise(values: NDArray[Any], rules: dict[str, Any]) -> Float:

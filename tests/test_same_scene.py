@@ -106,8 +106,9 @@ def test_black_hot_frames_are_turned_back() -> None:
 def test_no_data_is_filled_and_hidden(no_data: float) -> None:
     array = changed(KELVIN, slice(-20, None), no_data)
     frame = FramePreparer("standard", FrameOptions(no_data=no_data))(array)
-    masked = np.ma.MaskedArray(KELVIN, np.zeros(KELVIN.shape, np.bool_))
-    masked.mask[-20:] = True
+    unseen = np.zeros(KELVIN.shape, np.bool_)
+    unseen[-20:] = True
+    masked = np.ma.MaskedArray(KELVIN, unseen)
     assert frame.hidden is not None
     assert frame.hidden[-20:].all()
     assert not frame.hidden[:-20].any()

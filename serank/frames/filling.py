@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 __all__ = ["fill"]
 
@@ -18,6 +17,8 @@ def fill(values: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
         values: `(H, W)`.
         missing: `(H, W)`, not all true.
     """
+    from scipy import ndimage  # slow to import, and few frames need it
+
     rows, columns = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
     filled: NDArray[Any] = values[rows, columns]
     return filled

@@ -51,6 +51,12 @@ class Frame:
     hidden: NDArray[np.bool_] | None = None
     """`(H, W)`, pixels where nothing may be found; `None` for none. All of them in a constant frame."""
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.grey.shape
+        return height, width
+
     def shown(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
         """Target probability `(H, W)`, 0 on hidden pixels."""
         return probability if self.hidden is None else np.where(self.hidden, np.float32(0), probability)

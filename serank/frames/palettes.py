@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 
 from serank.errors import FrameError
 from serank.frames.scaling import Array
@@ -76,6 +75,8 @@ def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
         ValueError: an unknown palette.
         FrameError: the frame's colours aren't those of the palette, or of any known one.
     """
+    from scipy.spatial import KDTree  # slow to import, and few frames need it
+
     try:
         import matplotlib
     except ImportError as error:

@@ -162,7 +162,7 @@ def check_pixels(array: Array, name: str, no_data: Sequence[float] = ()) -> tupl
         missing = missing.any(2)
     for value in no_data:
         equal = np.asarray(array == value)
-        missing |= equal.all(2) if array.ndim == 3 else equal
+        missing |= np.asarray(equal.all(2)) if array.ndim == 3 else equal
     if missing.all():
         raise FrameError(f"{name}: no pixel holds data, all are masked or one of no_data={list(no_data)}")
     if array.ndim == 3 and array.shape[2] == 1:

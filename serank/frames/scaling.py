@@ -184,4 +184,4 @@ def evenly_spread(values: Array, valid: Bool | None = None) -> NDArray[np.float6
 
 
 def _distinct(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
-    return ordered[np.concatenate([[True], np.diff(ordered) > 0])]
+    return np.asarray(ordered[np.concatenate([[True], np.diff(ordered) > 0])])
