@@ -159,10 +159,10 @@ def check_pixels(array: Array, name: str, no_data: Sequence[float] = ()) -> tupl
         if broken.any():
             array = np.where(broken, array.dtype.type(0), array)
     if array.ndim == 3:
-        missing = missing.any(2)
+        missing = np.asarray(missing.any(2))
     for value in no_data:
         equal = np.asarray(array == value)
-        missing |= np.asarray(equal.all(2)) if array.ndim == 3 else equal
+        missing |= equal.reshape(*missing.shape, -1).all(2)
     if missing.all():
         raise FrameError(f"{name}: no pixel holds data, all are masked or one of no_data={list(no_data)}")
     if array.ndim == 3 and array.shape[2] == 1:
