@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -38,7 +39,10 @@ class Network:
         self.spec: dict[str, Any] = json.loads(metadata["serank"])
 
     def probability(self, frame: Float, tta: int = 1) -> Float:
-        """Target probability of each pixel, `(H, W) -> (H, W)`, both in [0, 1]; the mean over `tta` orientations."""
+        """Target probability of each pixel of a frame as `read_frame` gives it, `(H, W) -> (H, W)`.
+
+        It is the mean over `tta` orientations.
+        """
         total = np.zeros(frame.shape)
         for transpose, rows, columns in list(product((False, True), repeat=3))[:tta]:
             steps = slice(None, None, -1 if rows else 1), slice(None, None, -1 if columns else 1)
@@ -73,12 +77,14 @@ class Network:
         return total / weights
 
     def logits(self, frame: Float) -> Float:
-        """Grey `(H, W)` in [0, 1] to logits `(H, W)`."""
+        """Scaled values `(H, W)` to logits `(H, W)`."""
         logits: Float = self.session.run(["logits"], {"x": self.normalise(frame)})[0][0, 0]
         return logits
 
     def normalise(self, frame: Float) -> Float:
-        """Grey `(H, W)` in [0, 1] to the network's input `(1, C, H, W)`."""
+        """Scaled values `(H, W)` to the network's input `(1, C, H, W)`."""
+        if self.spec["scaling"] == "standard":
+            frame = np.arcsinh(frame)
         x = np.repeat(frame[None, None], self.spec["in_channels"], axis=1)
         mean, std = (np.reshape(np.float32(self.spec[key]), (1, -1, 1, 1)) for key in ("mean", "std"))
         return (x - mean) / std
@@ -108,12 +114,8 @@ def ramp(length: int, overlap: int) -> Float:
     return np.minimum(distance / max(overlap, 1), 1).astype(np.float32)
 
 
-def read_frame(path: str, percentiles: Sequence[float], headroom: float) -> Float:
-    """An image file as grey `(H, W)` in [0, 1]: 8-bit values over 255, floats in [0, 1] as they are.
-
-    Others, as of 16-bit cameras, are scaled by the frame's own range between two percentiles, the upper one raised by
-    the span times `headroom`.
-    """
+def read_frame(path: str, rules: dict[str, Any], scaling: str) -> Float:
+    """An image file as the network has it scaled: grey `(H, W)` in [0, 1], or standardised values."""
     with Image.open(path, formats=("PNG", "TIFF", "BMP", "JPEG")) as image:
         mode = image.mode
         if mode in ("RGB", "RGBA", "LA") and any(";16" in str(part[-1]) for part in getattr(image, "tile", ())):
@@ -126,23 +128,47 @@ def read_frame(path: str, percentiles: Sequence[float], headroom: float) -> Floa
     if values.ndim == 3:
         grey = values.astype(np.float64) @ (0.299, 0.587, 0.114)
         values = np.rint(grey).astype(values.dtype)
-    if values.dtype == np.uint8:
-        return values.astype(np.float32) / np.float32(255)
-    wide = values.dtype.itemsize > 2
-    values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise SystemExit(f"{path}: has pixels that are NaN or infinite")
-    low, high = values.min(), values.max()
-    if wide and low >= 0 and high <= 255:
-        if mode == "F" and high <= 1:
-            return values.astype(np.float32)
-        if not np.mod(values, 1).any():
-            return (values / 255).astype(np.float32)
-    lower, upper = np.percentile(values, percentiles)
-    if upper > lower:
-        low, high = lower, upper + headroom * (upper - lower)  # room for targets, which are few pixels
-    unit: Float = np.clip((values - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1).astype(np.float32)
-    return unit
+    if scaling == "standard":
+        return standardise(values, rules)
+    return to_unit(values, rules)
+
+
+def to_unit(values: NDArray[Any], rules: dict[str, Any]) -> Float:
+    """Grey in [0, 1]: 8-bit values over 255, floats in [0, 1] as they are, others by their median and spread."""
+    if values.dtype == np.uint8:
+        return values.astype(np.float32) / np.float32(255)
+    most, tolerance = 1 - rules["stray"], rules["tolerance"]
+    if values.dtype.kind == "f" and np.mean((values >= -tolerance) & (values <= 1 + tolerance)) > most:
+        return np.asarray(np.clip(values.astype(np.float32), 0, 1))
+    if values.dtype.itemsize > 2:
+        near = (values >= -tolerance * 255) & (values <= 255 * (1 + tolerance))
+        if np.mean(near & (np.abs(values - np.rint(values)) <= tolerance * 255)) > most:
+            return np.asarray(np.clip(values.astype(np.float32) / np.float32(255), 0, 1))
+    if values.min() == values.max():
+        return np.zeros(values.shape, np.float32)
+    return np.asarray(np.clip(rules["unit_median"] + rules["unit_spread"] * standardise(values, rules), 0, 1))
+
+
+def standardise(values: NDArray[Any], rules: dict[str, Any]) -> Float:
+    """Values less their median, over their spread: the mean distance from it, large ones clipped at a quantile, and at
+    least the median step between neighbouring values."""
+    x = values.ravel()
+    stride = -(-x.size // rules["most_pixels"])
+    while stride > 1 and math.gcd(stride, values.shape[-1]) > 1:
+        stride += 1
+    x = np.sort(x[::stride].astype(np.float64))
+    median = np.median(x)
+    distance = np.abs(x - median)
+    spread = np.minimum(distance, np.quantile(distance, rules["clipped_quantile"])).mean()
+    low, high = np.quantile(x, rules["step_quantiles"])
+    distinct = np.unique(x[(x >= low) & (x <= high)])
+    if distinct.size < 2:
+        distinct = np.unique(x)
+    step = np.median(np.diff(distinct)) if distinct.size > 1 else 1.0
+    z: Float = np.clip((values - median) / max(spread, step), *rules["z_range"]).astype(np.float32)
+    return z
 
 
 def find(probability: Float, threshold: float, calibration: Sequence[float] | None) -> list[dict[str, Any]]:
@@ -189,11 +215,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = []
     for path in options.frames:
         try:
-            frame = read_frame(path, network.spec["percentiles"], network.spec["headroom"])
+            frame = read_frame(path, network.spec["grey"], network.spec["scaling"])
         except OSError as error:
             raise SystemExit(f"{path}: can't be read: {error}") from error
         height, width = frame.shape
-        detections = find(network.probability(frame, tta), threshold, network.spec["score_calibration"])
+        # a constant frame holds nothing
+        probability = network.probability(frame, tta) if frame.min() < frame.max() else np.zeros_like(frame)
+        detections = find(probability, threshold, network.spec["score_calibration"])
         results.append(
             {"frame": path, "height": height, "width": width, "threshold": threshold, "detections": detections}
         )

@@ -15,6 +15,7 @@ import torch
 from serank.checkpoints.pretrained import Pretrained
 from serank.checkpoints.released import IMAGENET_MEAN, IMAGENET_STD, load_released
 from serank.frames.preparation import FrameSpec
+from serank.frames.scaling import Scaling
 from serank.inference.detector import Detector
 from serank.inference.scores import check_calibration
 from serank.layers.ddc import BRANCHES
@@ -31,7 +32,7 @@ __all__ = ["SeRankDet"]
 class SeRankDet(SeRankNet, Detector, Pretrained):
     """Selective rank-aware detection network for infrared small targets.
 
-    `SeRankDet.from_pretrained("sirst")` gives a trained one, `detect` runs it on frames. Building one touches neither
+    `SeRankDet.from_pretrained("general")` gives a trained one, `detect` runs it on frames. Building one touches neither
     network nor disk.
 
     The defaults are the paper's graph, but for the stem: the first DDC's vanilla and dilated branches go from the
@@ -39,7 +40,7 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
     through a single channel. `stem_channels=in_channels` gives the paper's stem.
 
     The arguments are the fields of `serank.models.config.SeRankConfig`, which says what each one means and which values
-    it takes: `in_channels` to `bias` make the graph, `mean` to `overlap` prepare frames for it, `threshold` is the
+    it takes: `in_channels` to `bias` make the graph, `mean` to `scaling` prepare frames for it, `threshold` is the
     probability above which `detect` takes a pixel as target, `tta` how many rotations and flips it averages over, and
     `score_calibration` what gives the scores their meaning.
 
@@ -79,6 +80,7 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         scale_range: Sequence[float] = (0.5, 2.5),
         tile: int = 1024,
         overlap: int = 128,
+        scaling: Scaling = "unit",
         threshold: float = 0.5,
         tta: int = 1,
         score_calibration: Sequence[float] | None = None,
@@ -104,12 +106,13 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
             scale_range=scale_range,
             tile=tile,
             overlap=overlap,
+            scaling=scaling,
             threshold=threshold,
             tta=tta,
             score_calibration=score_calibration,
         )
         frame_spec = FrameSpec(
-            config.mean, config.std, config.working_size, config.scale_range, config.tile, config.overlap
+            config.mean, config.std, config.working_size, config.scale_range, config.tile, config.overlap, scaling
         )
         super().__init__(config)
         self.config: dict[str, Any] = config.to_dict()

@@ -33,8 +33,6 @@ GREY = np.array([[0, 1, 51], [102, 204, 255]], np.uint8)
 # k / 255 by hand: 0, 1/255, 1/5, 2/5, 4/5, 1
 UNIT = np.array([[0, 1 / 255, 0.2], [0.4, 0.8, 1]], np.float32)
 COUNTS = np.array([[0, 300, 65535], [40000, 256, 1]], np.uint16)
-# fewer than 1000 pixels: the 0.1 and 99.9 percentiles of six values lie 0.005 steps inside the ends
-COUNTS_LOW, COUNTS_HIGH = 0.005 * 1, 40000 + 0.995 * 25535
 
 
 def picture(height: int = 24, width: int = 32) -> NDArray[np.uint8]:
@@ -48,18 +46,25 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def robust(values: Array) -> Array:
-    """The documented formula, percentiles interpolated by hand."""
-    ordered = sorted(float(v) for v in values.ravel())
+    """The documented formula, quantiles interpolated by hand."""
 
-    def percentile(q: float) -> float:
-        at = q / 100 * (len(ordered) - 1)
+    def quantile(numbers: list[float], q: float) -> float:
+        ordered = sorted(numbers)
+        at = q * (len(ordered) - 1)
         below = math.floor(at)
         above = min(below + 1, len(ordered) - 1)
         return ordered[below] + (at - below) * (ordered[above] - ordered[below])
 
-    low, high = percentile(0.1), percentile(99.9)
-    high += high - low
-    return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
+    x = [float(v) for v in values.ravel()]
+    median = quantile(x, 0.5)
+    distance = [abs(v - median) for v in x]
+    most = quantile(distance, 0.9)
+    mean = sum(min(d, most) for d in distance) / len(x)
+    low, high = quantile(x, 0.05), quantile(x, 0.95)
+    distinct = sorted({v for v in x if low <= v <= high})
+    step = quantile([b - a for a, b in pairwise(distinct)], 0.5)
+    z = np.clip((values.astype(np.float64) - median) / max(mean, step), -10, 27)
+    return np.clip(0.42 + 0.075 * z, 0, 1)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -132,10 +137,10 @@ def test_16_bit_files(tmp_path: Path, suffix: str) -> None:
     decoded = decode(tmp_path / f"counts{suffix}")
     assert decoded.dtype.kind in "ui"
     np.testing.assert_array_equal(decoded, COUNTS)
-    span = 2 * (COUNTS_HIGH - COUNTS_LOW)
-    expected = np.clip((COUNTS.astype(np.float64) - COUNTS_LOW) / span, 0, 1)
-    np.testing.assert_allclose(read_frame(tmp_path / f"counts{suffix}"), expected, atol=1e-6)
-    assert read_frame(tmp_path / f"counts{suffix}")[1, 0] == pytest.approx(40000 / (81758.1 * 1.6), abs=1e-5)
+    np.testing.assert_allclose(read_frame(tmp_path / f"counts{suffix}"), robust(COUNTS), atol=1e-6)
+    # the median of 0, 1, 256, 300, 40000, 65535 is 278; distances 278, 277, 22, 22, 39722, 65257 are clipped at 52489.5
+    spread = (278 + 277 + 22 + 22 + 39722 + 52489.5) / 6
+    assert read_frame(tmp_path / f"counts{suffix}")[1, 0] == pytest.approx(0.42 + 0.075 * 39722 / spread, abs=1e-5)
 
 
 def tiff(pixels: bytes, width: int, height: int, *, order: str, bits: int, kind: int) -> bytes:
@@ -209,8 +214,9 @@ def test_other_values_are_scaled_by_their_range(dtype: Any) -> None:
     values = np.arange(-120 if dtype is np.int8 else 300, 0 if dtype is np.int8 else 420).reshape(10, 12).astype(dtype)
     frame = read_frame(values)
     assert frame.dtype == np.float32
-    # percentiles 0.119 and 118.881 of 0..119, and 118.762 once more above
-    expected = np.clip((np.arange(120).reshape(10, 12) - 0.119) / (118.762 * 2), 0, 1)
+    # median 59.5; distances 0.5 to 59.5, each twice, of which the largest tenth counts as their 0.9 quantile, 53.6:
+    # 2 * (0.5 + 1.5 + ... + 53.5) + 12 * 53.6 = 3559.2
+    expected = np.clip(0.42 + 0.075 * (np.arange(120).reshape(10, 12) - 59.5) / (3559.2 / 120), 0, 1)
     np.testing.assert_allclose(frame, expected, atol=1e-6)
 
 
@@ -331,11 +337,10 @@ def test_small_target_keeps_standing_out() -> None:
     clutter = frame.copy()
     clutter[100:102, 60:62] = 0
     assert (target == 1).all()
-    assert clutter.max() < 0.7
-    assert 0.15 < np.median(frame) < 0.4
-    # dimmer than the headroom's top: not clipped, and still above nearly all clutter
+    assert clutter.max() < 0.9
+    assert np.median(frame) == pytest.approx(0.42, abs=1e-6)
     dim = read_frame(camera(target=130))[100:102, 60:62]
-    assert (dim > 0.55).all()
+    assert (dim > 0.75).all()
     assert (dim < 1).all()
 
 
@@ -371,24 +376,27 @@ def test_constant_frame_is_0(value: int, dtype: type) -> None:
 
 
 def test_single_pixels_on_a_constant_frame() -> None:
-    """Variation that the percentiles do not see takes the whole range."""
+    """All that varies are two pixels: the median step between the three levels is the unit."""
     counts = np.full((100, 100), 500, np.uint16)
     counts[4, 5], counts[70, 8] = 900, 700
     frame = read_frame(counts)
-    assert frame[4, 5] == 1
-    assert frame[70, 8] == 0.5
-    assert np.count_nonzero(frame) == 2
+    assert frame[4, 5] == pytest.approx(0.42 + 0.075 * 2)
+    assert frame[70, 8] == pytest.approx(0.42 + 0.075)
+    assert np.count_nonzero(frame == np.float32(0.42)) == 9998
 
 
 def test_extreme_floats_do_not_overflow() -> None:
     """Missing-value markers of other tools are the most negative numbers."""
-    values = np.random.default_rng(0).uniform(0, 1, (50, 50))
-    values[:10] = np.finfo(np.float64).min
-    values[10:20] = np.finfo(np.float64).max
+    values = np.random.default_rng(0).uniform(0, 2, (50, 50))
+    values[0] = np.finfo(np.float64).min
+    values[1] = np.finfo(np.float64).max
     frame = read_frame(values)
     assert np.isfinite(frame).all()
-    assert frame[:10].max() == 0
-    assert frame[10:20].min() >= 0.5
+    assert frame[0].max() == 0
+    assert frame[1].min() == 1
+    assert frame[2:].std() > 0.05
+    values[:10] = np.finfo(np.float64).max
+    assert np.isfinite(read_frame(values)).all()
 
 
 def test_one_pixel_frames() -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serank.cli.options import add_model, add_tta
+from serank.cli.options import add_frame_options, add_model, add_tta, frame_options
 
 if TYPE_CHECKING:
     from serank.inference import BatchResult
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-area", type=int, default=1, metavar="PX", help="smallest detection kept")
     parser.add_argument("--min-score", type=float, default=0.0, metavar="S", help="least score kept, in [0, 1]")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="frames that are run at once")
+    add_frame_options(parser)
     parser.add_argument(
         "--probability",
         metavar="DIR",
@@ -102,6 +103,7 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
     from serank.serankdet import SeRankDet
     from serank.utils.distributed import is_main, world_size
 
+    frames = frame_options(options)  # refused before a network is loaded
     model = SeRankDet.from_pretrained(options.checkpoint, device=device).optimize()
     tracks = options.track or options.confirm is not None
     result = write_detections(
@@ -118,6 +120,7 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
         track=options.track,
         confirm=options.confirm,
         max_distance=options.max_distance,
+        options=frames,
         pictures=not options.no_pictures,
         video=options.video,
         table=options.format,

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["add_model", "add_preparation", "add_tta", "preparation", "print_metrics"]
+if TYPE_CHECKING:
+    from serank.frames import FrameOptions
+
+__all__ = [
+    "add_frame_options",
+    "add_model",
+    "add_preparation",
+    "add_tta",
+    "frame_options",
+    "preparation",
+    "print_metrics",
+]
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Options of a command that runs a checkpoint."""
     parser.add_argument(
-        "--checkpoint", default="sirst", metavar="NAME", help="bundled name, folder or Hub repository id"
+        "--checkpoint", default="general", metavar="NAME", help="bundled name, folder or Hub repository id"
     )
     parser.add_argument("--device", default="auto", help="where to run: auto (CUDA where there is one), cpu, cuda")
 
@@ -62,6 +73,70 @@ def preparation(options: argparse.Namespace) -> dict[str, Any]:
     names = ("working_size", "scale_range", "tile", "overlap")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     return given | ({"working_size": None} if options.working_size == 0 else {})
+
+
+def add_frame_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say what is known of the frames."""
+    group = parser.add_argument_group("frames")
+    group.add_argument(
+        "--range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="values of black and white (default: found from each frame's values)",
+    )
+    group.add_argument(
+        "--no-data",
+        type=float,
+        action="append",
+        metavar="VALUE",
+        help="value of pixels without data, such as -9999 or nan, filled from their neighbours; may be repeated",
+    )
+    group.add_argument(
+        "--polarity", choices=("white-hot", "black-hot"), default="white-hot", help="whether hot is bright or dark"
+    )
+    group.add_argument(
+        "--invert", dest="polarity", action="store_const", const="black-hot", help="the same as --polarity black-hot"
+    )
+    group.add_argument(
+        "--palette",
+        metavar="NAME",
+        help="of frames in false colour: auto, or its name in matplotlib, such as inferno or jet",
+    )
+    group.add_argument(
+        "--ignore",
+        action="append",
+        metavar="REGION",
+        help="where nothing is to be found: a mask file, or a box X0,Y0,X1,Y1 in pixels, which may be repeated",
+    )
+
+
+def frame_options(options: argparse.Namespace) -> FrameOptions:
+    """The options of `add_frame_options`.
+
+    Raises:
+        ValueError: a value out of its range, or a mask file beside other regions.
+    """
+    from serank.frames import FrameOptions
+
+    return FrameOptions(options.range, options.no_data, options.polarity, options.palette, _region(options.ignore))
+
+
+def _region(given: list[str] | None) -> Any:
+    """A mask's path, or boxes."""
+    if not given:
+        return None
+    try:
+        boxes = [[float(number) for number in region.split(",")] for region in given]
+    except ValueError:
+        if len(given) > 1:
+            raise ValueError(
+                f"--ignore takes one mask file, or boxes X0,Y0,X1,Y1 alone; got {', '.join(given)}"
+            ) from None
+        return given[0]
+    if any(len(box) != 4 for box in boxes):
+        raise ValueError(f"--ignore takes boxes of four numbers, X0,Y0,X1,Y1; got {', '.join(given)}")
+    return boxes
 
 
 def print_metrics(result: dict[str, float]) -> None:

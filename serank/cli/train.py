@@ -20,6 +20,7 @@ from serank.losses import LOSSES
 from serank.serankdet import SeRankDet
 from serank.train.recipe import PRESETS, Preset, Recipe, preset
 from serank.train.run import selection_score
+from serank.train.sensor import SENSOR
 from serank.train.trainer import fit
 from serank.utils.distributed import from_main, is_main, started
 
@@ -86,6 +87,12 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--width", type=int, help="channels of the finest level (default: 8)")
     group.add_argument("--in-channels", type=int, metavar="C", help="channels of the input (default: 1)")
     add_preparation(group, "the checkpoint's, or 320", "the checkpoint's, or 0.5 2.5")
+    group.add_argument(
+        "--scaling",
+        choices=("unit", "standard"),
+        help="of the frames: grey in [0, 1], or standardised by each frame's own median and spread, for cameras of any "
+        "range (default: the checkpoint's, or unit)",
+    )
     group.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone")
     group.add_argument(
         "--freeze-statistics",
@@ -155,6 +162,16 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=f"share of crops that get a target of another frame (default: {crops.paste})",
     )
+    group.add_argument(
+        "--sensor",
+        action="store_true",
+        help="crops with the effects of real sensors, by these shares: "
+        + ", ".join(f"{name} {share:g}" for name, share in SENSOR.items()),
+    )
+    for name in SENSOR:
+        group.add_argument(
+            f"--{name.replace('_', '-')}", type=float, metavar="P", help="share of crops (default: 0, or as --sensor)"
+        )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -238,9 +255,10 @@ def _joined(roots: list[str], split: str, soft: Sequence[str | None] | None = No
 def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
     recipe = chosen.recipe if chosen else Recipe()
     given = {name: value for name in (*RECIPE, "seed") if (value := getattr(options, name)) is not None}
-    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste")}
+    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste", *SENSOR)}
     crops["scale"] = tuple(options.scale) if options.scale else None
-    augmentation = replace(recipe.augmentation, **{k: v for k, v in crops.items() if v is not None})
+    sensor = SENSOR if options.sensor else {}
+    augmentation = replace(recipe.augmentation, **sensor | {k: v for k, v in crops.items() if v is not None})
     return replace(
         recipe,
         **given,
@@ -255,6 +273,10 @@ def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any)
     changes = preparation(options)
     if options.in_channels is not None:
         changes["in_channels"] = options.in_channels
+    if options.scaling is not None:
+        changes["scaling"] = options.scaling
+    if options.scaling == "standard":
+        changes |= {"mean": 0.0, "std": 1.0}
     if options.init:
         if options.width is not None:
             raise ValueError("--width belongs to the checkpoint given by --init; leave it out")

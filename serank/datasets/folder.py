@@ -29,11 +29,11 @@ from serank.datasets.layouts import (
     split_folders,
 )
 from serank.datasets.masks import POLARITY, Shape, SizeMismatch, is_inverted, read_mask
-from serank.datasets.sample import Sample
+from serank.datasets.sample import RawSample, Sample
 from serank.datasets.soft_targets import find_soft_targets, read_soft_target
 from serank.datasets.splits import available_splits, file_name, split_names, warn_sirst_test_names
 from serank.errors import FrameError
-from serank.frames.preparation import unit_frame
+from serank.frames.preparation import luminance, unit_frame
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
 from serank.utils.text import listing
@@ -179,7 +179,10 @@ class FolderDataset(Sequence[Sample]):
                 self._cache[index] = stored
         frame, mask, soft = stored
         copied = None if soft is None else soft.copy()
-        return Sample(self.names[index], unit_frame(frame, str(frame_file)), mask.copy(), copied)
+        unit = unit_frame(frame, str(frame_file))
+        if frame.dtype in (np.bool_, np.uint8):
+            return Sample(self.names[index], unit, mask.copy(), copied)
+        return RawSample.of(self.names[index], unit, mask.copy(), luminance(frame), copied)
 
     def _mask(self, name: str, file: Path, shape: Shape) -> NDArray[np.bool_]:
         mask, grey = read_mask(file)

@@ -15,6 +15,7 @@ from serank.datasets import Sample
 from serank.evaluation.evaluator import Evaluator
 from serank.evaluation.resolution import Resolution, check_resolution, resize_mask
 from serank.evaluation.results import Evaluation
+from serank.frames.frame import Frame
 from serank.frames.preparation import resize
 from serank.inference.detector import Detector, predict
 from serank.metrics.checks import Protocol
@@ -34,12 +35,15 @@ def predict_sample(
     """
     resolution = check_resolution(resolution)
     spec = model.frame_spec
+    values = sample.scaled(spec)
     if resolution != "native":
         side = resolution
         sample = Sample(sample.name, resize(sample.frame, side, side), resize_mask(sample.mask, side, side))
+        values = resize(values, side, side)
         spec = replace(spec, working_size=None, tile=max(spec.tile, side))
     network, orientations = cast(nn.Module, model), model.tta if tta is None else tta
-    return sample, predict(network, [sample.frame], spec, channels=model.in_channels, tta=orientations)[0]
+    frame = Frame(sample.frame, values)
+    return sample, predict(network, [frame], spec, channels=model.in_channels, tta=orientations)[0]
 
 
 def evaluate(

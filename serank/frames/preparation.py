@@ -1,10 +1,11 @@
-"""Arrays to what a network takes: grey values in [0, 1], the working size, normalisation and tiles."""
+"""Arrays to what a network takes: grey values, their scaling, the working size, normalisation and tiles."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -12,13 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serank.errors import FrameError
+from serank.frames.filling import fill
+from serank.frames.scaling import Scaling, standardise, to_unit
 
-__all__ = ["HEADROOM", "ROBUST_PERCENTILES", "TILE_STEP", "Array", "FrameSpec", "resize", "tiles", "unit_frame"]
-
-ROBUST_PERCENTILES = (0.1, 99.9)
-"""Percentiles of a frame's values between which its robust range lies."""
-HEADROOM = 1.0
-"""By how much of that range its upper end is raised."""
+__all__ = ["TILE_STEP", "Array", "FrameSpec", "check_pixels", "luminance", "resize", "tiles", "unit_frame"]
 
 TILE_STEP = 16
 """Networks with four poolings pad other sides to a multiple of this."""
@@ -31,13 +29,17 @@ class FrameSpec:
     """How frames are brought to what a network was trained on.
 
     Attributes:
-        mean: subtracted from grey values in [0, 1]; one number, or one for each input channel.
+        mean: subtracted from the scaled values; one number, or one for each input channel.
         std: divides the result; like `mean`.
         working_size: longest side in pixels to which frames are scaled; `None` leaves their size.
         scale_range: least and largest factor by which that scaling may change a frame. A frame that would need
             more is scaled by this much and, where it is then larger than a tile, cut into tiles.
         tile: largest side of the tiles of large frames, in scaled pixels.
         overlap: pixels that neighbouring tiles share; their outputs are blended linearly across it.
+        scaling: `"unit"` takes grey in [0, 1] (`serank.frames.scaling.to_unit`). `"standard"` takes every frame less
+            its median, over its robust spread (`serank.frames.scaling.standardise`), so that gain and offset fall out,
+            and, once it has its size, the inverse hyperbolic sine of that: linear within a spread, logarithmic far
+            above it.
     """
 
     mean: float | Sequence[float] = 0.5
@@ -46,6 +48,7 @@ class FrameSpec:
     scale_range: Sequence[float] = (0.5, 2.5)
     tile: int = 1024
     overlap: int = 128
+    scaling: Scaling = "unit"
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.mean).all():
@@ -58,6 +61,8 @@ class FrameSpec:
             raise ValueError(f"scale_range must be (low, high), 0 < low <= 1 <= high; got {self.scale_range}")
         if not 0 <= self.overlap < self.tile:
             raise ValueError(f"overlap must be >= 0 and below tile={self.tile}; got {self.overlap}")
+        if self.scaling not in get_args(Scaling):
+            raise ValueError(f'scaling must be "unit" or "standard"; got {self.scaling!r}')
 
     def scale(self, height: int, width: int) -> float:
         """Factor by which a frame is scaled, in training as in detection."""
@@ -71,26 +76,39 @@ class FrameSpec:
         scale = self.scale(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def normalise(self, x: torch.Tensor, channels: int) -> torch.Tensor:
-        """Grey `(B, 1, H, W)` in [0, 1] -> `(B, channels, H, W)` less `mean`, over `std`."""
+    def rescale(self, grey: Array) -> NDArray[np.float32]:
+        """Grey `(H, W)` in [0, 1] -> what is resized and given to `normalise`: the same, or standardised."""
+        return standardise(grey) if self.scaling == "standard" else grey.astype(np.float32, copy=False)
+
+    def statistics(self, like: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """`mean` and `std`, each `(1, channels, 1, 1)`, with the dtype and on the device of `like`."""
         mean, std = (
-            x.new_tensor(np.broadcast_to(value, channels).copy()).view(1, -1, 1, 1) for value in (self.mean, self.std)
+            like.new_tensor(np.broadcast_to(value, channels).copy()).view(1, -1, 1, 1)
+            for value in (self.mean, self.std)
         )
+        return mean, std
+
+    def normalise(
+        self, x: torch.Tensor, channels: int, statistics: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Scaled values `(B, 1, H, W)` -> the network's input `(B, channels, H, W)`, less `mean`, over `std`.
+
+        Args:
+            x: grey in [0, 1], or standardised values, as `scaling` says.
+            channels: of the network.
+            statistics: what `statistics` gives, where it was sent to the device before.
+        """
+        if self.scaling == "standard":
+            x = x.asinh()
+        mean, std = self.statistics(x, channels) if statistics is None else statistics
         return (x - mean) / std
 
 
 def unit_frame(array: Array, name: str = "the frame") -> NDArray[np.float32]:
-    """Scales pixel values to grey in [0, 1].
+    """Pixel values as grey in [0, 1], see `serank.frames.scaling.to_unit`.
 
-    - bool and uint8: divided by 1 and 255; so are floats and wide integers that hold whole numbers in 0 to 255, as
-      other libraries return 8-bit files.
-    - uint16, other integers, and other floats that leave [0, 1]: scaled by the frame's own robust range, because 16-bit
-      cameras use a narrow, drifting part of theirs. The range goes from the 0.1 percentile to the 99.9 percentile,
-      its upper end raised by the span once more, so that a target of a few pixels (fewer than 0.1% of the frame)
-      keeps standing out above the clutter; values outside are clipped. A constant frame becomes 0.
-    - floats in [0, 1]: as they are.
-
-    Three channels become grey by the ITU-R BT.601 weights, which leaves grey content stored as colour as it is.
+    Three channels become grey by the ITU-R BT.601 weights, which leaves grey content stored as colour as it is. Masked
+    pixels of a masked array don't count and are filled from their neighbours.
 
     Args:
         array: `(H, W)`, `(H, W, 1)` or `(H, W, 3)`.
@@ -100,7 +118,30 @@ def unit_frame(array: Array, name: str = "the frame") -> NDArray[np.float32]:
         `(H, W)` float32 in [0, 1].
 
     Raises:
-        FrameError: other dimensions, an empty side, NaN or infinity, complex or object dtype.
+        FrameError: other dimensions, an empty side, NaN or infinity, complex or object dtype, every pixel masked.
+    """
+    pixels, missing = check_pixels(array, name)
+    if missing is None:
+        return to_unit(luminance(pixels))
+    return to_unit(fill(luminance(pixels), missing), ~missing)
+
+
+def check_pixels(array: Array, name: str, no_data: Sequence[float] = ()) -> tuple[Array, NDArray[np.bool_] | None]:
+    """An array as a frame's pixels, and which of them hold no data.
+
+    Args:
+        array: `(H, W)`, `(H, W, 1)` or `(H, W, 3)`; of a masked array the masked pixels hold no data.
+        name: what errors call it.
+        no_data: values that stand for no data; NaN stands for infinities too. A pixel of three channels is missing
+            where all of them hold the value, or one is NaN.
+
+    Returns:
+        `(H, W)` or `(H, W, 3)`, finite, and `(H, W)` bool; `None` where every pixel holds data. Missing pixels that
+        aren't finite become 0.
+
+    Raises:
+        FrameError: other dimensions, an empty side, complex or object dtype, NaN or infinity that `no_data` doesn't
+            name, no pixel with data.
     """
     if array.dtype.kind not in "buif":
         raise FrameError(f"{name}: dtype {array.dtype} can't be a frame; expected integers or floats")
@@ -111,25 +152,37 @@ def unit_frame(array: Array, name: str = "the frame") -> NDArray[np.float32]:
         )
     if 0 in array.shape:
         raise FrameError(f"{name}: shape {array.shape} has an empty side")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(np.count_nonzero(~np.isfinite(array)))
-        raise FrameError(f"{name}: {bad} of {array.size} values are NaN or infinite; replace dead pixels first")
+    missing: NDArray[np.bool_] = np.zeros(array.shape, np.bool_)
+    if isinstance(array, np.ma.MaskedArray):
+        missing |= np.ma.getmaskarray(array)
+        array = array.data
+    if array.dtype.kind == "f":
+        broken = ~np.isfinite(array)
+        if any(math.isnan(value) for value in no_data):
+            missing |= broken
+        if bad := int(np.count_nonzero(broken & ~missing)):
+            raise FrameError(
+                f"{name}: {bad} of {array.size} values are NaN or infinite; replace dead pixels first, or let them be "
+                'filled from their neighbours with no_data=float("nan") (--no-data nan)'
+            )
+        if broken.any():
+            array = np.where(broken, array.dtype.type(0), array)
     if array.ndim == 3:
-        array = array[..., 0] if array.shape[2] == 1 else _luminance(array)
-    if array.dtype == np.bool_:
-        return array.astype(np.float32)
-    if array.dtype == np.uint8:
-        return array.astype(np.float32) / np.float32(255)
-    low, high = array.min(), array.max()
-    if array.dtype.kind == "f" and low >= 0 and high <= 1:
-        return array.astype(np.float32)
-    wide = array.dtype.kind == "f" or array.dtype.itemsize > 2
-    if wide and low >= 0 and high <= 255 and not np.mod(array, 1).any():
-        return array.astype(np.float32) / np.float32(255)
-    return _robust_unit(array)
+        missing = np.asarray(missing.any(2))
+    for value in no_data:
+        equal = np.asarray(array == value)
+        missing |= equal.reshape(*missing.shape, -1).all(2)
+    if missing.all():
+        raise FrameError(f"{name}: no pixel holds data, all are masked or one of no_data={list(no_data)}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    return array, missing if missing.any() else None
 
 
-def _luminance(array: Array) -> Array:
+def luminance(array: Array) -> Array:
+    """Grey `(H, W)` of `(H, W)` or `(H, W, 3)`, of the same type, by the ITU-R BT.601 weights."""
+    if array.ndim == 2:
+        return array
     if (array == array[..., :1]).all():
         return array[..., 0]
     red, green, blue = (array[..., i].astype(np.float64) for i in range(3))
@@ -138,19 +191,6 @@ def _luminance(array: Array) -> Array:
         return grey
     rounded: Array = np.rint(grey).astype(array.dtype)
     return rounded
-
-
-def _robust_unit(array: Array) -> NDArray[np.float32]:
-    values = array.astype(np.float64) / 4  # so that the span of any finite values stays finite
-    low, high = np.percentile(values, ROBUST_PERCENTILES)
-    if high <= low:  # the variation, if any, is in fewer pixels than the percentiles see
-        low, high = values.min(), values.max()
-    else:
-        high += HEADROOM * (high - low)
-    if high <= low:
-        return np.zeros(array.shape, np.float32)
-    unit: NDArray[np.float32] = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
-    return unit
 
 
 def resize(frame: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

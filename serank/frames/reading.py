@@ -37,6 +37,7 @@ __all__ = [
     "decode_pages",
     "open_held",
     "read_frame",
+    "read_pixels",
 ]
 
 FRAME_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".webp", ".jp2", ".pgm", ".npy", ".npz"})
@@ -196,14 +197,28 @@ def read_frame(source: FrameLike) -> NDArray[np.float32]:
         FrameError: not a frame; the message names the file and the reason.
         TypeError: `source` is none of the above.
     """
+    return unit_frame(*read_pixels(source))
+
+
+def read_pixels(source: FrameLike) -> tuple[Array, str]:
+    """The pixel values of anything that stands for a frame, and what messages call it.
+
+    Args:
+        source: as for `read_frame`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        FrameError: a file that can't be read.
+        TypeError: `source` is none of the above.
+    """
     if isinstance(source, (str, os.PathLike)):
-        return unit_frame(decode(source), os.fspath(source))
+        return decode(source), os.fspath(source)
     if isinstance(source, Image.Image):
-        return unit_frame(decode(source))
+        return decode(source), "the frame"
     if isinstance(source, torch.Tensor):
-        return unit_frame(_tensor_pixels(source))
+        return _tensor_pixels(source), "the frame"
     if isinstance(source, np.ndarray):
-        return unit_frame(source)
+        return source, "the frame"
     raise TypeError(
         f"a frame is a path, PIL image, array or tensor; got {type(source).__name__} (lists of frames go to detect)"
     )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
+from serank.frames.options import FrameOptions
 from serank.frames.reading import VIDEO_SUFFIXES
 from serank.frames.sources import SourceFrame, may_hold_several
 from serank.inference.conversions import pixel_runs
@@ -91,6 +92,7 @@ def write_detections(
     confirm: tuple[int, int] | None = None,
     max_distance: float = 10.0,
     probability: str | os.PathLike[str] | None = None,
+    options: FrameOptions | None = None,
     pictures: bool = True,
     video: str | os.PathLike[str] | None = None,
     table: str = "json",
@@ -124,6 +126,7 @@ def write_detections(
         probability: folder for the probability of each frame at its own size, 8-bit grey `NAME.png` (or
             `NAME/000012.png`), 255 for 1: `serank.evaluation.PredictionFolder` scores them, and
             `FolderDataset(..., soft=...)` gives them to a training as soft targets. `None` writes none.
+        options: what is known of the frames, the last arguments of `SeRankDet.detect`; `None` for nothing.
         pictures: write them; without, only the table.
         video: write the pictures as the frames of this video (`.mp4`, `.mkv`, `.mov` or `.avi`; H.264, or MPEG-4 where
             PyAV's FFmpeg has no encoder of it) instead of files; of one video, one TIFF file or image files of one
@@ -147,7 +150,7 @@ def write_detections(
         BlockingIOError: another run is writing to `output`.
         OSError: `output`, `probability` or `video` can't be written.
     """
-    options = StreamOptions(
+    stream = StreamOptions(
         threshold=threshold,
         tta=tta,
         min_area=min_area,
@@ -157,8 +160,9 @@ def write_detections(
         track=track,
         confirm=confirm,
         max_distance=max_distance,
+        frames=options,
     )
-    options.check(model)
+    stream.check(model)
     if table not in TABLE_FORMATS:
         raise ValueError(f"table must be one of {', '.join(TABLE_FORMATS)}; got {table!r}")
     folder, maps = Path(output), None if probability is None else Path(probability)
@@ -205,7 +209,7 @@ def write_detections(
                 add = _record_writer(stack, result.table, lines)
                 show = stack.enter_context(video_writer(clip, _clip_rate(files, every))).add if clip else None
                 bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="frame"))
-                found = detect_sources(model, files, options)
+                found = detect_sources(model, files, stream)
                 results = threaded_map(draw, found, threads=WRITER_THREADS, pending=PENDING_RESULTS)
                 for order, record, picture in results:
                     add(order, record)

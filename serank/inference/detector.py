@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from PIL.ImageFile import ImageFile
 from torch import Tensor, nn
 
+from serank.frames.frame import Frame, FramePreparer
+from serank.frames.options import FrameOptions, Ignore, Polarity
 from serank.frames.preparation import FrameSpec, resize, tiles
-from serank.frames.reading import FrameLike, read_frame
+from serank.frames.reading import FrameLike
 from serank.inference.detections import Detections, FrameSource, find_detections
 from serank.inference.scores import Calibration
 from serank.inference.tta import ORIENTATIONS, Orientation, check_tta
@@ -42,7 +44,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def predict(
     model: nn.Module,
-    frames: Sequence[Float],
+    frames: Sequence[Float | Frame],
     spec: FrameSpec,
     *,
     channels: int = 1,
@@ -56,7 +58,7 @@ def predict(
 
     Args:
         model: maps `(B, channels, H, W)` to `(B, 1, H, W)` logits; run in eval mode on its own device.
-        frames: each `(H, W)` float32 in [0, 1], of any sizes.
+        frames: each `(H, W)` float32 in [0, 1], of any sizes, or a prepared `serank.frames.Frame`.
         spec: what the model was trained on.
         channels: channels that the model takes; grey is repeated.
         batch_size: most frames run at once; fewer where together they would exceed a tile, which runs alone. With `tta`
@@ -73,6 +75,7 @@ def predict(
     """
     orientations = ORIENTATIONS[check_tta(tta)]
     parameter = next(model.parameters())
+    scaled_frames = [f.values if isinstance(f, Frame) else spec.rescale(f) for f in frames]
 
     def run(batch: Sequence[Float]) -> Float:
         x = spec.normalise(torch.from_numpy(np.stack(batch)[:, None]).to(parameter.device), channels)
@@ -86,7 +89,7 @@ def predict(
         return values
 
     groups: dict[tuple[int, int], list[tuple[int, Orientation]]] = defaultdict(list)
-    for i, frame in enumerate(frames):
+    for i, frame in enumerate(scaled_frames):
         height, width = frame.shape
         for orientation in orientations:
             groups[spec.working_shape(*orientation.shape(height, width))].append((i, orientation))
@@ -99,10 +102,10 @@ def predict(
             size = max(1, min(batch_size, spec.tile**2 // (height * width))) if whole else 1
             for start in range(0, len(members), size):
                 chosen = members[start : start + size]
-                scaled = [resize(o.apply(frames[i]), height, width) for i, o in chosen]
+                scaled = [resize(o.apply(scaled_frames[i]), height, width) for i, o in chosen]
                 logits = run(scaled) if whole else _tiled(run, scaled[0], spec)
                 for (i, o), logit in zip(chosen, logits, strict=True):
-                    probability = o.undo(_sigmoid(resize(logit, *o.shape(*frames[i].shape))))
+                    probability = o.undo(_sigmoid(resize(logit, *o.shape(*scaled_frames[i].shape))))
                     if tta == 1:
                         outputs[i] = probability
                     else:
@@ -161,13 +164,18 @@ class Detector:
     @overload
     def detect(
         self,
-        image: FrameLike,
+        image: FrameLike | Frame,
         threshold: float | None = None,
         *,
         tta: int | None = None,
         min_area: int = 1,
         min_score: float = 0.0,
         batch_size: int = 8,
+        polarity: Polarity = "white-hot",
+        palette: str | None = None,
+        value_range: Sequence[float] | None = None,
+        no_data: float | Sequence[float] | None = None,
+        ignore: Ignore | None = None,
     ) -> Detections: ...
 
     @overload
@@ -180,17 +188,27 @@ class Detector:
         min_area: int = 1,
         min_score: float = 0.0,
         batch_size: int = 8,
+        polarity: Polarity = "white-hot",
+        palette: str | None = None,
+        value_range: Sequence[float] | None = None,
+        no_data: float | Sequence[float] | None = None,
+        ignore: Ignore | None = None,
     ) -> list[Detections]: ...
 
     def detect(
         self,
-        image: FrameLike | list[Any] | tuple[Any, ...],
+        image: FrameLike | Frame | list[Any] | tuple[Any, ...],
         threshold: float | None = None,
         *,
         tta: int | None = None,
         min_area: int = 1,
         min_score: float = 0.0,
         batch_size: int = 8,
+        polarity: Polarity = "white-hot",
+        palette: str | None = None,
+        value_range: Sequence[float] | None = None,
+        no_data: float | Sequence[float] | None = None,
+        ignore: Ignore | None = None,
     ) -> Detections | list[Detections]:
         """Finds targets in a frame or in each of a list of frames.
 
@@ -199,7 +217,8 @@ class Detector:
         `SeRankDet.optimize` makes a faster one with the same results to rounding.
 
         Args:
-            image: path, PIL image, array or tensor as `serank.frames.read_frame` takes them, or a list of these.
+            image: path, PIL image, array or tensor as `serank.frames.read_frame` takes them, a prepared
+                `serank.frames.Frame`, or a list of these.
             threshold: probability in [0, 1] above which a pixel is target; `None` takes the checkpoint's, 0.5 unless
                 it says another.
             tta: test-time augmentation: 1 runs each frame once, 4 averages its probabilities over its flips, 8 over
@@ -208,6 +227,13 @@ class Detector:
             min_area: smallest detection kept, in pixels of the frame.
             min_score: least score kept, in [0, 1]; of use where the checkpoint's scores are calibrated.
             batch_size: most frames of equal size run at once.
+            polarity: `"black-hot"` where hot things are dark.
+            palette: of frames in false colour: `"auto"`, or its name in matplotlib, such as `"inferno"`.
+            value_range: values (low, high) of black and white, instead of what the values tell.
+            no_data: value or values of pixels without data, such as -9999 or NaN. They are filled from their
+                neighbours, as those of masked arrays, and nothing is found there.
+            ignore: where nothing is to be found: a mask `(H, W)` bool or the path of a mask file, or boxes `(N, 4)`.
+                The last five are those of `serank.frames.FrameOptions`, which says more.
 
         Returns:
             `Detections`, or a list of them for a list.
@@ -215,10 +241,15 @@ class Detector:
         Raises:
             FileNotFoundError: no such file.
             serank.errors.FrameError: a frame that can't be read or used; names it and the reason.
+            ImportError: `palette` without matplotlib; names the extra.
             TypeError: an `image` of another type.
             ValueError: `threshold` or `min_score` outside [0, 1], `tta` none of the three, `min_area` or `batch_size`
-                below 1.
+                below 1, or a bad option of the frames.
             FloatingPointError: the network's output holds NaN or infinity.
+
+        Warns:
+            UserWarning: once for each kind of frame in which targets are likely to be lost: constant ones, contrasts in
+                a small part of the range, false colour, previews that a thermal camera rendered.
         """
         chosen = self.check_options(threshold, min_area)
         check_threshold(min_score, "min_score")
@@ -226,7 +257,8 @@ class Detector:
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1; got {batch_size}")
         sources = image if isinstance(image, (list, tuple)) else [image]
-        frames = [read_frame(source) for source in sources]
+        prepare = FramePreparer(self.frame_spec.scaling, FrameOptions(value_range, no_data, polarity, palette, ignore))
+        frames = [prepare(source) for source in sources]
         probabilities = predict(
             cast(nn.Module, self),
             frames,
@@ -237,8 +269,8 @@ class Detector:
         )
         found = [
             find_detections(
-                p,
-                f,
+                f.shown(p),
+                f.grey,
                 threshold=chosen,
                 min_area=min_area,
                 min_score=min_score,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from serank._version import __version__
-from serank.frames.preparation import HEADROOM, ROBUST_PERCENTILES
+from serank.frames import scaling
 from serank.inference.detector import Detector
 from serank.layers.ddc import DifferenceConv2d
 from serank.models.config import to_json
@@ -89,14 +89,23 @@ def preprocessing(detector: Detector, name: str | None = None) -> dict[str, Any]
 
     Returns:
         `name`, `serank` (the version that wrote it), `in_channels`, the attributes of `serank.frames.FrameSpec`,
-        `percentiles` and `headroom` (how `serank.frames.preparation.unit_frame` scales 16-bit values), `threshold`,
-        `tta` and `score_calibration`.
+        `grey` (the constants of `serank.frames.scaling`, by which it scales values), `threshold`, `tta` and
+        `score_calibration`.
     """
     spec = {key: to_json(value) for key, value in asdict(detector.frame_spec).items()}
     about = {"name": name, "serank": __version__, "in_channels": detector.in_channels}
-    grey = {"percentiles": list(ROBUST_PERCENTILES), "headroom": HEADROOM}
+    grey = {
+        "unit_median": scaling.UNIT_MEDIAN,
+        "unit_spread": scaling.UNIT_SPREAD,
+        "clipped_quantile": scaling.CLIPPED_QUANTILE,
+        "step_quantiles": list(scaling.STEP_QUANTILES),
+        "most_pixels": scaling.MOST_PIXELS,
+        "z_range": list(scaling.Z_RANGE),
+        "stray": scaling.STRAY,
+        "tolerance": scaling.TOLERANCE,
+    }
     found = {"threshold": detector.threshold, "tta": detector.tta}
-    return {**about, **grey, **spec, **found, "score_calibration": to_json(detector.score_calibration)}
+    return {**about, "grey": grey, **spec, **found, "score_calibration": to_json(detector.score_calibration)}
 
 
 def _write_program(model: SeRankNet, path: Path, description: str) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from serank.errors import FrameError
-from serank.frames.preparation import unit_frame
+from serank.frames.frame import FramePreparer
+from serank.frames.options import FrameOptions
 from serank.frames.reading import VIDEO_SUFFIXES
 from serank.frames.sources import SourceFrame, find_sources, read_sources
 from serank.inference.detections import Detections, FrameSource
@@ -43,6 +44,7 @@ class StreamOptions:
     track: bool = False
     confirm: tuple[int, int] | None = None
     max_distance: float = 10.0
+    frames: FrameOptions | None = None
 
     @property
     def tracks(self) -> bool:
@@ -77,6 +79,7 @@ def detect_files(
     track: bool = False,
     confirm: tuple[int, int] | None = None,
     max_distance: float = 10.0,
+    options: FrameOptions | None = None,
     recursive: bool = False,
     skipped: Callable[[FrameSource, str], None] | None = None,
 ) -> Iterator[Detections]:
@@ -103,6 +106,7 @@ def detect_files(
             one included. False alarms that come and go are left out so, and the first M - 1 sightings of targets.
             Implies `track`.
         max_distance: farthest that a target moves between two frames that are run, in pixels.
+        options: what is known of the frames, the last arguments of `SeRankDet.detect`; `None` for nothing.
         recursive: take the frames in sub-folders too, but for hidden ones.
         skipped: is called for each frame or file that can't be read, with its place and the reason, and the others go
             on; `None` raises FrameError there.
@@ -113,7 +117,7 @@ def detect_files(
         ImportError: a video, and the extra that reads it isn't installed.
         serank.errors.FrameError: a frame or file can't be read, and `skipped` is `None`.
     """
-    options = StreamOptions(
+    stream = StreamOptions(
         threshold=threshold,
         tta=tta,
         min_area=min_area,
@@ -123,12 +127,13 @@ def detect_files(
         track=track,
         confirm=confirm,
         max_distance=max_distance,
+        frames=options,
     )
-    options.check(model)
+    stream.check(model)
     files = existing_sources(paths, recursive=recursive)
 
     def results() -> Iterator[Detections]:
-        for item, found in detect_sources(model, files, options):
+        for item, found in detect_sources(model, files, stream):
             if found is not None:
                 yield found
             elif skipped is not None:
@@ -157,7 +162,8 @@ def detect_sources(
     model: Detector, files: Sequence[Path], options: StreamOptions
 ) -> Iterator[tuple[SourceFrame, Detections | None]]:
     """This process's frames of the files, each with its detections, or `None` and a reason where it can't be read."""
-    items = prefetch(_read(files, options.every), PREFETCHED_FRAMES + options.batch_size - 1)
+    preparer = FramePreparer(model.frame_spec.scaling, options.frames)
+    items = prefetch(_read(files, options.every, preparer), PREFETCHED_FRAMES + options.batch_size - 1)
     tracker = CentroidTracker(options.max_distance, options.confirm) if options.tracks else None
     sequence: Path | None = None
     while group := list(islice(items, options.batch_size)):
@@ -197,17 +203,17 @@ def _sequence(item: SourceFrame) -> Path:
     return item.file.parent if item.index is None else item.file
 
 
-def _read(files: Sequence[Path], every: int) -> Iterator[tuple[SourceFrame, Any]]:
+def _read(files: Sequence[Path], every: int, preparer: FramePreparer) -> Iterator[tuple[SourceFrame, Any]]:
     for item in read_sources(files, rank(), world_size()):
         if item.index is None or item.index % every == 0:
-            yield _unit_frame(item)
+            yield _prepare(item, preparer)
 
 
-def _unit_frame(item: SourceFrame) -> tuple[SourceFrame, Any]:
+def _prepare(item: SourceFrame, preparer: FramePreparer) -> tuple[SourceFrame, Any]:
     """The frame as `detect` takes it, or the reason why it is none."""
     if item.pixels is None:
         return item, None
     try:
-        return replace(item, pixels=None), unit_frame(item.pixels, item.label)
+        return replace(item, pixels=None), preparer.prepare(item.pixels, item.label, item.file)
     except FrameError as error:
         return replace(item, pixels=None, reason=str(error)), None

@@ -1,4 +1,4 @@
-"""Training crops with random scale, position, flips, blur and contrast."""
+"""Training crops with random scale, position, flips, blur, contrast and defects of sensors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,33 @@ from torch import Tensor
 
 from serank.datasets.sample import Sample
 from serank.frames.preparation import FrameSpec
+from serank.frames.scaling import Z_RANGE, location_spread
 from serank.train.paste import paste_target
+from serank.train.sensor import add_sensor_effects
 from serank.utils.checks import check_count, check_number
 
 __all__ = ["Augmentation", "RandomCrops"]
 
 Float = NDArray[np.float32]
+
+SHARES = (
+    "target_share",
+    "blur",
+    "paste",
+    "noise",
+    "stripes",
+    "dead_pixels",
+    "dead_lines",
+    "hot_region",
+    "saturation",
+    "gain",
+)
+"""Attributes of `Augmentation` that are shares of the crops."""
+GAIN = (0.3, 1.5)
+"""Range of the log-uniform gain of `Augmentation.gain`."""
+STANDARD_CONTRAST = (1.75, 1.5)
+"""By what `Augmentation.contrast` is multiplied for standardised frames: of the gain's logarithm, and of the offset in
+spreads."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +53,19 @@ class Augmentation:
         scale: range (low, high) of the random scale, log-uniform, on top of the scale used in detection.
         target_share: share of crops positioned to hold a target, where the frame has one, in [0, 1].
         blur: share of crops blurred by a Gaussian with a sigma of up to 1 px, in [0, 1].
-        contrast: largest relative change of gain and, times 0.5, of offset, in [0, 1].
+        contrast: largest relative change of gain and, times 0.5, of offset, in [0, 1]. For standardised frames
+            (`scaling="standard"`), whose gain and offset are known but for their estimation, 1.75 times the largest
+            change of the gain's logarithm, and 1.5 times that of the offset in spreads.
         paste: share of crops that get a target of another frame, see `serank.train.paste.paste_target`, in [0, 1].
+        noise: share of crops with noise added to each pixel, in [0, 1]. This and the following are sensor effects, see
+            `serank.train.sensor`, which has shares that suit any camera's frames (`SENSOR`).
+        stripes: share of crops with fixed-pattern noise of columns, and half as many of rows.
+        dead_pixels: share of crops with dead or hot pixels.
+        dead_lines: share of crops with dead rows or columns.
+        hot_region: share of crops with a disc far hotter than the scene, never over a target.
+        saturation: share of crops whose brightest pixels saturate.
+        gain: share of crops with a gain of 0.3 to 1.5 about the crop's median instead of that of `contrast`;
+            standardised frames have none left.
 
     numpy's numbers are stored as Python's.
 
@@ -47,10 +79,17 @@ class Augmentation:
     blur: float = 0.3
     contrast: float = 0.2
     paste: float = 0.0
+    noise: float = 0.0
+    stripes: float = 0.0
+    dead_pixels: float = 0.0
+    dead_lines: float = 0.0
+    hot_region: float = 0.0
+    saturation: float = 0.0
+    gain: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", check_count(self.crop, "crop", 16))
-        for name in ("target_share", "blur", "contrast", "paste"):
+        for name in (*SHARES, "contrast"):
             object.__setattr__(self, name, check_number(getattr(self, name), name))
         if not isinstance(self.scale, (tuple, list)) or len(self.scale) != 2:
             raise ValueError(f"scale must be a range (low, high); got {self.scale!r}")
@@ -58,9 +97,14 @@ class Augmentation:
         object.__setattr__(self, "scale", (low, high))
         if not 0 < low <= high < math.inf:
             raise ValueError(f"scale must be a range (low, high) with 0 < low <= high; got {self.scale}")
-        for name in ("target_share", "blur", "contrast", "paste"):
+        for name in (*SHARES, "contrast"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1]; got {getattr(self, name)}")
+
+    @property
+    def has_sensor_effects(self) -> bool:
+        """Whether some crops get an effect of `serank.train.sensor`."""
+        return any((self.noise, self.stripes, self.dead_pixels, self.dead_lines, self.hot_region, self.saturation))
 
 
 class RandomCrops:
@@ -94,9 +138,10 @@ class RandomCrops:
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
-        """The crop of (epoch, index): frame `(1, crop, crop)` float32 in [0, 1], mask alike, 0 or 1, and its name.
+        """The crop of (epoch, index): scaled frame `(1, crop, crop)` float32, mask alike, 0 or 1, and its name.
 
-        With `soft` the mask is `(2, crop, crop)`: the mask, then the soft target in [0, 1].
+        The frame is what `FrameSpec.normalise` takes: grey in [0, 1], or standardised values. With `soft` the mask is
+        `(2, crop, crop)`: the mask, then the soft target in [0, 1].
         """
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -105,7 +150,16 @@ class RandomCrops:
         if rng.random() < self.augmentation.paste:
             donor = self.samples[int(rng.integers(len(self.samples)))]
             donor_frame, donor_mask, donor_soft = random_crop(donor, self._around_targets, self.spec, rng)
-            paste_target(frame, mask, donor_frame, donor_mask, rng, soft=soft, donor_soft=donor_soft)
+            paste_target(
+                frame,
+                mask,
+                donor_frame,
+                donor_mask,
+                rng,
+                soft=soft,
+                donor_soft=donor_soft,
+                limits=_limits(self.spec),
+            )
         targets = np.stack([mask, soft]) if self.soft and soft is not None else mask[None]
         return torch.from_numpy(frame)[None], torch.from_numpy(targets), sample.name
 
@@ -113,19 +167,22 @@ class RandomCrops:
 def random_crop(
     sample: Sample, augmentation: Augmentation, spec: FrameSpec, rng: np.random.Generator
 ) -> tuple[Float, Float, Float | None]:
-    """One augmented crop of a frame, its mask and its soft target, if it has one, each `(crop, crop)` float32."""
+    """One augmented crop of a scaled frame, its mask and its soft target, if any, each `(crop, crop)` float32."""
     a = augmentation
     scale = float(np.exp(rng.uniform(np.log(a.scale[0]), np.log(a.scale[1]))))
     window = a.crop / (scale * spec.scale(*sample.frame.shape))
     at = _corner(sample.mask, window, rng, a.target_share)
-    frame = _cut(sample.frame, at, window, a.crop)
+    whole = sample.scaled(spec)
+    frame = _cut(whole, at, window, a.crop)
     targets = [_binary(_cut(sample.mask.astype(np.float32), at, window, a.crop))]
     if sample.soft is not None:
         targets.append(np.clip(_cut(sample.soft.astype(np.float32) / np.float32(255), at, window, a.crop), 0, 1))
     if rng.random() < a.blur:
         frame = ndimage.gaussian_filter(frame, rng.uniform(0, 1))
-    gain = 1 + rng.uniform(-a.contrast, a.contrast)
-    frame = np.clip(frame * gain + 0.5 * rng.uniform(-a.contrast, a.contrast), 0, 1)
+    if a.has_sensor_effects:
+        spread = 1.0 if spec.scaling == "standard" else location_spread(whole)[1]
+        frame = add_sensor_effects(frame, targets[0], a, spread, rng)
+    frame = _change_contrast(frame, a, spec, rng)
     for axis in (0, 1):
         if rng.random() < 0.5:
             frame, targets = np.flip(frame, axis), [np.flip(target, axis) for target in targets]
@@ -133,6 +190,25 @@ def random_crop(
         frame, targets = frame.T, [target.T for target in targets]
     mask, *soft = (np.ascontiguousarray(target, np.float32) for target in targets)
     return np.ascontiguousarray(frame, np.float32), mask, soft[0] if soft else None
+
+
+def _change_contrast(frame: Float, a: Augmentation, spec: FrameSpec, rng: np.random.Generator) -> Float:
+    """Another gain and offset, clipped to the scaling's range."""
+    if spec.scaling == "standard":
+        log_gain, offset = (rng.uniform(-a.contrast, a.contrast) * factor for factor in STANDARD_CONTRAST)
+        changed = (frame - offset) * math.exp(log_gain)
+    elif a.gain and rng.random() < a.gain:
+        gain, level = math.exp(rng.uniform(*np.log(GAIN))), np.median(frame)
+        changed = level + (frame - level) * gain + rng.uniform(-a.contrast, a.contrast)
+    else:
+        gain = 1 + rng.uniform(-a.contrast, a.contrast)
+        changed = frame * gain + 0.5 * rng.uniform(-a.contrast, a.contrast)
+    return np.asarray(np.clip(changed, *_limits(spec)))
+
+
+def _limits(spec: FrameSpec) -> tuple[float, float]:
+    """Between which values scaled frames lie."""
+    return Z_RANGE if spec.scaling == "standard" else (0.0, 1.0)
 
 
 def _corner(

@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -105,6 +104,11 @@ class TrainingRun:
     ) -> None:
         self.recipe = recipe
         self.device = device
+        if teacher is not None and teacher.frame_spec.scaling != model.frame_spec.scaling:
+            raise ValueError(
+                f"teacher has scaling={teacher.frame_spec.scaling!r} and the network "
+                f"{model.frame_spec.scaling!r}; a teacher must see its frames scaled alike"
+            )
         self.teacher = None if teacher is None else Teacher(teacher, device)
         self.digests = digests | ({} if self.teacher is None else {"teacher": self.teacher.digest})
         self.workers = workers
@@ -141,12 +145,8 @@ class TrainingRun:
         self._recorded: RecordedStep | None = None
         self._unchecked: list[PendingStep] = []
         self._loader: Iterator[Any] | None = None
-        self._mean, self._std = (
-            torch.as_tensor(np.broadcast_to(value, model.in_channels).copy())
-            .to(device, model.head.weight.dtype)
-            .view(1, -1, 1, 1)
-            for value in (model.frame_spec.mean, model.frame_spec.std)
-        )
+        # sent to the device once
+        self._statistics = model.frame_spec.statistics(self.model.head.weight, model.in_channels)
 
     @property
     def done(self) -> int:
@@ -283,15 +283,15 @@ class TrainingRun:
         """Loss of a micro-batch.
 
         Args:
-            frames: `(B, 1, H, W)` in [0, 1].
+            frames: `(B, 1, H, W)`, scaled as the network's `frame_spec` says.
             targets: masks of the same shape, 0 or 1, or `(B, 2, H, W)`, masks and soft targets.
             number: of the micro-batch, from the start of the training, by which its other orientation is chosen.
         """
         frames = frames.to(self.device, self.model.head.weight.dtype, non_blocking=True)
         targets = targets.to(self.device, non_blocking=True)
         masks = targets[:, :1]
-        # as FrameSpec.normalise, which sends its numbers to the device each time
-        x = ((frames - self._mean) / self._std).to(memory_format=torch.channels_last)
+        x = self.model.frame_spec.normalise(frames, self.model.in_channels, self._statistics)
+        x = x.to(memory_format=torch.channels_last)
         kind = torch.float16 if self.recipe.precision == "float16" else torch.bfloat16
         mixed = self.recipe.precision != "float32"
         # each weight is cast once a step anyway, and a graph can't hold casts from before it

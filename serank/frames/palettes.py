@@ -1,0 +1,116 @@
+"""False colour back to grey, by the tables of matplotlib."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serank.errors import FrameError
+from serank.frames.scaling import Array
+from serank.utils.text import did_you_mean
+
+__all__ = ["KNOWN_PALETTES", "has_colours", "palette_grey"]
+
+KNOWN_PALETTES = (
+    "inferno",
+    "plasma",
+    "magma",
+    "viridis",
+    "cividis",
+    "jet",
+    "turbo",
+    "rainbow",
+    "gist_rainbow",
+    "nipy_spectral",
+    "hot",
+    "afmhot",
+    "gist_heat",
+    "gnuplot",
+    "gnuplot2",
+    "CMRmap",
+    "cubehelix",
+    "copper",
+    "bone",
+    "pink",
+    "coolwarm",
+    "hsv",
+)
+"""Palettes that `palette="auto"` tries."""
+
+COLOURED = 16
+"""Difference between a pixel's channels, of 255, above which it has a colour: lossy compression gives grey some."""
+COLOURED_SHARE = 0.05
+"""Share of such pixels above which a frame is in colours, and not a grey one with burned-in signs."""
+FIT = 24.0
+"""Largest distance of most colours from a palette's, of 255 in each channel, for it to be the frame's."""
+FIT_QUANTILE = 0.8
+"""Which share of the pixels must fit: text and scales have colours of their own."""
+TRIED_PIXELS = 4096
+
+
+def has_colours(array: Array) -> bool:
+    """Whether a frame `(H, W)` or `(H, W, 3)` is in colours, beyond what compression and a few signs make."""
+    if array.ndim == 2 or (array == array[..., :1]).all():
+        return False
+    rgb = _bytes(array)
+    return bool(np.mean(rgb.max(2) - rgb.min(2) > COLOURED) > COLOURED_SHARE)
+
+
+def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
+    """The grey levels that a palette turned into the colours of a frame.
+
+    Args:
+        array: `(H, W, 3)`, uint8, uint16 or floats in [0, 1].
+        palette: matplotlib's name of it (one that ends in `_r` is the reverse), or `"auto"`, the one of
+            `KNOWN_PALETTES` whose colours are nearest.
+        name: what errors call the frame.
+
+    Returns:
+        `(H, W)` uint8, the position of the nearest colour in the palette's 256.
+
+    Raises:
+        ImportError: matplotlib isn't installed; names the extra.
+        ValueError: an unknown palette.
+        FrameError: the frame's colours aren't those of the palette, or of any known one.
+    """
+    from scipy.spatial import KDTree  # slow to import, and few frames need it
+
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("palette= needs the tables of matplotlib; run: pip install 'serank[report]'") from error
+    tables = matplotlib.colormaps
+    if palette != "auto" and palette not in tables:
+        raise ValueError(
+            f'palette must be "auto" or a palette of matplotlib, such as {", ".join(KNOWN_PALETTES[:7])}; got '
+            f"{palette!r}{did_you_mean(palette, list(tables))}"
+        )
+    rgb = _bytes(array).reshape(-1, 3)
+    few = rgb[:: -(-len(rgb) // TRIED_PIXELS)]
+    best, table, distance = "", np.zeros((256, 3)), np.inf
+    for candidate in [n for n in KNOWN_PALETTES if n in tables] if palette == "auto" else [palette]:
+        colours: NDArray[Any] = tables[candidate](np.arange(256), bytes=True)[:, :3].astype(np.float64)
+        off = float(np.quantile(KDTree(colours).query(few)[0], FIT_QUANTILE))
+        if off < distance:
+            best, table, distance = candidate, colours, off
+    if distance > FIT:
+        what = f"palette {best!r}" if palette != "auto" else f"any known palette, {best!r} is the nearest"
+        raise FrameError(
+            f"{name}: its colours aren't those of {what} ({distance:.0f} of 255 off); pass raw counts, or the name of "
+            "its palette in matplotlib"
+        )
+    colours_used, where = np.unique(rgb.astype(np.uint8), axis=0, return_inverse=True)
+    index = KDTree(table).query(colours_used)[1].astype(np.uint8)
+    grey: NDArray[np.uint8] = index[where.reshape(-1)].reshape(array.shape[:2])
+    return grey
+
+
+def _bytes(array: Array) -> NDArray[np.int16]:
+    """Colours as 0 to 255, whatever their type."""
+    if array.dtype == np.uint8:
+        return array.astype(np.int16)
+    top = np.iinfo(array.dtype).max if array.dtype.kind == "u" else (1.0 if array.max() <= 1 else 255.0)
+    scaled: NDArray[np.int16] = np.clip(np.rint(array * (255.0 / top)), 0, 255).astype(np.int16)
+    return scaled

@@ -1,0 +1,187 @@
+"""Pixel values to the numbers a network takes: grey in [0, 1], or standardised by the frame's own median and spread.
+
+Neither is moved by a few outliers, such as dead lines, a letterbox, the sun or burned-in text: location and spread come
+from the bulk of the pixels, whatever the others hold.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "CLIPPED_QUANTILE",
+    "MOST_PIXELS",
+    "STEP_QUANTILES",
+    "TOLERANCE",
+    "UNIT_MEDIAN",
+    "UNIT_SPREAD",
+    "Z_RANGE",
+    "Scaling",
+    "evenly_spread",
+    "location_spread",
+    "standardise",
+    "to_unit",
+]
+
+Scaling = Literal["unit", "standard"]
+Array: TypeAlias = NDArray[Any]
+Float: TypeAlias = NDArray[np.float32]
+Bool: TypeAlias = NDArray[np.bool_]
+
+UNIT_MEDIAN, UNIT_SPREAD = 0.42, 0.075
+"""Grey of a frame's median and size of one spread, for values of an unknown range; those of a typical 8-bit frame."""
+Z_RANGE = (-10.0, 27.0)
+"""Where standardised values are clipped, in spreads from the median."""
+CLIPPED_QUANTILE = 0.9
+"""Deviations from the median count up to this quantile of theirs: a larger one counts as much as that."""
+STEP_QUANTILES = (0.05, 0.95)
+"""Between which quantiles of the values the step of their quantisation is looked for."""
+MOST_PIXELS = 2**18
+"""Of larger frames evenly spread pixels give median and spread."""
+STRAY = 0.05
+"""Share of pixels below which values outside an expected range are defects, and not a sign of another range."""
+TOLERANCE = 1e-6
+"""By how much of a range's size floats may miss its ends, or whole numbers, for rounding."""
+LARGEST = 1e150
+"""Values beyond this are scaled down first, so that differences and sums stay finite."""
+
+
+def location_spread(values: Array, valid: Bool | None = None) -> tuple[float, float]:
+    """Median and robust spread of a frame.
+
+    The spread is the mean distance from the median, distances clipped at their 0.9 quantile, but at least the median
+    step between neighbouring values that occur in the central 90%: a sky with two levels of grey isn't blown up. Both
+    follow gain and offset exactly.
+
+    Args:
+        values: of any shape and real dtype, finite.
+        valid: of the same shape, true where a value counts; `None` counts all. At least one must.
+
+    Returns:
+        Median and spread > 0, 1.0 for a constant.
+    """
+    x = np.sort(evenly_spread(values, valid))
+    median = float(np.median(x))
+    distance = np.abs(x - median)
+    most = float(np.quantile(distance, CLIPPED_QUANTILE))
+    # the other form where a sum of extreme values would overflow
+    mean = (
+        most * float(np.minimum(distance / most, 1).mean())
+        if most > LARGEST
+        else (float(np.minimum(distance, most).mean()))
+    )
+    low, high = np.quantile(x, STEP_QUANTILES)
+    distinct = _distinct(x[np.searchsorted(x, low) : np.searchsorted(x, high, side="right")])
+    if distinct.size < 2:
+        distinct = _distinct(x)
+    step = float(np.median(np.diff(distinct))) if distinct.size > 1 else 1.0
+    return median, max(mean, step)
+
+
+def standardise(values: Array, valid: Bool | None = None, *, inverted: bool = False) -> Float:
+    """Values less their median, over their spread (`location_spread`), clipped to `Z_RANGE`.
+
+    Args:
+        values: `(H, W)`, real and finite.
+        valid: `(H, W)`, the pixels that median and spread come from; `None` takes all.
+        inverted: turn dark into bright.
+
+    Returns:
+        `(H, W)` float32 in [-10, 27]; a constant becomes 0.
+    """
+    values = _finite_differences(values)
+    median, spread = location_spread(values, valid)
+    if inverted:
+        spread = -spread
+    if values.dtype in (np.uint8, np.uint16):  # a table of all levels is faster
+        levels = np.arange(np.iinfo(values.dtype).max + 1)
+        table: Float = np.clip((levels - median) / spread, *Z_RANGE).astype(np.float32)
+        return table[values]
+    with np.errstate(over="ignore"):  # of the most extreme floats, which are clipped anyway
+        z: Float = np.clip((values.astype(np.float64) - median) / spread, *Z_RANGE).astype(np.float32)
+    return z
+
+
+def to_unit(values: Array, valid: Bool | None = None, *, inverted: bool = False) -> Float:
+    """Values as grey in [0, 1].
+
+    - bool and uint8: over 1 and 255; so are floats and wide integers that hold whole numbers in 0 to 255, as other
+      libraries return 8-bit files.
+    - floats in [0, 1]: as they are.
+    - uint16, other integers and other floats (counts, temperatures): the median becomes 0.42 and a spread 0.075, as in
+      a typical 8-bit frame, since cameras use a narrow, drifting part of their range.
+
+    Floats may miss a range by a millionth of its size, and fewer than 5% of the pixels by any amount: those are
+    defects, and are clipped.
+
+    Args:
+        values: `(H, W)`, real and finite.
+        valid: `(H, W)`, the pixels that decide about the range; `None` takes all.
+        inverted: turn dark into bright.
+
+    Returns:
+        `(H, W)` float32 in [0, 1]; a constant of unknown range becomes 0.
+    """
+    top = _top(values, valid)
+    if top is None:
+        values = _finite_differences(values)
+        if _is_constant(values, valid):
+            return np.zeros(values.shape, np.float32)
+        z = standardise(values, valid, inverted=inverted)
+        robust: Float = np.clip(UNIT_MEDIAN + UNIT_SPREAD * z, 0, 1)
+        return robust
+    unit: Float = values.astype(np.float32) / np.float32(top) if top != 1 else values.astype(np.float32)
+    if values.dtype not in (np.bool_, np.uint8):
+        unit = np.clip(unit, 0, 1)
+    return 1 - unit if inverted else unit
+
+
+def _top(values: Array, valid: Bool | None) -> float | None:
+    """The value of white where the type or the values tell it."""
+    if values.dtype == np.bool_:
+        return 1.0
+    if values.dtype == np.uint8:
+        return 255.0
+    x = values.ravel() if valid is None else values[valid]
+    if x.dtype.kind == "f" and _share((x >= -TOLERANCE) & (x <= 1 + TOLERANCE)) > 1 - STRAY:
+        return 1.0
+    if x.dtype.kind == "f" or x.dtype.itemsize > 2:
+        near = (x >= -TOLERANCE * 255) & (x <= 255 * (1 + TOLERANCE))
+        if _share(near) > 1 - STRAY and _share(near & (np.abs(x - np.rint(x)) <= TOLERANCE * 255)) > 1 - STRAY:
+            return 255.0
+    return None
+
+
+def _share(chosen: Bool) -> float:
+    return float(np.count_nonzero(chosen)) / chosen.size
+
+
+def _is_constant(values: Array, valid: Bool | None) -> bool:
+    x = values if valid is None else values[valid]
+    return bool(x.min() == x.max())
+
+
+def _finite_differences(values: Array) -> Array:
+    """The values, scaled down where differences of them might overflow."""
+    if values.dtype.kind != "f" or values.dtype.itemsize < 8:
+        return values
+    peak = float(np.abs(values).max())
+    return values / 4 if peak > LARGEST else values
+
+
+def evenly_spread(values: Array, valid: Bool | None = None) -> NDArray[np.float64]:
+    """At most `MOST_PIXELS` of a frame's values, or of the valid ones, `(N,)`, evenly spread over it."""
+    x = values.ravel() if valid is None else values[valid]
+    stride = -(-x.size // MOST_PIXELS)
+    # one that has no factor in common with the rows' length visits all columns alike, whatever pattern they have
+    while stride > 1 and math.gcd(stride, values.shape[-1]) > 1:
+        stride += 1
+    return np.asarray(x[::stride], np.float64)
+
+
+def _distinct(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(ordered[np.concatenate([[True], np.diff(ordered) > 0])])
