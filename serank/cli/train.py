@@ -18,8 +18,8 @@ from serank.datasets.sample import JoinedSamples, grey_statistics
 from serank.evaluation.runner import evaluate
 from serank.losses import LOSSES
 from serank.serankdet import SeRankDet
+from serank.train.history import selection_score
 from serank.train.recipe import PRESETS, Preset, Recipe, preset
-from serank.train.run import selection_score
 from serank.train.sensor import SENSOR
 from serank.train.trainer import fit
 from serank.utils.distributed import from_main, is_main, started

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from serank.serankdet import SeRankDet
 from serank.train.augment import RandomCrops
 from serank.train.consistency import TURNS, consistency_loss, turn, turn_back
 from serank.train.distillation import Teacher, distillation_loss
+from serank.train.history import History, selection_score
 from serank.train.loader import MicroBatches, crop_loader
 from serank.train.optimizer import allocate_moments, load_optimizer, make_optimizer, optimizer_state, set_lr
 from serank.train.recipe import Recipe
@@ -36,28 +36,13 @@ from serank.utils.distributed import (
     world_size,
 )
 
-__all__ = ["History", "TrainingRun", "selection_score"]
+__all__ = ["TrainingRun"]
 
 LOGGER = logging.getLogger("serank.train")
 
 MOST_SKIPPED = 50
 """Consecutive steps that float16's scaler may skip because the gradient overflows. It halves its scale each time, from
 65536, so that after these the gradient itself must be NaN or infinite."""
-
-
-@dataclass
-class History:
-    """Losses and metrics of a training.
-
-    Attributes:
-        rows: one for each epoch: `epoch`, `loss`, `grad_norm` (mean before clipping, over the steps where it is
-            finite), `lr`, `seconds` of its steps, `waiting` (share of these in which process 0 waited for crops, lower
-            with `workers`; an upper bound on a GPU, whose work is queued), and on validated epochs the metrics.
-        best: the row of the kept weights; empty before the first validation.
-    """
-
-    rows: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, float] = field(default_factory=dict)
 
 
 class _Outputs(nn.Module):
@@ -409,8 +394,3 @@ class TrainingRun:
 def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the weights, on the CPU."""
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-
-
-def selection_score(row: dict[str, float]) -> float:
-    """The mean of IoU and nIoU, by which epochs are compared; `row` holds the metrics of a validation."""
-    return (row["iou"] + row["niou"]) / 2

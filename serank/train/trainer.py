@@ -15,9 +15,10 @@ from serank.evaluation.runner import evaluate
 from serank.inference.fused_network import InferenceNetwork
 from serank.serankdet import SeRankDet
 from serank.train.folder import RunFolder
+from serank.train.history import History
 from serank.train.preflight import inspect_samples, warn_shared_frames
 from serank.train.recipe import Recipe
-from serank.train.run import History, TrainingRun
+from serank.train.run import TrainingRun
 from serank.utils.checks import check_count, check_device, choose_device
 from serank.utils.distributed import is_main, restore_batch_norm, world_size
 
