@@ -144,6 +144,8 @@ def test_metadata_is_all_that_frames_need(sirst: SeRankDet) -> None:
         "tile": spec.tile,
         "overlap": spec.overlap,
         "threshold": sirst.threshold,
+        "tta": 1,
+        "score_calibration": None,
     }
 
 
