@@ -340,4 +340,5 @@ def test_compiled() -> None:
 def test_is_a_detector_like_any() -> None:
     fast = random_network().optimize()
     assert isinstance(fast, InferenceNetwork)
-    assert len(fast.detect([np.zeros((20, 30), np.float32), np.zeros((7, 9), np.uint8)])) == 2
+    frames = [np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30), np.arange(63, dtype=np.uint8).reshape(7, 9)]
+    assert len(fast.detect(frames)) == 2

@@ -172,7 +172,8 @@ def test_frames_are_prepared_as_there(model: SeRankDet, file: Path) -> None:
     assert spec.working_shape(2**27, 1) == (64, 1)
     seen: list[Tensor] = []
     again.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    detections = again.detect(np.full((30, 40), 51, np.uint8))
+    with pytest.warns(UserWarning, match="constant"):
+        detections = again.detect(np.full((30, 40), 51, np.uint8))
     assert detections.probability.shape == (30, 40)
     expected = (0.2 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
     torch.testing.assert_close(seen[0], expected.view(1, 3, 1, 1).expand(1, 3, 48, 64))

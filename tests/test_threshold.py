@@ -164,7 +164,7 @@ def test_the_checkpoint_carries_the_threshold(tmp_path: Path) -> None:
     again = SeRankDet.from_pretrained(tmp_path)
     assert again.threshold == model.threshold == CANDIDATES[200]
     assert again.config["threshold"] == CANDIDATES[200]
-    assert again.detect(np.zeros((20, 20), np.float32)).threshold == CANDIDATES[200]
+    assert again.detect(np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)).threshold == CANDIDATES[200]
     assert evaluate(again, scenes()[:1], curves=False).threshold == CANDIDATES[200]
     with pytest.raises(ValueError, match="threshold must lie in"):
         set_threshold(model, 1.5)

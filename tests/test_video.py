@@ -113,7 +113,7 @@ def test_every_nth_frame(source: Path) -> None:
 
 
 def test_sequences_have_tracks_of_their_own(tmp_path: Path) -> None:
-    frame = np.zeros((HEIGHT, WIDTH), np.uint8)
+    frame = np.tile(np.linspace(0, 30, WIDTH).astype(np.uint8), (HEIGHT, 1))
     frame[20, 20] = 255
     (tmp_path / "f").mkdir()
     write_clip(tmp_path / "f" / "a.mkv", [frame] * 2)
@@ -239,7 +239,8 @@ def test_a_video_without_frames_is_none(tmp_path: Path) -> None:
 def test_frames_of_other_sizes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     for number, side in enumerate((500, 510)):
-        Image.fromarray(np.zeros((side, 500), np.uint8)).save(tmp_path / "f" / f"{number}.png")
+        frame = np.tile(np.arange(500) % 100, (side, 1)).astype(np.uint8)
+        Image.fromarray(frame).save(tmp_path / "f" / f"{number}.png")
     with pytest.raises(ValueError, match="this one is 500x510, the first was 500x500"):
         write_detections(Peaks(), tmp_path / "f", tmp_path / "out", video=tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
