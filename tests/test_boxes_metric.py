@@ -184,6 +184,7 @@ def test_box_folder_reads_and_refuses(tmp_path: Path) -> None:
         BoxFolder(root)
 
 
+@pytest.mark.filterwarnings("ignore:.* 90% of its pixels")  # frames of one square
 def test_evaluate_command_by_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = box_folder(tmp_path / "set")
     SeRankDet(width=4).save_pretrained(tmp_path / "checkpoint")

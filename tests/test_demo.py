@@ -60,6 +60,7 @@ def test_a_finding_is_what_detect_finds(analyst: Analyst) -> None:
         assert min(picture.size) >= 256
 
 
+@pytest.mark.filterwarnings("ignore:.* constant, nothing can be found")
 def test_pages_of_a_file_are_found_by_number(analyst: Analyst, tmp_path: Path) -> None:
     with Image.open(SKY) as sky:
         pages = [Image.new("L", (64, 48)), sky.convert("L")]

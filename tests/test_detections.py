@@ -100,7 +100,7 @@ def test_sorting(found: Detections) -> None:
 def test_the_source_is_told(tmp_path: Path, found: Detections) -> None:
     model = SeRankDet(width=2).eval()
     path = tmp_path / "a.png"
-    Image.fromarray(np.zeros((20, 30), np.uint8)).save(path)
+    Image.fromarray(np.tile(np.arange(30, dtype=np.uint8), (20, 1))).save(path)
     with Image.open(path) as image:
         sources = [d.source for d in model.detect([path, str(path), image, np.asarray(image)])]
     assert sources == [FrameSource(path)] * 3 + [None]

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Frame", "FramePreparer"]
 
-CRUSHED = 0.05
-"""Share of the range in which the central 90% of a frame's pixels must not lie."""
+CRUSHED = 0.02
+"""Share of the range in which the central 90% of a frame's pixels must not lie; quiet skies of 8 bits keep above it."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 EXIF_MAKE = 271
 THERMAL_MAKERS = ("flir", "hikmicro", "infratec", "optris", "seek", "infiray", "raytron", "testo", "fluke", "guide")
