@@ -14,12 +14,15 @@ from serank.cli.entry import main
 from serank.errors import CheckpointError
 from serank.train import PRESETS
 
-
-def test_every_data_set_of_the_paper_has_a_row() -> None:
-    assert set(PRESETS) <= set(published())
+PAPER = ("sirst", "irstd1k", "nudt-sirst", "sirstaug")
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_data_set_of_the_paper_has_a_row_and_a_preset() -> None:
+    assert set(PAPER) <= set(published())
+    assert {f"paper-{name}" for name in PAPER} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PAPER)
 def test_a_name_loads_trained_weights_or_says_that_there_are_none(name: str) -> None:
     row = published()[name]
     if row.source != "none":
@@ -27,7 +30,7 @@ def test_a_name_loads_trained_weights_or_says_that_there_are_none(name: str) -> 
         return
     with pytest.raises(CheckpointError) as error:
         SeRankDet.from_pretrained(name)
-    for part in ("no weights are published", f"--preset {name} ", f"runs/{name}/best", "serank convert"):
+    for part in ("no weights are published", f"--preset paper-{name} ", f"runs/{name}/best", "serank convert"):
         assert part in str(error.value)
 
 

@@ -23,7 +23,7 @@ from serank.datasets import Sample, write_folder
 from serank.errors import CheckpointError
 from serank.evaluation import evaluate
 from serank.synthetic import SyntheticScenes
-from serank.train import PRESETS, Augmentation, Recipe, fit, preset
+from serank.train import Augmentation, Recipe, fit, preset
 from serank.utils.files import replacing
 
 TINY = Recipe(
@@ -534,22 +534,19 @@ def test_options_that_do_not_fit_together() -> None:
         fit(tiny(), scenes(), recipe=replace(TINY, accumulation_steps=4))
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_the_papers(name: str) -> None:
-    chosen = preset(name)
-    size, epochs, batch = {
-        "sirst": (512, 500, 4),
-        "irstd1k": (512, 500, 4),
-        "sirstaug": (256, 500, 8),
-        "nudt-sirst": (256, 1500, 8),
-    }[name]
+@pytest.mark.parametrize(
+    ("name", "size", "epochs", "batch"),
+    [("sirst", 512, 500, 4), ("irstd1k", 512, 500, 4), ("sirstaug", 256, 500, 8), ("nudt-sirst", 256, 1500, 8)],
+)
+def test_presets_of_the_paper(name: str, size: int, epochs: int, batch: int) -> None:
+    chosen = preset(f"paper-{name}")
     assert (chosen.working_size, chosen.recipe.augmentation.crop, chosen.width) == (size, size, 64)
     assert (chosen.recipe.epochs, chosen.recipe.batch_size, chosen.recipe.lr) == (epochs, batch, 1e-4)
     assert (chosen.recipe.power, chosen.recipe.weight_decay, chosen.recipe.loss) == (0.9, 0.01, "soft_iou")
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(ValueError, match="preset must be one of sirst, irstd1k, sirstaug, nudt-sirst; got 'coco'"):
+    with pytest.raises(ValueError, match=r"preset must be one of small, paper-sirst, .*; got 'coco'"):
         preset("coco")
 
 

@@ -77,7 +77,7 @@ def no_weights(row: Published) -> str:
     """Error message for a name without published weights: how to train or convert them."""
     data = " and ".join(row.data_sets)
     return (
-        f"{row.name!r}: no weights are published for {data}. Train them with the paper's recipe, "
-        f"`serank train path/to/data --preset {row.name} --output runs/{row.name}`, and load 'runs/{row.name}/best'; "
+        f"{row.name!r}: no weights are published for {data}. Train them with the paper's recipe, `serank train "
+        f"path/to/data --preset paper-{row.name} --output runs/{row.name}`, and load 'runs/{row.name}/best'; "
         f"or convert the authors' checkpoint, `serank convert path/to/checkpoint.pth.tar checkpoints/{row.name}`"
     )

@@ -104,7 +104,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     default = Recipe()
     group = parser.add_argument_group("recipe", "Defaults are those of --preset, if one is given.")
-    group.add_argument("--preset", choices=sorted(PRESETS), help="the paper's recipe for that data set, with its width")
+    group.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        help="a recipe with its width and working size: the bundled checkpoints', or the paper's for a data set",
+    )
 
     def option(flag: str, text: str, **arguments: Any) -> None:
         name = flag.lstrip("-").replace("-", "_")
@@ -181,8 +185,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train_here(options: argparse.Namespace, device: str) -> int:
-    if options.init and options.preset:
-        raise ValueError("--preset brings its own network and --init another; leave one of them out")
     _log_to_standard_error()
     chosen = preset(options.preset) if options.preset else None
     recipe = _recipe(options, chosen)
@@ -277,14 +279,20 @@ def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any)
         changes["scaling"] = options.scaling
     if options.scaling == "standard":
         changes |= {"mean": 0.0, "std": 1.0}
+    prepared = {"working_size": chosen.working_size, "scale_range": chosen.scale_range} if chosen else {}
     if options.init:
         if options.width is not None:
             raise ValueError("--width belongs to the checkpoint given by --init; leave it out")
-        return SeRankDet.from_pretrained(options.init).reconfigured(**changes)
+        start = SeRankDet.from_pretrained(options.init)
+        if chosen and start.config["width"] != chosen.width:
+            raise ValueError(
+                f"--preset {options.preset} trains width {chosen.width}, and {options.init} has width "
+                f"{start.config['width']}; leave one of them out"
+            )
+        return start.reconfigured(**(prepared | changes))
     if options.freeze_statistics:
         raise ValueError("--freeze-statistics keeps the statistics of a trained network; name one with --init")
     mean, std = grey_statistics(train_set)
     width = options.width if options.width is not None else (chosen.width if chosen else 8)
-    size = chosen.working_size if chosen else 320
-    arguments: dict[str, Any] = {"width": width, "mean": mean, "std": std, "working_size": size}
-    return SeRankDet(**(arguments | changes))
+    arguments: dict[str, Any] = {"width": width, "mean": mean, "std": std, "working_size": 320}
+    return SeRankDet(**(arguments | prepared | changes))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from serank.datasets.sample import Sample
 from serank.frames.preparation import FrameSpec
-from serank.frames.scaling import Z_RANGE, location_spread
+from serank.frames.scaling import UNIT_MEDIAN, UNIT_SPREAD, Z_RANGE, location_spread
 from serank.train.paste import paste_target
 from serank.train.sensor import add_sensor_effects
 from serank.utils.checks import check_count, check_number
@@ -34,11 +34,11 @@ SHARES = (
     "dead_lines",
     "hot_region",
     "saturation",
-    "gain",
+    "counts",
 )
 """Attributes of `Augmentation` that are shares of the crops."""
-GAIN = (0.3, 1.5)
-"""Range of the log-uniform gain of `Augmentation.gain`."""
+COUNTS = (0.35, 0.1)
+"""Largest change of the gain's logarithm and of the offset, in grey, of `Augmentation.counts`."""
 STANDARD_CONTRAST = (1.75, 1.5)
 """By what `Augmentation.contrast` is multiplied for standardised frames: of the gain's logarithm, and of the offset in
 spreads."""
@@ -64,8 +64,8 @@ class Augmentation:
         dead_lines: share of crops with dead rows or columns.
         hot_region: share of crops with a disc far hotter than the scene, never over a target.
         saturation: share of crops whose brightest pixels saturate.
-        gain: share of crops with a gain of 0.3 to 1.5 about the crop's median instead of that of `contrast`;
-            standardised frames have none left.
+        counts: share of crops mapped as frames of an unknown range are, by the median and spread of their frame, give
+            or take a little (`serank.frames.scaling.to_unit`); it takes the place of `contrast`.
 
     numpy's numbers are stored as Python's.
 
@@ -85,7 +85,7 @@ class Augmentation:
     dead_lines: float = 0.0
     hot_region: float = 0.0
     saturation: float = 0.0
-    gain: float = 0.0
+    counts: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", check_count(self.crop, "crop", 16))
@@ -179,10 +179,12 @@ def random_crop(
         targets.append(np.clip(_cut(sample.soft.astype(np.float32) / np.float32(255), at, window, a.crop), 0, 1))
     if rng.random() < a.blur:
         frame = ndimage.gaussian_filter(frame, rng.uniform(0, 1))
+    median, spread = 0.0, 1.0
+    if spec.scaling == "unit" and (a.has_sensor_effects or a.counts):
+        median, spread = location_spread(whole)
     if a.has_sensor_effects:
-        spread = 1.0 if spec.scaling == "standard" else location_spread(whole)[1]
         frame = add_sensor_effects(frame, targets[0], a, spread, rng)
-    frame = _change_contrast(frame, a, spec, rng)
+    frame = _change_contrast(frame, a, spec, median, spread, rng)
     for axis in (0, 1):
         if rng.random() < 0.5:
             frame, targets = np.flip(frame, axis), [np.flip(target, axis) for target in targets]
@@ -192,14 +194,16 @@ def random_crop(
     return np.ascontiguousarray(frame, np.float32), mask, soft[0] if soft else None
 
 
-def _change_contrast(frame: Float, a: Augmentation, spec: FrameSpec, rng: np.random.Generator) -> Float:
+def _change_contrast(
+    frame: Float, a: Augmentation, spec: FrameSpec, median: float, spread: float, rng: np.random.Generator
+) -> Float:
     """Another gain and offset, clipped to the scaling's range."""
     if spec.scaling == "standard":
         log_gain, offset = (rng.uniform(-a.contrast, a.contrast) * factor for factor in STANDARD_CONTRAST)
         changed = (frame - offset) * math.exp(log_gain)
-    elif a.gain and rng.random() < a.gain:
-        gain, level = math.exp(rng.uniform(*np.log(GAIN))), np.median(frame)
-        changed = level + (frame - level) * gain + rng.uniform(-a.contrast, a.contrast)
+    elif a.counts and rng.random() < a.counts:
+        log_gain, offset = (rng.uniform(-largest, largest) for largest in COUNTS)
+        changed = UNIT_MEDIAN + offset + (frame - median) * (math.exp(log_gain) * UNIT_SPREAD / spread)
     else:
         gain = 1 + rng.uniform(-a.contrast, a.contrast)
         changed = frame * gain + 0.5 * rng.uniform(-a.contrast, a.contrast)

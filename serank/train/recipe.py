@@ -1,4 +1,4 @@
-"""The settings of a training, and the paper's four recipes by name."""
+"""The settings of a training, and recipes by name: the bundled checkpoints' own and the paper's four."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from serank.losses import LOSSES
 from serank.train.augment import Augmentation
+from serank.train.sensor import SENSOR
 from serank.utils.checks import check_count, check_number
 
 __all__ = ["PRESETS", "Precision", "Preset", "Recipe", "preset"]
@@ -124,17 +125,19 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Preset:
-    """A published recipe with the network that it trains.
+    """A recipe with the network that it trains.
 
     Attributes:
         recipe: see `Recipe`.
         width: of the network.
         working_size: longest side to which frames are scaled, in pixels.
+        scale_range: least and largest factor of that scaling.
     """
 
     recipe: Recipe
     width: int
     working_size: int
+    scale_range: tuple[float, float] = (0.5, 2.5)
 
 
 def _paper(epochs: int, size: int, batch_size: int) -> Preset:
@@ -149,15 +152,25 @@ def _paper(epochs: int, size: int, batch_size: int) -> Preset:
     return Preset(recipe, width=64, working_size=size)
 
 
+_SMALL = Recipe(
+    epochs=16,
+    max_grad_norm=2.0,
+    pixel_weight=50.0,
+    precision="bfloat16",
+    augmentation=Augmentation(scale=(0.6, 1.6), **SENSOR),
+)
+
 PRESETS: dict[str, Preset] = {
-    "sirst": _paper(500, 512, 4),
-    "irstd1k": _paper(500, 512, 4),
-    "sirstaug": _paper(500, 256, 8),
-    "nudt-sirst": _paper(1500, 256, 8),
+    "small": Preset(_SMALL, width=8, working_size=512, scale_range=(0.5, 1.5)),
+    "paper-sirst": _paper(500, 512, 4),
+    "paper-irstd1k": _paper(500, 512, 4),
+    "paper-sirstaug": _paper(500, 256, 8),
+    "paper-nudt-sirst": _paper(1500, 256, 8),
 }
-"""The paper's recipes for its four data sets: epochs, size, AdamW, learning rate 1e-4, weight decay 0.01, decay power
-0.9 and soft IoU on six outputs from its section IV-A; batch size and five epochs of warm-up, which it leaves open, from
-the configuration files of the released code. The augmentation is this library's; the paper doesn't describe its own."""
+"""Recipes by name. `"small"` is the bundled checkpoints', with the effects of sensors in its crops. The others are the
+paper's for its four data sets: epochs, size, AdamW, learning rate 1e-4, weight decay 0.01, decay power 0.9 and soft IoU
+on six outputs from its section IV-A; batch size and five epochs of warm-up, which it leaves open, from the
+configuration files of the released code. Their augmentation is this library's; the paper doesn't describe its own."""
 
 
 def preset(name: str) -> Preset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,14 @@ __all__ = ["SENSOR", "add_sensor_effects"]
 
 Float = NDArray[np.float32]
 
-SENSOR = {
-    "noise": 0.2,
-    "stripes": 0.2,
-    "dead_pixels": 0.15,
-    "dead_lines": 0.15,
+SENSOR: dict[str, Any] = {
+    "noise": 0.15,
+    "stripes": 0.1,
+    "dead_pixels": 0.1,
+    "dead_lines": 0.1,
     "hot_region": 0.1,
-    "saturation": 0.15,
-    "gain": 0.5,
+    "saturation": 0.1,
+    "counts": 0.5,
 }
 """Shares of crops with each effect, attributes of `Augmentation`, for networks that take any camera's frames."""
 
