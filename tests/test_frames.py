@@ -399,6 +399,14 @@ def test_extreme_floats_do_not_overflow() -> None:
     assert np.isfinite(read_frame(values)).all()
 
 
+def test_stray_values_beyond_float32_are_clipped() -> None:
+    frame = np.full((5, 8), 0.5)
+    frame[2, 3] = 1e300
+    found = read_frame(frame)
+    assert found[2, 3] == 1
+    assert (found == 0.5).sum() == 39
+
+
 def test_one_pixel_frames() -> None:
     assert read_frame(np.full((1, 1), 51, np.uint8)) == np.float32(0.2)
     assert read_frame(np.full((1, 1), 51, np.uint16)) == 0
