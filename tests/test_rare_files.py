@@ -118,9 +118,7 @@ def interlaced(array: Array, colour: int) -> bytes:
     wide = array.dtype.newbyteorder(">")
     stream = b"".join(b"\0" + row.astype(wide).tobytes() for part in passes if part.size for row in part)
     header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 8 * array.itemsize, colour, 0, 0, 1)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(stream)) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(stream)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("code", ["u1", "u2"])
@@ -150,7 +148,7 @@ def bytes_a_pixel(file: Path, read: Callable[[Path], Array]) -> float:
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = memory("VmRSS")
     height, width = read(file).shape[:2]
-    return (memory("VmHWM") - before) / (height * width)
+    return float((memory("VmHWM") - before) / (height * width))
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs the GNU C library")
