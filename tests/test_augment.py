@@ -31,7 +31,7 @@ def scene(height: int = 90, width: int = 120, at: tuple[int, int] = (60, 20), si
 
 
 def scaled_to(working_size: int | None) -> FrameSpec:
-    return FrameSpec(working_size=working_size, scale_range=(1e-3, 16))
+    return FrameSpec(working_size=working_size, scale_range=(1e-3, 1e3))
 
 
 def draw(

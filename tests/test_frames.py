@@ -783,7 +783,10 @@ def test_tiles_known() -> None:
         ({"scale_range": (math.nan, 2)}, "scale_range must be"),
         ({"scale_range": (0.5, math.nan)}, "scale_range must be"),
         ({"scale_range": (0.5, 1, 2)}, "scale_range must be"),
-        ({"scale_range": (0.5, 16.1)}, r"scale_range must be .* high <= 16; got \(0\.5, 16\.1\)"),
+        (
+            {"working_size": 1025, "scale_range": (0.5, 16.1)},
+            r"high <= 16 where .*; got \(0\.5, 16\.1\)",
+        ),
         ({"overlap": -1}, "overlap must lie in 0 to 512, half of tile=1024; got -1"),
         ({"tile": 64, "overlap": 33}, "overlap must lie in 0 to 32, half of tile=64; got 33"),
         ({"tile": 31, "overlap": 0}, "tile must lie in 32 to 4096 px; got 31"),

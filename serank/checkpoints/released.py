@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from serank.checkpoints.weights import non_finite
 from serank.errors import CheckpointError
 from serank.frames.held import MAX_PIXELS
-from serank.frames.preparation import LARGEST_SCALE
 from serank.layers.attention import positional_values
 from serank.utils.checks import check_device
 from serank.utils.text import listing
@@ -276,8 +275,8 @@ def load_released(
                 mean=mean,
                 std=std,
                 working_size=working_size,
-                # the released code resizes frames of any size; those of less than 32 px need more than is allowed
-                scale_range=(working_size / MAX_PIXELS, min(float(working_size), float(LARGEST_SCALE))),
+                # the released code resizes frames of any size
+                scale_range=(working_size / MAX_PIXELS, float(working_size)),
             )
     except ValueError as error:
         raise CheckpointError(f"{path}: no network can be built for its weights: {error}") from error

@@ -17,7 +17,6 @@ from serank.frames.filling import fill
 from serank.frames.scaling import Scaling, standardise, to_unit
 
 __all__ = [
-    "LARGEST_SCALE",
     "LARGEST_SIDE",
     "TILE_STEP",
     "Array",
@@ -35,8 +34,9 @@ TILE_STEP = 16
 LARGEST_SIDE = 4096
 """Largest working size and tile in pixels; a tile of it takes 16 times the memory of the usual 1024 pixels."""
 SMALLEST_TILE = 2 * TILE_STEP
-LARGEST_SCALE = 16
-"""These three and an overlap of at most half a tile bound the work and memory that a config can ask for."""
+LARGEST_SCALE, FREE_SIZE = 16, 1024
+"""Most that a working size above the second enlarges a frame. With an overlap of at most half a tile, all these bound
+the work and memory that a config can ask for."""
 
 Array: TypeAlias = NDArray[Any]
 
@@ -49,8 +49,9 @@ class FrameSpec:
         mean: subtracted from the scaled values; one number, or one for each input channel.
         std: divides the result; like `mean`.
         working_size: longest side in pixels to which frames are scaled, 1 to 4096; `None` leaves their size.
-        scale_range: least and largest factor by which that scaling may change a frame, 0 < low <= 1 <= high <= 16. A
-            frame that would need more is scaled by this much and, where it is then larger than a tile, cut into tiles.
+        scale_range: least and largest factor by which that scaling may change a frame, 0 < low <= 1 <= high, with
+            high <= 16 where `working_size` is above 1024. A frame that would need more is scaled by this much and,
+            where it is then larger than a tile, cut into tiles.
         tile: largest side of the tiles of large frames, in scaled pixels, 32 to 4096.
         overlap: pixels that neighbouring tiles share, at most half a tile; their outputs are blended linearly across
             it.
@@ -78,9 +79,12 @@ class FrameSpec:
                 f"working_size must lie in 1 to {LARGEST_SIDE} px, or be None, which leaves frames their size; got "
                 f"{self.working_size}"
             )
-        if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= 1 <= self.scale_range[1] <= LARGEST_SCALE:
+        if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= 1 <= self.scale_range[1]:
+            raise ValueError(f"scale_range must be (low, high), 0 < low <= 1 <= high; got {self.scale_range}")
+        if self.working_size is not None and self.working_size > FREE_SIZE and self.scale_range[1] > LARGEST_SCALE:
             raise ValueError(
-                f"scale_range must be (low, high), 0 < low <= 1 <= high <= {LARGEST_SCALE}; got {self.scale_range}"
+                f"scale_range must be (low, high) with high <= {LARGEST_SCALE} where working_size is above {FREE_SIZE} "
+                f"px; got {self.scale_range} and working_size={self.working_size}. Lower either"
             )
         if not SMALLEST_TILE <= self.tile <= LARGEST_SIDE:
             raise ValueError(f"tile must lie in {SMALLEST_TILE} to {LARGEST_SIDE} px; got {self.tile}")

@@ -179,7 +179,7 @@ class SeRankConfig:
     working_size: int | None = _integer(None, 1, 4096)
     """Longest side in pixels to which `detect` scales a frame, at most 4096; `None` leaves its size."""
     scale_range: Sequence[float] = _list((0.5, 2.5), "numbers (low, high)", _check_number)
-    """Least and largest factor of that scaling, 0 < low <= 1 <= high <= 16."""
+    """Least and largest factor of that scaling, 0 < low <= 1 <= high; high <= 16 where `working_size` is above 1024."""
     tile: int = _integer(1024, 32, 4096)
     """Largest side of the tiles into which `detect` cuts larger frames, in scaled pixels, 32 to 4096."""
     overlap: int = _integer(128, 0, 2048)
