@@ -36,7 +36,7 @@ def soft_iou_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Ten
         Scalar in [0, 1].
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, are those of an empty batch, or the tensors are sparse.
     """
     loss, _ = _soft_iou(logits, target, smooth)
     return loss.mean()
@@ -118,7 +118,7 @@ def deep_supervision_loss(
             wrong; 0, the paper, leaves it out.
 
     Raises:
-        ValueError: no map, an unknown loss, or shapes that differ.
+        ValueError: no map, an unknown loss, or maps that `soft_iou_loss` doesn't take.
     """
     if not outputs:
         raise ValueError("outputs must hold at least one logit map")
@@ -149,5 +149,9 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 def _check(logits: Tensor, target: Tensor) -> None:
+    if logits.layout != torch.strided or target.layout != torch.strided:
+        raise ValueError("logits and target must be dense tensors; convert them with .to_dense()")
     if logits.shape != target.shape:
         raise ValueError(f"logits and target must have one shape; got {tuple(logits.shape)}, {tuple(target.shape)}")
+    if logits.numel() == 0:  # whose mean would be NaN
+        raise ValueError(f"logits and target hold no pixel; got shape {tuple(logits.shape)}. Leave empty batches out")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from serank.checkpoints.config_file import check_constructor
 from serank.checkpoints.pretrained import Pretrained
 from serank.checkpoints.released import IMAGENET_MEAN, IMAGENET_STD, load_released
 from serank.frames.preparation import FrameSpec
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from serank.inference.fused_network import InferenceNetwork
 
 __all__ = ["SeRankDet"]
+
+Network = TypeVar("Network", bound="SeRankDet")
 
 
 class SeRankDet(SeRankNet, Detector, Pretrained):
@@ -159,8 +162,8 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         """
         return load_released(cls, path, working_size=working_size, mean=mean, std=std, device=device)
 
-    def reconfigured(self, **changes: Any) -> SeRankDet:
-        """A copy with some constructor arguments changed and the same weights.
+    def reconfigured(self: Network, **changes: Any) -> Network:
+        """A copy, of the same class, with some constructor arguments changed and the same weights.
 
         Every argument that leaves the weights' shapes alone can be changed, such as `working_size` or `threshold`,
         and `in_channels`. In that case the first convolutions' weights, summed over the old input channels, are
@@ -174,15 +177,16 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
             The copy, in the same mode and on the same device.
 
         Raises:
-            ValueError: an unknown argument, one that changes other weights' shapes, or `in_channels` for a network
-                whose channels have statistics of their own.
+            ValueError: an unknown argument, one that changes other weights' shapes, `in_channels` for a network
+                whose channels have statistics of their own, or a subclass whose constructor doesn't take its config.
         """
         if unknown := sorted(set(changes) - set(self.config)):
             raise ValueError(f"unknown arguments {', '.join(unknown)}; SeRankDet takes {', '.join(self.config)}")
         channels = changes.get("in_channels", self.in_channels)
         if channels != self.in_channels:
             changes = {name: _one_number(name, self.config[name]) for name in ("mean", "std")} | changes
-        copy = SeRankDet(**(self.config | changes))
+        check_constructor(type(self), self.config)
+        copy = type(self)(**(self.config | changes))
         state = self.state_dict()
         for name, new in copy.state_dict().items():
             old = state.pop(name, None)

@@ -109,6 +109,7 @@ class Hub:
         self.headers: dict[tuple[str, str], dict[str, str]] = {}
         self.listed: dict[str, str] = {}
         self.endless: set[str] = set()
+        self.dripping: set[tuple[str, str]] = set()
         self.pause = 0.0
         self.stop = threading.Event()
 
@@ -175,7 +176,10 @@ class Handler(BaseHTTPRequestHandler):
             if method == self.command and path[-1] == end:
                 self.hub.stop.wait(seconds)
         try:
-            self._route(path)
+            if (self.command, path[-1]) in self.hub.dripping:
+                self._drip()
+            else:
+                self._route(path)
         except (BrokenPipeError, ConnectionResetError):  # a client that stopped waiting
             self.close_connection = True
 
@@ -264,6 +268,14 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[start:end])
         if end is not None:
             self.close_connection = True
+
+    def _drip(self) -> None:
+        """A header that goes on and on, a byte at a time."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        while not self.hub.stop.wait(self.hub.pause):
+            self.wfile.write(b"a")
+            self.wfile.flush()
+        self.close_connection = True
 
     def _without_end(self) -> None:
         self.send_response(200)

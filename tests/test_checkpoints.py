@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import serank
@@ -97,6 +98,27 @@ def test_entries_that_do_not_fit_are_listed(folder: Path) -> None:
         "head.weight: (1, 5, 1, 1) -> (1, 4, 1, 1)",
     ):
         assert line in str(error.value)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_weights_that_were_changed_are_refused(model: SeRankDet, folder: Path, half: bool) -> None:
+    """By a bit, and by a permutation of the rows that leaves the network's size as it was."""
+    model.save_pretrained(folder, half=half)
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    SeRankDet.from_pretrained(folder)
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: its weights are not those that were saved"):
+        SeRankDet.from_pretrained(folder)
+    with safe_open(file, framework="pt") as stored:
+        metadata = stored.metadata()
+    weights = load_file(file)
+    weights["head.weight"] = weights["head.weight"].flip(1)
+    save_file(weights, file, metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"must leave out weights_sha256 of the file's metadata"):
+        SeRankDet.from_pretrained(folder)
+    save_file(weights, file, metadata={k: v for k, v in metadata.items() if k != "weights_sha256"})
+    assert torch.equal(SeRankDet.from_pretrained(folder).state_dict()["head.weight"], weights["head.weight"].float())
 
 
 def test_a_config_of_another_width_is_refused(folder: Path) -> None:

@@ -257,6 +257,9 @@ def test_other_containers(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode(tmp_path / "deep.pgm"), np.arange(6, dtype=np.uint16).reshape(2, 3))
     (tmp_path / "text.pgm").write_bytes(b"P2 2 1 1\n0 1\n")
     np.testing.assert_array_equal(decode(tmp_path / "text.pgm"), [[0, 255]])
+    (tmp_path / "text.pgm").write_bytes(b"P2 2 1 255\n0 11")  # of 117, say
+    with pytest.raises(FrameError, match="its last number may be cut off"):
+        decode(tmp_path / "text.pgm")
     for array in (GREY, GREY.astype(np.uint16) * 100):
         Image.fromarray(array).save(tmp_path / "frame.jp2")
         np.testing.assert_array_equal(decode(tmp_path / "frame.jp2"), array)

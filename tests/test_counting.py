@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from serank.evaluation import Evaluator
 from serank.metrics import ComponentTable, DetectionMetrics, Protocol
 from serank.metrics.components import find_components
 from serank.metrics.counting import match_components
@@ -52,3 +53,17 @@ def test_forty_thousand_components_are_matched_in_seconds() -> None:
     assert time.process_time() - start < 5
     values = metrics.compute()
     assert (values["targets"], values["pd"], values["fa"]) == (40_000, 1, 0)
+
+
+def test_a_frame_of_noise_is_measured_in_seconds() -> None:
+    """40,000 components, each with nine candidates, at every threshold of the curves."""
+    side = 200
+    probability, target = np.zeros((2 * side, 2 * side), np.float32), np.zeros((2 * side, 2 * side), np.bool_)
+    probability[::2, ::2] = np.random.default_rng(0).uniform(0.5, 1, (side, side))
+    target[::2, ::2] = True
+    start = time.process_time()
+    evaluator = Evaluator()
+    evaluator.update("noise", probability, target)
+    result = evaluator.result()
+    assert time.process_time() - start < 5
+    assert (result.metrics["pd"], result.metrics["fa"], result.metrics["targets"]) == (1, 0, side * side)

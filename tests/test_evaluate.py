@@ -297,7 +297,7 @@ def test_how_the_command_prepares_frames(root: Path, checkpoint: str, capsys: An
         (["--predictions", "p", "--targets", "t", "--working-size", "64"], "--working-size is for a checkpoint"),
         (["--predictions", "p", "--targets", "t", "--tile", "64", "--overlap", "8"], "--tile, --overlap is for"),
         (["ROOT", "--scale-range", "0.5", "1", "--resolution", "64"], "--scale-range is for --resolution native"),
-        (["ROOT", "--tile", "64", "--overlap", "64"], "overlap must be >= 0 and below tile=64; got 64"),
+        (["ROOT", "--tile", "64", "--overlap", "64"], "overlap must lie in 0 to 32, half of tile=64; got 64"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -310,11 +310,11 @@ def test_options_that_do_not_go_together(
     assert len([line for line in error.splitlines() if "training frames among them" not in line]) == 1
 
 
-@pytest.mark.parametrize("value", ["31", "big", "-5", "2.5"])
+@pytest.mark.parametrize("value", ["31", "big", "-5", "2.5", "4097"])
 def test_wrong_resolution(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["evaluate", "root", f"--resolution={value}"])
-    assert 'resolution must be "native" or a side in pixels >= 32' in capsys.readouterr().err
+    assert 'resolution must be "native" or a side of 32 to 4096 pixels' in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -362,7 +362,7 @@ def test_wrong_arguments() -> None:
         Evaluator(thresholds=[2.0])
     with pytest.raises(ValueError, match="no frames to measure"):
         Evaluator().result()
-    for wrong in ("512", 31, 0, True, 64.5):
+    for wrong in ("512", 31, 0, True, 64.5, 4097):
         value: Any = wrong
         with pytest.raises(ValueError, match='resolution must be "native" or a side'):
             check_resolution(value)

@@ -10,8 +10,11 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from serank.cli import main
 from serank.utils.files import locked, replacing
 from serank.utils.signals import stop_signals
 
@@ -190,3 +193,26 @@ def test_stop_signals_raise_in_the_main_thread_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.SIG_DFL]
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate --output", "evaluate --save", "detect"])
+@pytest.mark.parametrize("place", ["a file", "/proc"])
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, place: str
+) -> None:
+    if place == "/proc" and not Path(place).is_dir():
+        pytest.skip("needs /proc")
+    (tmp_path / "a file").touch()
+    target = Path(place if place == "/proc" else tmp_path / place) / "inside" / "run"
+    name, *option = command.split()
+    if name == "detect":  # frames are looked for first, so that none is read from where it writes
+        Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "frame.png")
+        arguments = [str(tmp_path / "frame.png"), "--output", str(target)]
+    else:
+        more = ["--budget", "1e-5"] if option == ["--save"] else []
+        arguments = [str(tmp_path / "missing"), *(option or ["--output"]), str(target), *more]
+    assert main([name, *arguments]) == 1
+    error = capsys.readouterr().err
+    shown = target.parent if name == "evaluate" else target
+    assert f"serank {name}: {shown}: can't be written to: " in error
+    assert "missing" not in error

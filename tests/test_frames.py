@@ -399,6 +399,14 @@ def test_extreme_floats_do_not_overflow() -> None:
     assert np.isfinite(read_frame(values)).all()
 
 
+def test_stray_values_beyond_float32_are_clipped() -> None:
+    frame = np.full((5, 8), 0.5)
+    frame[2, 3] = 1e300
+    found = read_frame(frame)
+    assert found[2, 3] == 1
+    assert (found == 0.5).sum() == 39
+
+
 def test_one_pixel_frames() -> None:
     assert read_frame(np.full((1, 1), 51, np.uint8)) == np.float32(0.2)
     assert read_frame(np.full((1, 1), 51, np.uint16)) == 0
@@ -767,17 +775,22 @@ def test_tiles_known() -> None:
         ({"std": (0.2, 0.0, 0.2)}, "std must be > 0"),
         ({"std": math.nan}, "std must be > 0"),
         ({"std": math.inf}, "std must be > 0"),
-        ({"working_size": 0}, "working_size must be >= 1 px or None; got 0"),
-        ({"working_size": -5}, "working_size must be >= 1"),
+        ({"working_size": 0}, "working_size must lie in 1 to 4096 px, or be None, .* got 0"),
+        ({"working_size": 4097}, "working_size must lie in 1 to 4096 px"),
         ({"scale_range": (0, 2)}, r"scale_range must be \(low, high\)"),
         ({"scale_range": (1.1, 2)}, "scale_range must be"),
         ({"scale_range": (0.5, 0.9)}, "scale_range must be"),
         ({"scale_range": (math.nan, 2)}, "scale_range must be"),
         ({"scale_range": (0.5, math.nan)}, "scale_range must be"),
         ({"scale_range": (0.5, 1, 2)}, "scale_range must be"),
-        ({"overlap": -1}, "overlap must be >= 0"),
-        ({"tile": 64, "overlap": 64}, "overlap must be >= 0 and below tile=64; got 64"),
-        ({"tile": 0, "overlap": 0}, "overlap must be >= 0 and below tile=0"),
+        (
+            {"working_size": 1025, "scale_range": (0.5, 16.1)},
+            r"high <= 16 where .*; got \(0\.5, 16\.1\)",
+        ),
+        ({"overlap": -1}, "overlap must lie in 0 to 512, half of tile=1024; got -1"),
+        ({"tile": 64, "overlap": 33}, "overlap must lie in 0 to 32, half of tile=64; got 33"),
+        ({"tile": 31, "overlap": 0}, "tile must lie in 32 to 4096 px; got 31"),
+        ({"tile": 5000}, "tile must lie in 32 to 4096 px; got 5000"),
     ],
 )
 def test_frame_spec_errors(arguments: dict[str, Any], message: str) -> None:

@@ -439,6 +439,21 @@ def test_a_byte_now_and_then_meets_the_deadline(hub: Hub, monkeypatch: pytest.Mo
     assert time.monotonic() - start < 15
 
 
+@pytest.mark.parametrize("request_", [("GET", "main"), ("HEAD", "config.json"), ("GET", "model.safetensors")])
+def test_a_header_without_end_meets_the_deadline(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, request_: tuple[str, str]
+) -> None:
+    """Every byte comes in time for the client, which waits for the next."""
+    monkeypatch.setattr("serank.checkpoints.hub_guard.SECONDS", 1.0)
+    monkeypatch.setattr("serank.checkpoints.hub_guard.SLOWEST", 10**9)
+    hub.dripping.add(request_)
+    hub.pause = 0.05
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"not there after 1 s, given up"):
+        SeRankDet.from_pretrained(NAME)
+    assert time.monotonic() - start < 30
+
+
 def test_a_server_that_never_answers_meets_the_deadline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the client itself waits without a time-out."""
     monkeypatch.setattr("serank.checkpoints.hub_guard.SECONDS", 1.0)

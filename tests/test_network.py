@@ -247,7 +247,7 @@ def test_ranks_of_equation_2() -> None:
         ({"threshold": 1.5}, r"threshold must lie in \[0, 1\]; got 1.5"),
         ({"std": 0.0}, "std must be > 0"),
         ({"mean": float("nan")}, "mean must be finite"),
-        ({"tile": 64, "overlap": 64}, "overlap must be"),
+        ({"tile": 64, "overlap": 64}, "overlap must lie in 0 to 32"),
         ({"mean": [0.5, 0.5]}, "mean must be one number or 1"),
     ],
 )

@@ -15,7 +15,16 @@ from typing import Any
 from serank._version import __version__
 from serank.errors import CheckpointError
 
-__all__ = ["FREE", "MAX_CONFIG", "VERSION", "config_digest", "config_text", "known_arguments", "read_config"]
+__all__ = [
+    "FREE",
+    "MAX_CONFIG",
+    "VERSION",
+    "check_constructor",
+    "config_digest",
+    "config_text",
+    "known_arguments",
+    "read_config",
+]
 
 MAX_CONFIG = 2**20
 """Largest `config.json` that is read, in bytes; a real one has about 1 kB."""
@@ -43,8 +52,31 @@ def config_text(config: Mapping[str, Any]) -> str:
 
 
 def known_arguments(cls: type[Any]) -> list[str]:
-    """Names of the constructor arguments of a network's class."""
-    return list(signature(cls).parameters)
+    """Names of the constructor arguments of a network's class; `**kwargs` stands for those of the class it extends."""
+    return list(_parameters(cls))
+
+
+def check_constructor(cls: type[Any], config: Mapping[str, Any]) -> None:
+    """Raises ValueError unless the constructor of `cls` takes every entry of a config by name."""
+    if refused := sorted(set(config) - {VERSION} - set(known_arguments(cls))):
+        raise ValueError(
+            f"{cls.__name__}'s constructor doesn't take {', '.join(refused[:5])}{', ...' if len(refused) > 5 else ''}, "
+            "which its config holds: it couldn't be built again from it. Let the constructor take **kwargs and hand "
+            "them on, or set self.config to the arguments that it takes"
+        )
+
+
+def _parameters(cls: type[Any]) -> dict[str, Parameter]:
+    found: dict[str, Parameter] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        own = list(signature(vars(base)["__init__"]).parameters.values())[1:]
+        kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+        found |= {p.name: p for p in own if p.kind in kinds and p.name not in found}
+        if not any(p.kind == Parameter.VAR_KEYWORD for p in own):
+            break
+    return found
 
 
 def read_config(file: Path, cls: type[Any]) -> dict[str, Any]:
@@ -57,7 +89,7 @@ def read_config(file: Path, cls: type[Any]) -> dict[str, Any]:
     """
     config = _parse(file)
     _check_version(file, config.pop(VERSION, None))
-    known = known_arguments(cls)
+    known = _parameters(cls)
     if unknown := sorted(set(config) - set(known)):
         names = ", ".join(
             name if name.isidentifier() and len(name) < 40 else reprlib.repr(name) for name in unknown[:20]
@@ -67,9 +99,8 @@ def read_config(file: Path, cls: type[Any]) -> dict[str, Any]:
             f"{', '.join(sorted(known))}. Correct or remove them"
         )
     if missing := [name for name in known if name not in config]:
-        defaults = {name: parameter.default for name, parameter in signature(cls).parameters.items()}
         taken = ", ".join(
-            name if defaults[name] is Parameter.empty else f"{name}={defaults[name]!r}" for name in missing
+            name if known[name].default is Parameter.empty else f"{name}={known[name].default!r}" for name in missing
         )
         warnings.warn(
             f"{file}: lacks entries, whose defaults are taken: {taken}. The network may have been "

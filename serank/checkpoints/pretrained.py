@@ -13,7 +13,13 @@ import torch
 from torch import nn
 
 from serank.checkpoints.card import short_card
-from serank.checkpoints.config_file import MAX_CONFIG, config_digest, config_text, read_config
+from serank.checkpoints.config_file import (
+    MAX_CONFIG,
+    check_constructor,
+    config_digest,
+    config_text,
+    read_config,
+)
 from serank.checkpoints.folder import CARD, CONFIG, FILES, WEIGHTS, Folder, bundled
 from serank.checkpoints.hub import Repository, push
 from serank.checkpoints.registry import OTHERS, no_weights
@@ -108,9 +114,11 @@ class Pretrained:
             half: store floating weights in float16, half the size. Loading gives float32 again.
 
         Raises:
-            ValueError: an entry holds NaN or infinity, or `half` and an entry exceeds float16's range.
+            ValueError: an entry holds NaN or infinity, `half` and an entry exceeds float16's range, or a subclass whose
+                constructor doesn't take the entries of its config.
             OSError: a file can't be written, for example to a full disk.
         """
+        check_constructor(type(self), self.config)
         text, target = config_text(self.config), Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name in FILES:

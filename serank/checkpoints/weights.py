@@ -1,4 +1,4 @@
-"""The file `model.safetensors`: written with a digest of its config, checked against the network, loaded strictly."""
+"""The file `model.safetensors`: written with digests of its content and config, checked, and loaded strictly."""
 
 from __future__ import annotations
 
@@ -13,16 +13,28 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from serank.errors import CheckpointError
+from serank.utils.digest import content_digest
 from serank.utils.files import replacing
 from serank.utils.text import listing
 
-__all__ = ["CONFIG_DIGEST", "MAX_WEIGHTS", "largest_file", "load_strictly", "non_finite", "save_weights"]
+__all__ = [
+    "CONFIG_DIGEST",
+    "MAX_WEIGHTS",
+    "WEIGHTS_DIGEST",
+    "largest_file",
+    "load_strictly",
+    "non_finite",
+    "save_weights",
+]
 
 MAX_WEIGHTS = 2**33
 """Largest `model.safetensors` that is read, in bytes, whatever its config asks for: width 350 in float32."""
 
 CONFIG_DIGEST = "config_sha256"
 """Entry of the file's metadata with the digest of the config that it was saved with."""
+
+WEIGHTS_DIGEST = "weights_sha256"
+"""Entry of the file's metadata with the digest of its entries: names, types, shapes and values."""
 
 HEADER = 2**20
 """Bytes allowed for names, shapes and metadata; those of a network take 40 kB."""
@@ -60,7 +72,8 @@ def save_weights(model: nn.Module, file: Path, digest: str, *, half: bool = Fals
     tensors = {name: (_half(name, v) if half else v).detach().cpu().contiguous() for name, v in state.items()}
     with replacing(file) as temporary:
         try:
-            save_file(tensors, temporary, metadata={"format": "pt", CONFIG_DIGEST: digest})
+            metadata = {"format": "pt", CONFIG_DIGEST: digest, WEIGHTS_DIGEST: _digest(tensors)}
+            save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:  # what a full disk comes as
             raise OSError(f"{file}: can't be written: {error}") from error
 
@@ -70,11 +83,13 @@ def load_strictly(model: nn.Module, file: Path, digest: str) -> None:
 
     Entries keep the dtypes of `model`; in the file, floating ones may have any of `FLOATS`.
 
-    `digest` is the config's, as `config_digest` gives it, and is compared with the file's, if it has one.
+    `digest` is the config's, as `config_digest` gives it. It and the digest of the entries are compared with the
+    file's, if it has them.
 
     Raises:
         CheckpointError: no safetensors; missing, unexpected, misshapen entries or ones of another kind of number,
-            listed as `name: file -> model`; entries with NaN or infinity; or weights saved with another config.
+            listed as `name: file -> model`; entries with NaN or infinity; weights saved with another config, or
+            changed since they were saved.
     """
     expected = model.state_dict()
     try:
@@ -84,9 +99,12 @@ def load_strictly(model: nn.Module, file: Path, digest: str) -> None:
             if wrong := _differences(found, expected):
                 shown = listing(wrong, SHOWN, "\n  ")
                 raise CheckpointError(f"{file}: {len(wrong)} entries don't fit the config (file -> model):\n  {shown}")
-            _check_digest(file, (weights.metadata() or {}).get(CONFIG_DIGEST), digest)
+            metadata = weights.metadata() or {}
+            _check_config(file, metadata.get(CONFIG_DIGEST), digest)
+            stored = {name: weights.get_tensor(name) for name in expected}
+            _check_content(file, metadata.get(WEIGHTS_DIGEST), stored)
             # a copy, since what is read stays tied to the file
-            state = {name: weights.get_tensor(name).to(value.dtype, copy=True) for name, value in expected.items()}
+            state = {name: stored[name].to(value.dtype, copy=True) for name, value in expected.items()}
     except CheckpointError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
@@ -111,7 +129,21 @@ def _half(name: str, entry: Tensor) -> Tensor:
     return converted
 
 
-def _check_digest(file: Path, stored: str | None, digest: str) -> None:
+def _digest(entries: Mapping[str, Tensor]) -> str:
+    return content_digest(dict(sorted(entries.items())))
+
+
+def _check_content(file: Path, written: str | None, entries: Mapping[str, Tensor]) -> None:
+    """Refuses entries that are not those that were saved; older files have no digest."""
+    if written is not None and written != _digest(entries):
+        raise CheckpointError(
+            f"{file}: its weights are not those that were saved: the file was damaged or edited; copy it again (from "
+            f"the Hub: force_download=True). A program that changes weights on purpose must leave out {WEIGHTS_DIGEST} "
+            "of the file's metadata, or save with save_pretrained"
+        )
+
+
+def _check_config(file: Path, stored: str | None, digest: str) -> None:
     """Refuses weights that were saved with another config; older files have no digest."""
     if stored is not None and stored != digest:
         raise CheckpointError(

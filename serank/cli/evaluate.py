@@ -25,6 +25,7 @@ from serank.evaluation.threshold import choose_threshold, set_threshold
 from serank.frames.preparation import FrameSpec
 from serank.serankdet import SeRankDet
 from serank.utils.distributed import is_main, started
+from serank.utils.files import writable_folder
 
 __all__ = ["DETAILS", "add_arguments", "run"]
 
@@ -105,6 +106,11 @@ def run(options: argparse.Namespace) -> int:
     if options.match == "masks":
         _check(options)
     # under torchrun every process measures its share, and the first one prints and writes
+    if options.output is not None:  # made beside its folder and then moved there
+        writable_folder(Path(options.output).absolute().parent)
+    if options.save is not None:
+        save = Path(options.save).absolute()
+        writable_folder(save if save.is_dir() else save.parent)
     with started(options.device) as device:
         if options.match == "boxes":
             if is_main():

@@ -18,6 +18,7 @@ from serank.datasets.sample import JoinedSamples, grey_statistics
 from serank.evaluation.runner import evaluate
 from serank.losses import LOSSES
 from serank.serankdet import SeRankDet
+from serank.train.folder import make_run_folder
 from serank.train.history import selection_score
 from serank.train.recipe import PRESETS, Preset, Recipe, preset
 from serank.train.sensor import SENSOR
@@ -185,6 +186,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train_here(options: argparse.Namespace, device: str) -> int:
+    make_run_folder(options.output)  # before frames are read, and an error of theirs would hide this one
     _log_to_standard_error()
     chosen = preset(options.preset) if options.preset else None
     recipe = _recipe(options, chosen)

@@ -8,17 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from serank.frames.preparation import LARGEST_SIDE
+
 __all__ = ["Resolution", "check_resolution", "resize_mask"]
 
 Resolution: TypeAlias = "int | Literal['native']"
 
 
 def check_resolution(resolution: int | str) -> Resolution:
-    """`resolution` as an int or `"native"`; raises ValueError below 32 px, which hold no targets worth measuring."""
+    """`resolution` as an int or `"native"`; raises ValueError for a side outside 32 to 4096 px."""
     if resolution == "native":
         return "native"
-    if isinstance(resolution, bool) or not isinstance(resolution, (int, np.integer)) or resolution < 32:
-        raise ValueError(f'resolution must be "native" or a side in pixels >= 32, such as 512; got {resolution!r}')
+    whole = isinstance(resolution, (int, np.integer)) and not isinstance(resolution, bool)
+    if not whole or not 32 <= int(resolution) <= LARGEST_SIDE:
+        raise ValueError(
+            f'resolution must be "native" or a side of 32 to {LARGEST_SIDE} pixels, such as 512; got {resolution!r}'
+        )
     return int(resolution)
 
 

@@ -43,7 +43,10 @@ def read_pgm(held: HeldFile) -> NDArray[Any]:
         if held.read(found.end() + size, held.size - found.end() - size).strip():
             raise FrameError(f"{name}: holds more than one picture; save each in a file of its own")
     else:
-        words = held.read(found.end(), held.size - found.end()).split(None, width * height)
+        text = held.read(found.end(), held.size - found.end())
+        if not text[-1:].isspace():
+            raise FrameError(f"{name}: truncated or corrupt (its last number may be cut off: no line break follows)")
+        words = text.split(None, width * height)
         if len(words) != width * height or not all(word.isdigit() and len(word) < 6 for word in words):
             raise FrameError(f"{name}: truncated or corrupt (expected {width * height} numbers)")
         values = np.array(words).astype(np.uint32)

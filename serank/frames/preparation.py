@@ -16,10 +16,27 @@ from serank.errors import FrameError
 from serank.frames.filling import fill
 from serank.frames.scaling import Scaling, standardise, to_unit
 
-__all__ = ["TILE_STEP", "Array", "FrameSpec", "check_pixels", "luminance", "resize", "tiles", "unit_frame"]
+__all__ = [
+    "LARGEST_SIDE",
+    "TILE_STEP",
+    "Array",
+    "FrameSpec",
+    "check_pixels",
+    "luminance",
+    "resize",
+    "tiles",
+    "unit_frame",
+]
 
 TILE_STEP = 16
 """Networks with four poolings pad other sides to a multiple of this."""
+
+LARGEST_SIDE = 4096
+"""Largest working size and tile in pixels; a tile of it takes 16 times the memory of the usual 1024 pixels."""
+SMALLEST_TILE = 2 * TILE_STEP
+LARGEST_SCALE, FREE_SIZE = 16, 1024
+"""Most that a working size above the second enlarges a frame. With an overlap of at most half a tile, all these bound
+the work and memory that a config can ask for."""
 
 Array: TypeAlias = NDArray[Any]
 
@@ -31,11 +48,13 @@ class FrameSpec:
     Attributes:
         mean: subtracted from the scaled values; one number, or one for each input channel.
         std: divides the result; like `mean`.
-        working_size: longest side in pixels to which frames are scaled; `None` leaves their size.
-        scale_range: least and largest factor by which that scaling may change a frame. A frame that would need
-            more is scaled by this much and, where it is then larger than a tile, cut into tiles.
-        tile: largest side of the tiles of large frames, in scaled pixels.
-        overlap: pixels that neighbouring tiles share; their outputs are blended linearly across it.
+        working_size: longest side in pixels to which frames are scaled, 1 to 4096; `None` leaves their size.
+        scale_range: least and largest factor by which that scaling may change a frame, 0 < low <= 1 <= high, with
+            high <= 16 where `working_size` is above 1024. A frame that would need more is scaled by this much and,
+            where it is then larger than a tile, cut into tiles.
+        tile: largest side of the tiles of large frames, in scaled pixels, 32 to 4096.
+        overlap: pixels that neighbouring tiles share, at most half a tile; their outputs are blended linearly across
+            it.
         scaling: `"unit"` takes grey in [0, 1] (`serank.frames.scaling.to_unit`). `"standard"` takes every frame less
             its median, over its robust spread (`serank.frames.scaling.standardise`), so that gain and offset fall out,
             and, once it has its size, the inverse hyperbolic sine of that: linear within a spread, logarithmic far
@@ -55,12 +74,25 @@ class FrameSpec:
             raise ValueError(f"mean must be finite; got {self.mean}")
         if not (np.isfinite(self.std).all() and np.all(np.asarray(self.std) > 0)):
             raise ValueError(f"std must be > 0 and finite; got {self.std}")
-        if self.working_size is not None and self.working_size < 1:
-            raise ValueError(f"working_size must be >= 1 px or None; got {self.working_size}")
+        if self.working_size is not None and not 1 <= self.working_size <= LARGEST_SIDE:
+            raise ValueError(
+                f"working_size must lie in 1 to {LARGEST_SIDE} px, or be None, which leaves frames their size; got "
+                f"{self.working_size}"
+            )
         if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= 1 <= self.scale_range[1]:
             raise ValueError(f"scale_range must be (low, high), 0 < low <= 1 <= high; got {self.scale_range}")
-        if not 0 <= self.overlap < self.tile:
-            raise ValueError(f"overlap must be >= 0 and below tile={self.tile}; got {self.overlap}")
+        if self.working_size is not None and self.working_size > FREE_SIZE and self.scale_range[1] > LARGEST_SCALE:
+            raise ValueError(
+                f"scale_range must be (low, high) with high <= {LARGEST_SCALE} where working_size is above {FREE_SIZE} "
+                f"px; got {self.scale_range} and working_size={self.working_size}. Lower either"
+            )
+        if not SMALLEST_TILE <= self.tile <= LARGEST_SIDE:
+            raise ValueError(f"tile must lie in {SMALLEST_TILE} to {LARGEST_SIDE} px; got {self.tile}")
+        if not 0 <= self.overlap <= self.tile // 2:
+            raise ValueError(
+                f"overlap must lie in 0 to {self.tile // 2}, half of tile={self.tile}; got {self.overlap}. Lower "
+                "it, or take larger tiles"
+            )
         if self.scaling not in get_args(Scaling):
             raise ValueError(f'scaling must be "unit" or "standard"; got {self.scaling!r}')
 

@@ -225,6 +225,8 @@ def read_pixels(source: FrameLike) -> tuple[Array, str]:
 
 
 def _tensor_pixels(tensor: torch.Tensor) -> Array:
+    if tensor.layout != torch.strided:
+        raise TypeError(f"the frame: a sparse tensor ({tensor.layout}); convert it with tensor.to_dense()")
     known = (torch.float16, torch.float32, torch.float64)
     if tensor.is_floating_point() and tensor.dtype not in known:
         tensor = tensor.float()

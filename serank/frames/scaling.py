@@ -134,7 +134,8 @@ def to_unit(values: Array, valid: Bool | None = None, *, inverted: bool = False)
         z = standardise(values, valid, inverted=inverted)
         robust: Float = np.clip(UNIT_MEDIAN + UNIT_SPREAD * z, 0, 1)
         return robust
-    unit: Float = values.astype(np.float32) / np.float32(top) if top != 1 else values.astype(np.float32)
+    with np.errstate(over="ignore"):  # of stray float64 values, which are clipped anyway
+        unit: Float = values.astype(np.float32) / np.float32(top) if top != 1 else values.astype(np.float32)
     if values.dtype not in (np.bool_, np.uint8):
         unit = np.clip(unit, 0, 1)
     return 1 - unit if inverted else unit

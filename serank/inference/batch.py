@@ -32,7 +32,7 @@ from serank.inference.table_formats import Record
 from serank.inference.tables import TABLE_FORMATS, open_table, table_path
 from serank.inference.video import DEFAULT_RATE, check_video, frame_rate, video_writer
 from serank.utils.distributed import all_objects, from_main, is_main, rank, world_size
-from serank.utils.files import locked
+from serank.utils.files import locked, writable_folder
 from serank.utils.prefetch import threaded_map
 from serank.utils.text import printable
 
@@ -176,7 +176,7 @@ def write_detections(
     clip = None if video is None else _check_clip(video, files)
     for place in (folder, maps):
         if place is not None:
-            place.mkdir(parents=True, exist_ok=True)
+            writable_folder(place)
     names = PictureNames(files)
 
     def draw(entry: tuple[SourceFrame, Detections | None]) -> tuple[tuple[int, int], Record, Image.Image | None]:

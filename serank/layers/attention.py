@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from serank.layers.checks import check_map
 from serank.layers.ranking import top_k_in_spatial_order
 from serank.layers.tracing import exporting, exporting_to_onnx
 
@@ -94,8 +95,8 @@ class SeRankAttention(nn.Module):
     Shape: `(B, C, H, W) -> (B, C, H, W)`, any C, H, W >= 1, floating dtype and memory format kept.
 
     Raises:
-        ValueError: `k` or `table_width` below 1, or an unknown `select`; in `forward`, an x that is no floating map of
-            four axes.
+        ValueError: `k` or `table_width` below 1, or an unknown `select`; in `forward`, an x that is no dense floating
+            map of four axes.
     """
 
     def __init__(
@@ -161,12 +162,9 @@ class SeRankAttention(nn.Module):
         """`(B, C, H, W) -> (B, C, H, W)`.
 
         Raises:
-            ValueError: x has another number of axes or is not floating.
+            ValueError: x has another number of axes, is not floating, or is sparse.
         """
-        if x.ndim != 4:
-            raise ValueError(f"x must be (B, C, H, W); got shape {tuple(x.shape)}; one map without a batch is x[None]")
-        if not x.is_floating_point():
-            raise ValueError(f"x must be of a floating dtype; got {x.dtype}; convert it with x.float()")
+        check_map(x)
         with torch.autocast(x.device.type, enabled=False):
             mix = self.attention(x)
             mix = (mix + torch.eye(x.shape[1], dtype=mix.dtype, device=mix.device)).to(x.dtype)
@@ -190,7 +188,8 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 def _standardise(scores: Tensor) -> Tensor:
     """`(B, C, C)` minus its mean over its unbiased standard deviation, per sample."""
-    if scores.shape[1] == 1:  # the deviation of one value is undefined; what is left of it is 0
+    empty = not (exporting() or torch.compiler.is_compiling()) and scores.shape[0] == 0
+    if scores.shape[1] == 1 or empty:  # the deviation of one value, or none, is undefined; what is left of it is 0
         return torch.zeros_like(scores) * scores
     deviation = scores.std((1, 2), keepdim=True)
     return (scores - scores.mean((1, 2), keepdim=True)) / (deviation + 1e-5)

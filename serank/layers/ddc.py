@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from serank.layers.checks import check_map
+
 __all__ = ["BRANCHES", "DDC", "DifferenceConv2d", "conv_bn_relu"]
 
 BRANCHES = ("vanilla", "difference", "dilated")
@@ -128,6 +130,11 @@ class DDC(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, in_channels, H, W) -> (B, out_channels, H, W)`."""
+        """`(B, in_channels, H, W) -> (B, out_channels, H, W)`.
+
+        Raises:
+            ValueError: x has another number of axes, is not floating, or is sparse.
+        """
+        check_map(x)
         merged: Tensor = self.merge(torch.cat([branch(x) for branch in self.branches.values()], dim=1))
         return merged

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from serank.layers.checks import check_map
+
 __all__ = ["LSFF"]
 
 
@@ -58,7 +60,13 @@ class LSFF(nn.Module):
         return f"mode={self.mode!r}"
 
     def forward(self, skip: Tensor, decoded: Tensor) -> Tensor:
-        """Two `(B, channels, H, W)` maps of one size -> `(B, out_channels, H, W)`."""
+        """Two `(B, channels, H, W)` maps of one size -> `(B, out_channels, H, W)`.
+
+        Raises:
+            ValueError: they differ in shape, have another number of axes, are not floating, or are sparse.
+        """
+        check_map(skip, "skip")
+        check_map(decoded, "decoded")
         if not torch.compiler.is_compiling() and skip.shape != decoded.shape:
             raise ValueError(
                 f"skip and decoded must have one shape; got {tuple(skip.shape)} and {tuple(decoded.shape)}. "

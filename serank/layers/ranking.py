@@ -103,9 +103,10 @@ def _by_blocks(x: Tensor, k: int, side: int) -> tuple[Tensor, Tensor]:
         rows = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H * W, C), a view
     with torch.no_grad():
         if rows is None:
-            highest = x.flatten(2)[..., :whole].reshape(batch, channels, -1, side).amax(3)
+            highest = x.flatten(2)[..., :whole].reshape(batch, channels, whole // side, side).amax(3)
         else:
-            highest = _highest(rows[:, :whole].reshape(batch, -1, side, channels)).transpose(1, 2).contiguous()
+            stacked = rows[:, :whole].reshape(batch, whole // side, side, channels)
+            highest = _highest(stacked).transpose(1, 2).contiguous()
         blocks = first_largest(highest, k)
         places = (side * blocks[..., None] + torch.arange(side)).flatten(2)
         if whole < count:  # the points that fill no block are candidates anyway, and last

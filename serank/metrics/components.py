@@ -69,8 +69,6 @@ def component_table(labels: NDArray[np.integer[Any]], count: int, origin: tuple[
     Raises:
         ValueError: `labels` is not two-dimensional or not of integers, or does not hold exactly 0 to `count`.
     """
-    from scipy import ndimage
-
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise ValueError(f"labels must be integers (H, W); got dtype {labels.dtype}, shape {labels.shape}")
@@ -87,9 +85,23 @@ def component_table(labels: NDArray[np.integer[Any]], count: int, origin: tuple[
     top, left = origin
     # sums of pixel indices are integers below 2**53, so they are exact in float64
     sums = [np.bincount(owner, weights=index, minlength=count) for index in (columns + left, rows + top)]
-    places = ndimage.find_objects(labels, count) if count else []
-    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in places], np.int64).reshape(count, 4)
-    return ComponentTable(areas, np.stack(sums, axis=1) / areas[:, None], boxes + np.array([left, top, left, top]))
+    return ComponentTable(
+        areas, np.stack(sums, axis=1) / areas[:, None], _boxes(owner, rows + top, columns + left, count)
+    )
+
+
+def _boxes(
+    owner: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """Boxes `(count, 4)` of pixels in scan order, each the `owner`'s."""
+    boxes = np.zeros((count, 4), np.int64)
+    boxes[:, 0] = np.iinfo(np.int64).max
+    np.minimum.at(boxes[:, 0], owner, columns)
+    np.maximum.at(boxes[:, 2], owner, columns + 1)
+    # of assignments to one place the last stays
+    boxes[owner[::-1], 1] = rows[::-1]
+    boxes[owner, 3] = rows + 1
+    return boxes
 
 
 def find_components(mask: NDArray[np.bool_]) -> ComponentTable:

@@ -35,6 +35,8 @@ F1_EPSILON = 1e-5  # what the released code adds to precision + recall
 IOU_UNIT = 2**64  # per-frame IoU is summed as an integer in units of 1 / IOU_UNIT: no order of frames changes it
 DISTANCE_DIGITS = 9  # distances are rounded, so that float noise decides neither ties nor distances of max_distance
 
+ROUNDS = 8
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -77,12 +79,20 @@ class Match(NamedTuple):
     prediction: int
 
 
+class _Pairs(NamedTuple):
+    """Distance, target and prediction of pairs, each `(N,)`."""
+
+    distance: NDArray[np.float64]
+    target: NDArray[np.int64]
+    prediction: NDArray[np.int64]
+
+
 def _candidates(
-    predictions: ComponentTable, targets: ComponentTable, max_distance: float
-) -> list[tuple[float, int, int]]:
-    """Distance, target and prediction of all pairs less than `max_distance` apart, in scan order."""
+    predictions: ComponentTable, targets: ComponentTable, max_distance: float, protocol: Protocol
+) -> _Pairs:
+    """All pairs less than `max_distance` apart, in the order in which they are matched."""
     if not len(predictions) or not len(targets):
-        return []
+        return _Pairs(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64))
     # imported here, since it takes longer to import than all the rest of serank
     from scipy.spatial import cKDTree
 
@@ -94,9 +104,42 @@ def _candidates(
     target, prediction = found["i"], found["j"]
     offset = predictions.centroids[prediction] - targets.centroids[target]
     distance = np.sqrt(np.square(offset).sum(axis=1)).round(DISTANCE_DIGITS)
-    order = np.lexsort((prediction, target))
-    order = order[distance[order] < max_distance]
-    return list(zip(distance[order].tolist(), target[order].tolist(), prediction[order].tolist(), strict=True))
+    near = np.flatnonzero(distance < max_distance)
+    distance, target, prediction = distance[near], target[near], prediction[near]
+    keys = (prediction, target, distance) if protocol == "standard" else (prediction, target)  # the last counts first
+    order = np.lexsort(keys)
+    return _Pairs(distance[order], target[order], prediction[order])
+
+
+def _first(values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where each value comes for the first time."""
+    positions = np.arange(len(values))
+    earliest = np.empty(int(values.max()) + 1, np.int64)
+    earliest[values[::-1]] = positions[::-1]  # of several, the last assignment stays
+    return np.asarray(earliest[values] == positions)
+
+
+def _free_pairs(target: NDArray[np.int64], prediction: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of the pairs that are taken when each, in order, is unless one of its two was taken before.
+
+    In rounds, since frames of noise have 100,000 of them: a pair that is the first of both its target and its
+    prediction is taken whatever else is. What is left after some rounds is decided one by one.
+    """
+    taken, left = [], np.arange(len(target))
+    detected = np.zeros(int(target.max(initial=-1)) + 1, np.bool_)
+    used = np.zeros(int(prediction.max(initial=-1)) + 1, np.bool_)
+    for _ in range(ROUNDS):
+        if not len(left):
+            break
+        sure = left[_first(target[left]) & _first(prediction[left])]
+        taken.append(sure)
+        detected[target[sure]] = used[prediction[sure]] = True
+        left = left[~(detected[target[left]] | used[prediction[left]])]
+    for pair in left:
+        if not (detected[target[pair]] or used[prediction[pair]]):
+            detected[target[pair]] = used[prediction[pair]] = True
+            taken.append(np.array([pair]))
+    return np.sort(np.concatenate(taken)) if taken else left
 
 
 def match_components(
@@ -114,17 +157,9 @@ def match_components(
     Returns:
         The matches, in the order in which they were made.
     """
-    pairs = _candidates(predictions, targets, max_distance)
-    if protocol == "standard":
-        pairs.sort()
-    detected = [False] * len(targets)
-    taken = [False] * len(predictions)
-    matches = []
-    for distance, target, prediction in pairs:
-        if not (detected[target] or taken[prediction]):
-            detected[target] = taken[prediction] = True
-            matches.append(Match(distance, target, prediction))
-    return matches
+    pairs = _candidates(predictions, targets, max_distance, protocol)
+    chosen = _free_pairs(pairs.target, pairs.prediction)
+    return [Match(*pair) for pair in zip(*(values[chosen].tolist() for values in pairs), strict=True)]
 
 
 def count_pixels(predicted: NDArray[np.bool_], target: NDArray[np.bool_], protocol: Protocol) -> Counts:

@@ -143,8 +143,8 @@ class SeRankConfig:
         ValueError: a value of a wrong type or out of its range; names it and what was expected.
     """
 
-    in_channels: int = _integer(1, 1, 1024)
-    """Channels of the input, 1 for grey frames."""
+    in_channels: int = _integer(1, 1, 64)
+    """Channels of the input, 1 for grey frames, at most 64."""
     width: int = _integer(64, 1, 1024)
     """Channels of the finest level; level i has `width * 2 ** (i - 1)`. The paper uses 64."""
     stem_channels: int | None = _integer(None, 1, 2**16)
@@ -176,14 +176,14 @@ class SeRankConfig:
     """Subtracted from the scaled values before the network; a number, or one for each input channel."""
     std: float | Sequence[float] = _per_channel(0.25)
     """Divides the result, > 0; like `mean`."""
-    working_size: int | None = _integer(None, 1, 2**16)
-    """Longest side in pixels to which `detect` scales a frame; `None` leaves its size."""
+    working_size: int | None = _integer(None, 1, 4096)
+    """Longest side in pixels to which `detect` scales a frame, at most 4096; `None` leaves its size."""
     scale_range: Sequence[float] = _list((0.5, 2.5), "numbers (low, high)", _check_number)
-    """Least and largest factor of that scaling, 0 < low <= 1 <= high."""
-    tile: int = _integer(1024, 1, 2**16)
-    """Largest side of the tiles into which `detect` cuts larger frames, in scaled pixels."""
-    overlap: int = _integer(128, 0, 2**16)
-    """Pixels that neighbouring tiles share, below `tile`."""
+    """Least and largest factor of that scaling, 0 < low <= 1 <= high; high <= 16 where `working_size` is above 1024."""
+    tile: int = _integer(1024, 32, 4096)
+    """Largest side of the tiles into which `detect` cuts larger frames, in scaled pixels, 32 to 4096."""
+    overlap: int = _integer(128, 0, 2048)
+    """Pixels that neighbouring tiles share, at most half of `tile`."""
     scaling: str = _choice("unit", "standard")
     """`"unit"` gives the network grey in [0, 1]; `"standard"` each frame less its own median, over its own robust
     spread, through the inverse hyperbolic sine, for which `mean=0, std=1` suit. See `serank.frames.FrameSpec`."""

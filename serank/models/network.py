@@ -114,13 +114,13 @@ class SeRankNet(nn.Module):
         """Logits of every pixel.
 
         Args:
-            x: `(B, in_channels, H, W)` float, H and W >= 1, normalised as the checkpoint expects.
+            x: `(B, in_channels, H, W)` float, B >= 0, H and W >= 1, normalised as the checkpoint expects.
 
         Returns:
             `(B, 1, H, W)` logits; sigmoid gives target probability.
 
         Raises:
-            ValueError: wrong dimensions, channels or an empty side.
+            ValueError: wrong dimensions, channels or an empty side, or a sparse tensor.
         """
         logits: Tensor = self.head(self.decode(pad_to_stride(x, self.in_channels))[0])
         return crop_or_pad(logits, *x.shape[2:])
@@ -181,6 +181,8 @@ def _attention(config: SeRankConfig, level: int, channels: int) -> nn.Module:
 
 def pad_to_stride(x: Tensor, channels: int) -> Tensor:
     """The input `(B, channels, H, W)`, checked and padded up to sides that are multiples of `STRIDE`."""
+    if x.layout != torch.strided:
+        raise ValueError(f"x must be a dense tensor; got {x.layout}; convert it with x.to_dense()")
     if x.ndim != 4 or x.shape[1] != channels:
         raise ValueError(f"x must have shape (B, {channels}, H, W) for this network; got {tuple(x.shape)}")
     height, width = x.shape[2:]

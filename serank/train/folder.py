@@ -18,9 +18,9 @@ from serank.train.card import training_card
 from serank.train.recipe import Recipe
 from serank.utils.digest import content_digest
 from serank.utils.distributed import from_main, is_main
-from serank.utils.files import remove_leftovers, replacing
+from serank.utils.files import remove_leftovers, replacing, writable_folder
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "make_run_folder"]
 
 STATE = "last.pt"
 LOG = "log.csv"
@@ -47,6 +47,22 @@ TRAINING_COLUMNS = ("loss", "grad_norm", "lr", "seconds", "waiting")
 """Columns of the log that are no validation metrics."""
 
 
+def make_run_folder(path: str | os.PathLike[str]) -> None:
+    """Makes the folder of a run and writes to it, in process 0; all processes know the result.
+
+    Raises:
+        OSError: it can't be made or written to.
+    """
+    failure = ""
+    if is_main():
+        try:
+            writable_folder(path)
+        except OSError as error:
+            failure = str(error)
+    if failure := from_main(failure):
+        raise OSError(failure)
+
+
 class RunFolder:
     """Reads and writes the files of a training, each one atomically.
 
@@ -59,6 +75,7 @@ class RunFolder:
 
     Raises:
         ValueError: the folder holds a run and `resume` is not set; `tensorboard` without the package.
+        OSError: the folder can't be made or written to.
     """
 
     def __init__(
@@ -83,8 +100,8 @@ class RunFolder:
         self.tensorboard = tensorboard
         self._events: Any = None
         self._written = 0
+        make_run_folder(self.path)
         if is_main():
-            self.path.mkdir(parents=True, exist_ok=True)
             for name in (STATE, LOG, CURVES, *(f"{BEST}/{file}" for file in (WEIGHTS, CONFIG, CARD))):
                 remove_leftovers(self.path / name)
 

@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_new_folder", "locked", "new_folder", "remove_leftovers", "replacing", "share"]
+__all__ = ["check_new_folder", "locked", "new_folder", "remove_leftovers", "replacing", "share", "writable_folder"]
 
 TEMPORARY = ".serank-"
 """How temporary names begin, by which those of a killed process are told from a user's hidden files."""
@@ -43,6 +43,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def writable_folder(path: str | os.PathLike[str]) -> Path:
+    """`path`, a folder, made with its parents if it doesn't exist, once a file could be made in it.
+
+    Raises:
+        OSError: it can't be made or written to; names the folder and the reason.
+    """
+    target = Path(path)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(prefix=TEMPORARY, dir=target):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{target}: can't be written to: {error.strerror}; name another folder, or change its permissions"
+        ) from error
+    return target
 
 
 def check_new_folder(path: str | os.PathLike[str]) -> Path:
