@@ -21,6 +21,9 @@ __all__ = ["TILE_STEP", "Array", "FrameSpec", "check_pixels", "luminance", "resi
 TILE_STEP = 16
 """Networks with four poolings pad other sides to a multiple of this."""
 
+BAND_PIXELS = 2**16
+"""Pixels whose luminance is computed at once."""
+
 Array: TypeAlias = NDArray[Any]
 
 
@@ -40,6 +43,8 @@ class FrameSpec:
             its median, over its robust spread (`serank.frames.scaling.standardise`), so that gain and offset fall out,
             and, once it has its size, the inverse hyperbolic sine of that: linear within a spread, logarithmic far
             above it.
+        repair: whether dead pixels and lines are replaced from their neighbours first
+            (`serank.frames.defects.repair_defects`).
     """
 
     mean: float | Sequence[float] = 0.5
@@ -49,6 +54,7 @@ class FrameSpec:
     tile: int = 1024
     overlap: int = 128
     scaling: Scaling = "unit"
+    repair: bool = True
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.mean).all():
@@ -185,12 +191,14 @@ def luminance(array: Array) -> Array:
         return array
     if (array == array[..., :1]).all():
         return array[..., 0]
-    red, green, blue = (array[..., i].astype(np.float64) for i in range(3))
-    grey: Array = 0.299 * red + 0.587 * green + 0.114 * blue
-    if array.dtype.kind == "f":
-        return grey
-    rounded: Array = np.rint(grey).astype(array.dtype)
-    return rounded
+    floats = array.dtype.kind == "f"
+    grey: Array = np.empty(array.shape[:2], array.dtype)
+    step = max(1, BAND_PIXELS // array.shape[1])
+    for start in range(0, array.shape[0], step):  # float64 of a few rows at once
+        band = array[start : start + step].astype(np.float64)
+        weighted = 0.299 * band[..., 0] + 0.587 * band[..., 1] + 0.114 * band[..., 2]
+        grey[start : start + step] = weighted if floats else np.rint(weighted)
+    return grey
 
 
 def resize(frame: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
