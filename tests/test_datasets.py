@@ -712,7 +712,7 @@ def test_shared_sirst(shared: Path) -> None:
     assert FolderDataset(root, "sirst:train").names == train.names
     assert check_overlap(train, val) == []
     for i in range(0, 341, 10):
-        name, frame, mask, _ = everything[i]
+        name, frame, mask, *_ = everything[i]
         assert name == everything.names[i]
         assert frame.shape == mask.shape
         assert 0 <= frame.min() < frame.max() <= 1

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from serank.errors import FrameError
 from serank.frames.defects import repair_defects
 from serank.frames.filling import fill, is_wide
 from serank.frames.options import FrameOptions
@@ -89,7 +90,7 @@ class FramePreparer:
     def __init__(self, spec: FrameSpec, options: FrameOptions | None = None) -> None:
         self.scaling = spec.scaling
         self.options = FrameOptions() if options is None else options
-        self.repair = spec.repair if self.options.repair is None else self.options.repair
+        self.repair = self.options.repaired(spec.repair).repair
         self._said: set[str] = set()
 
     def __call__(self, source: FrameLike | Frame) -> Frame:

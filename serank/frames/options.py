@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -65,6 +65,10 @@ class FrameOptions:
         object.__setattr__(self, "no_data", _numbers(self.no_data))
         if self.ignore is not None:
             object.__setattr__(self, "ignore", _region(self.ignore))
+
+    def repaired(self, repair: bool) -> FrameOptions:
+        """The same options with `repair` as given where they leave it open, as the network says it."""
+        return replace(self, repair=repair) if self.repair is None else self
 
     @property
     def missing_values(self) -> tuple[float, ...]:
