@@ -18,7 +18,7 @@ __all__ = ["repair_defects"]
 
 Array: TypeAlias = NDArray[Any]
 
-PIXEL_SPREADS, PIXEL_RANGE = 4.0, 0.25
+PIXEL_SPREADS, PIXEL_RANGE = 4.0, 0.1
 """A dead pixel is this many spreads off the median of its eight neighbours, whose range is below that share of it."""
 PAIR_SPREADS, PAIR_RANGE = 20.0, 0.05
 """The same where one neighbour, which may be dead too, is left out of the range."""
@@ -33,10 +33,10 @@ SAMPLE = 128
 
 
 def repair_defects(values: Array) -> Array:
-    """Replaces dead and hot pixels by the median of their neighbours, and dead lines by the mean of the next ones.
+    """Replaces dead and hot pixels by the median of their neighbours, and dead lines by the nearest living one.
 
     - A pixel is dead when it is 4 spreads of the frame (`serank.frames.scaling.location_spread`) or more from the
-      median of its eight neighbours and these differ by less than a quarter of that among themselves: of a point that
+      median of its eight neighbours and these differ by less than a tenth of that among themselves: of a point that
       optics show, some neighbour has more. Of two that touch each is repaired where it is 20 spreads off.
     - A row or column is dead when nine tenths of it have one value, 6 spreads or more from the medians of the lines
       beside it; two side by side count as one.
@@ -45,7 +45,8 @@ def repair_defects(values: Array) -> Array:
         values: `(H, W)`, real and finite.
 
     Returns:
-        A repaired copy, of the same type; `values` itself where no pixel is dead, or a side is below 3.
+        The repaired frame, of the same type, with no value that the given one doesn't have; a view of `values` where
+        nothing is dead, and where a side is below 3.
     """
     if values.dtype == np.bool_ or min(values.shape) < 3:
         return values
@@ -68,26 +69,25 @@ def _repair_lines(values: Array, spread: float) -> Array:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], dead, [False]])))
     repaired = values
     for first, end in zip(edges[::2], edges[1::2], strict=True):
-        living = [values[line].astype(np.float64) for line in (first - 1, end) if 0 <= line < height]
-        level = np.median(values[first:end].astype(np.float64), axis=1)
-        off = min(np.abs(level - np.median(line)).min() for line in living)
-        if end - first <= MOST_LINES and off > LINE_SPREADS * spread:
-            repaired = values.copy() if repaired is values else repaired
-            repaired[first:end] = _as_type(np.sum([line / len(living) for line in living], axis=0), values)
+        living = [line for line in (first - 1, end) if 0 <= line < height]
+        levels = np.median(values[first:end].astype(np.float64), axis=1)
+        off = min(np.abs(levels - np.median(values[line].astype(np.float64))).min() for line in living)
+        if end - first <= MOST_LINES and off >= LINE_SPREADS * spread:
+            repaired = values.copy(order="K") if repaired is values else repaired
+            for line in range(first, end):
+                repaired[line] = values[min(living, key=lambda other: abs(other - line))]
     return repaired
 
 
 def _repair_pixels(values: Array, spread: float) -> Array:
-    signed = values.astype(np.result_type(values.dtype, np.int16 if values.dtype.itemsize == 1 else np.int32))
-    if values.dtype.kind == "f" or values.dtype.itemsize > 2:
-        signed = values.astype(np.float64)
+    signed = values.astype(_difference_type(values.dtype))
     padded = np.pad(signed, 1, mode="reflect")
     least = PIXEL_SPREADS * spread
     peaks = _extreme(np.diff(padded[1:-1], axis=1), least) | _extreme(np.diff(padded[:, 1:-1].T, axis=1), least).T
     rows, columns = np.nonzero(peaks)
     around = [padded[rows + i, columns + j] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
     neighbours = np.sort(np.stack(around, axis=1).astype(np.float64), axis=1)
-    median = neighbours[:, 3:5].mean(1)
+    median = neighbours[:, 3]  # the lower of the two in the middle, since a mean is no value that the frame has
     off = np.abs(signed[rows, columns] - median)
     whole = neighbours[:, 7] - neighbours[:, 0]
     without_one = np.minimum(neighbours[:, 6] - neighbours[:, 0], neighbours[:, 7] - neighbours[:, 1])
@@ -96,9 +96,16 @@ def _repair_pixels(values: Array, spread: float) -> Array:
     )
     if not dead.any():
         return values
-    repaired = values.copy()
-    repaired[rows[dead], columns[dead]] = _as_type(median[dead], values)
+    repaired = values.copy(order="K")
+    repaired[rows[dead], columns[dead]] = median[dead]
     return repaired
+
+
+def _difference_type(dtype: np.dtype[Any]) -> Any:
+    """A small type that holds the differences of such values."""
+    if dtype.kind == "f":
+        return np.float32 if dtype.itemsize <= 4 else np.float64
+    return {1: np.int16, 2: np.int32}.get(dtype.itemsize, np.float64)
 
 
 def _extreme(steps: Array, least: float) -> NDArray[np.bool_]:
@@ -106,8 +113,3 @@ def _extreme(steps: Array, least: float) -> NDArray[np.bool_]:
     up, down = steps >= least, steps <= -least
     found: NDArray[np.bool_] = (up[:, :-1] & down[:, 1:]) | (down[:, :-1] & up[:, 1:])
     return found
-
-
-def _as_type(values: Array, like: Array) -> Array:
-    rounded: Array = (np.rint(values) if like.dtype.kind in "ui" else values).astype(like.dtype)
-    return rounded
