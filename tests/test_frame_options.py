@@ -218,3 +218,26 @@ def test_nothing_left_of_a_frame_is_said() -> None:
     frame = with_value(kelvin(sky()), slice(0, 24), -1)
     with pytest.raises(ValueError, match="no pixel is left; each one is without data or ignored"):
         Bright().detect(frame, no_data=-1, ignore=[[0, 24, 64, 48]])
+
+
+@pytest.mark.parametrize("table", ["inferno", "gnuplot2"])
+@pytest.mark.parametrize("name", ["iron", "Ironbow"])
+def test_names_of_cameras_palettes(name: str, table: str) -> None:
+    colours = pytest.importorskip("matplotlib").colormaps[table](sky(), bytes=True)[..., :3]
+    frame = FramePreparer(FrameSpec(), FrameOptions(palette=name))(colours)
+    assert np.abs(frame.grey * 255 - sky()).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("white-hot", 'has no colours; pass polarity="white-hot"'),
+        ("lava", "no public table of this camera's palette; pass raw counts"),
+        ("ironbo", "got 'ironbo'; did you mean 'ironbow'"),
+        ("infreno", "got 'infreno'; did you mean 'inferno'"),
+    ],
+)
+def test_palettes_without_a_table_are_said(name: str, message: str) -> None:
+    colours = pytest.importorskip("matplotlib").colormaps["inferno"](sky(), bytes=True)[..., :3]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        FramePreparer(FrameSpec(), FrameOptions(palette=name))(colours)

@@ -194,7 +194,7 @@ class FolderDataset(Sequence[Sample]):
         return RawSample.of(self.names[index], unit, mask.copy(), raw, copied, clean.wide)
 
     def _mask(self, name: str, file: Path, shape: Shape) -> NDArray[np.bool_]:
-        mask, grey = read_mask(file)
+        mask, grey, _ = read_mask(file)
         if grey:
             self._warn("grey", f"{file}: mask has grey values, cut at half of the range")
         if is_inverted(mask):
