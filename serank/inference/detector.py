@@ -259,8 +259,7 @@ class Detector:
         chosen = self.check_options(threshold, min_area)
         check_threshold(min_score, "min_score")
         orientations = check_tta(self.tta if tta is None else tta)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1; got {batch_size}")
+        check_count(batch_size, "batch_size")
         sources = image if isinstance(image, (list, tuple)) else [image]
         options = FrameOptions(value_range, no_data, polarity, palette, ignore, repair)
         prepare = FramePreparer(self.frame_spec, options)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from serank.layers.ranking import top_k_in_spatial_order
 from serank.layers.tracing import exporting, exporting_to_onnx
+from serank.utils.checks import check_map
 
 __all__ = ["SeRankAttention", "rank_size"]
 
@@ -161,12 +162,10 @@ class SeRankAttention(nn.Module):
         """`(B, C, H, W) -> (B, C, H, W)`.
 
         Raises:
+            TypeError: x is no tensor.
             ValueError: x has another number of axes or is not floating.
         """
-        if x.ndim != 4:
-            raise ValueError(f"x must be (B, C, H, W); got shape {tuple(x.shape)}; one map without a batch is x[None]")
-        if not x.is_floating_point():
-            raise ValueError(f"x must be of a floating dtype; got {x.dtype}; convert it with x.float()")
+        check_map(x)
         with torch.autocast(x.device.type, enabled=False):
             mix = self.attention(x)
             mix = (mix + torch.eye(x.shape[1], dtype=mix.dtype, device=mix.device)).to(x.dtype)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from serank.utils.checks import check_map
+
 __all__ = ["BRANCHES", "DDC", "DifferenceConv2d", "conv_bn_relu"]
 
 BRANCHES = ("vanilla", "difference", "dilated")
@@ -98,6 +100,7 @@ class DDC(nn.Module):
             raise ValueError(f"branches must be distinct names out of {BRANCHES}, at least one; got {branches!r}")
         if merge_kernel < 1 or merge_kernel % 2 == 0:
             raise ValueError(f"merge_kernel must be odd, so that the map keeps its size; got {merge_kernel}")
+        self.in_channels = in_channels
         hidden = in_channels if hidden_channels is None else hidden_channels
 
         def chain(dilations: Sequence[int]) -> nn.Sequential:
@@ -128,6 +131,12 @@ class DDC(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, in_channels, H, W) -> (B, out_channels, H, W)`."""
+        """`(B, in_channels, H, W) -> (B, out_channels, H, W)`.
+
+        Raises:
+            TypeError: x is no tensor.
+            ValueError: x has another number of axes or channels, or is not floating.
+        """
+        check_map(x, self.in_channels)
         merged: Tensor = self.merge(torch.cat([branch(x) for branch in self.branches.values()], dim=1))
         return merged

@@ -5,9 +5,10 @@ from __future__ import annotations
 from operator import index
 from typing import Any
 
+import numpy as np
 import torch
 
-__all__ = ["check_count", "check_device", "check_number", "check_threshold", "choose_device"]
+__all__ = ["check_count", "check_device", "check_map", "check_number", "check_threshold", "choose_device"]
 
 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
@@ -32,6 +33,25 @@ def check_threshold(threshold: Any, name: str = "threshold") -> float:
     if not 0 <= found <= 1:
         raise ValueError(f"{name} must lie in [0, 1]; got {threshold}")
     return found
+
+
+def check_map(x: Any, channels: int | None = None) -> None:
+    """Checks what a layer or network is called with: a floating tensor `(B, channels, H, W)`, `None` for any channels.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: other dimensions or channels, or no floating dtype.
+    """
+    if not isinstance(x, torch.Tensor):
+        hint = "; frames in files and arrays go to detect(...)" if isinstance(x, (str, np.ndarray)) else ""
+        raise TypeError(f"x must be a tensor (B, C, H, W); got {x!r:.80} ({type(x).__name__}){hint}")
+    if x.ndim != 4:
+        hint = "; one map without a batch is x[None]" if x.ndim == 3 else ""
+        raise ValueError(f"x must have shape (B, {channels or 'C'}, H, W); got {tuple(x.shape)}{hint}")
+    if channels is not None and x.shape[1] != channels:
+        raise ValueError(f"x must have {channels} channels, shape (B, {channels}, H, W); got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise ValueError(f"x must be of a floating dtype; got {x.dtype}; convert it with x.float()")
 
 
 def choose_device(device: str | torch.device) -> str | torch.device:
