@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import fields
@@ -22,6 +23,7 @@ from serank.cli.options import add_frame_options, frame_options, frames_given
 from serank.datasets import BoxFolder, FolderDataset
 from serank.evaluation import evaluate, evaluate_boxes
 from serank.frames import FrameOptions, FramePreparer, FrameSpec
+from serank.frames.preparation import luminance
 from serank.inference import Detector, find_detections
 
 Array = NDArray[Any]
@@ -241,3 +243,12 @@ def test_palettes_without_a_table_are_said(name: str, message: str) -> None:
     colours = pytest.importorskip("matplotlib").colormaps["inferno"](sky(), bytes=True)[..., :3]
     with pytest.raises(ValueError, match=re.escape(message)):
         FramePreparer(FrameSpec(), FrameOptions(palette=name))(colours)
+
+
+def test_colour_frames_take_little_memory() -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (1000, 2000, 3), np.uint8)
+    tracemalloc.start()
+    luminance(colours)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * 2_000_000  # bytes a pixel, where three float64 copies took 24 and more

@@ -186,13 +186,13 @@ def check_pixels(array: Array, name: str, no_data: Sequence[float] = ()) -> tupl
 
 
 def luminance(array: Array) -> Array:
-    """Grey `(H, W)` of `(H, W)` or `(H, W, 3)`, of the same type, by the ITU-R BT.601 weights."""
+    """Grey `(H, W)` of `(H, W)` or `(H, W, 3)`, of the same type (float32 for float16), by the ITU-R BT.601 weights."""
     if array.ndim == 2:
         return array
     if (array == array[..., :1]).all():
         return array[..., 0]
     floats = array.dtype.kind == "f"
-    grey: Array = np.empty(array.shape[:2], array.dtype)
+    grey: Array = np.empty(array.shape[:2], np.float32 if array.dtype == np.float16 else array.dtype)
     step = max(1, BAND_PIXELS // array.shape[1])
     for start in range(0, array.shape[0], step):  # float64 of a few rows at once
         band = array[start : start + step].astype(np.float64)
