@@ -43,9 +43,9 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
     through a single channel. `stem_channels=in_channels` gives the paper's stem.
 
     The arguments are the fields of `serank.models.config.SeRankConfig`, which says what each one means and which values
-    it takes: `in_channels` to `bias` make the graph, `mean` to `scaling` prepare frames for it, `threshold` is the
-    probability above which `detect` takes a pixel as target, `tta` how many rotations and flips it averages over, and
-    `score_calibration` what gives the scores their meaning.
+    it takes: `in_channels` to `bias` make the graph, `mean` to `scaling` and `repair` prepare frames for it,
+    `threshold` is the probability above which `detect` takes a pixel as target, `tta` how many rotations and flips it
+    averages over, and `score_calibration` what gives the scores their meaning.
 
     Attributes:
         config: the arguments, JSON-able; `SeRankDet(**config)` builds the same network.
@@ -87,6 +87,7 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         threshold: float = 0.5,
         tta: int = 1,
         score_calibration: Sequence[float] | None = None,
+        repair: bool = True,
     ) -> None:
         config = SeRankConfig(
             in_channels=in_channels,
@@ -113,9 +114,17 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
             threshold=threshold,
             tta=tta,
             score_calibration=score_calibration,
+            repair=repair,
         )
         frame_spec = FrameSpec(
-            config.mean, config.std, config.working_size, config.scale_range, config.tile, config.overlap, scaling
+            mean=config.mean,
+            std=config.std,
+            working_size=config.working_size,
+            scale_range=config.scale_range,
+            tile=config.tile,
+            overlap=config.overlap,
+            scaling=scaling,
+            repair=config.repair,
         )
         super().__init__(config)
         self.config: dict[str, Any] = config.to_dict()

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from serank import SeRankDet
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablations
 import box_masks
 import busy
+import ranges
 
 SMALL = ["--epochs", "1", "--width", "2", "--crop", "32", "--working-size", "64", "--batch-size", "2"]
 
@@ -75,3 +77,38 @@ def test_box_masks_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["box", "box + 0 px, 0.3", "point, 0.3"]
     whole, rule = (float(line.split("|")[2].split(",")[0]) for line in lines[2:4])
     assert 0 < whole < rule <= 1  # synthetic targets are blurred discs, which do not fill their boxes
+
+
+def test_ranges_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = ranges.main([str(folder), "--split", "train", "--limit", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("`general` on 3 frames")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][1:]
+    assert len({row[0] for row in rows}) == len(rows) == 13
+    assert rows[0][0] == "8 bits"
+    assert all(0 <= float(row[3]) <= 1 for row in rows)
+    missed = [row for row in rows if row[-1].endswith("missed")]
+    assert status == bool(missed)
+    assert lines[-1] == f"{len(missed)} of 12 versions miss a bar"
+    for row in rows[1:]:
+        assert abs(100 * (float(row[3]) - float(rows[0][3])) - float(row[6])) < 0.2
+
+
+def test_ranges_bars() -> None:
+    plain = {"iou": 0.8, "pd": 0.9}
+    assert ranges.missed("clean", {"iou": 0.7801, "pd": 0.9}, plain) == []
+    assert ranges.missed("clean", {"iou": 0.7799, "pd": 0.8799}, plain) == ["iou", "pd"]
+    assert ranges.missed("defect", {"iou": 0.1, "pd": 0.8601}, plain) == []
+    assert ranges.missed("defect", {"iou": 0.8, "pd": 0.8599}, plain) == ["pd"]
+
+
+def test_ranges_versions_are_what_they_say() -> None:
+    grey = np.random.default_rng(0).integers(40, 90, (100, 120)).astype(np.uint8)
+    versions = {name: pixels for _, name, pixels in ranges.recasts(grey, np.random.default_rng(0))}
+    counts = versions["14-bit counts"]
+    assert counts.max() < 2**14
+    assert versions["12-bit counts"].max() < 2**12
+    shares = {name: np.mean(pixels != counts) for name, pixels in versions.items() if name.startswith("counts,")}
+    assert shares["counts, 0.2% dead pixels"] == pytest.approx(0.002, rel=0.3)
+    assert shares["counts, hot disc of 0.5%"] == pytest.approx(0.005, rel=0.1)
+    assert shares["counts, letterbox of 4%"] == pytest.approx(0.04, rel=0.2)

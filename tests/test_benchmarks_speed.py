@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import cuda
 import measure
+import on_cuda
 import speed
 import throughput
 import topk
@@ -178,10 +178,10 @@ def test_checks_of_a_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["--output", str(tmp_path), "--device", "cpu", "--size", "64", "--width", "2"]
-    assert cuda.main([*command, "--only", "parity", "batch", "detect", "training, bfloat16", "speed"]) == 0
+    assert on_cuda.main([*command, "--only", "parity", "batch", "detect", "training, bfloat16", "speed"]) == 0
     found = json.loads((tmp_path / "cuda.json").read_text())
     assert [row["check"] for row in found["rows"]] == ["parity", "batch", "detect", "training, bfloat16", "speed"]
     forward = SeRankDet.forward
     monkeypatch.setattr(SeRankDet, "forward", lambda self, x: forward(self, x) * len(x))
-    assert cuda.main([*command, "--only", "batch"]) == 1
+    assert on_cuda.main([*command, "--only", "batch"]) == 1
     assert "| batch | NO |" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from serank import DDC, SeRankAttention, SeRankDet, rank_size
 from serank.utils.checks import check_count, check_threshold
 from serank.utils.text import did_you_mean, printable
 
@@ -70,3 +71,37 @@ def test_text_that_every_file_takes() -> None:
     assert printable("sky_ü_天.png") == "sky_ü_天.png"
     assert printable(b"a\xff\xe9.png".decode("utf-8", "surrogateescape")) == r"a\xff\xe9.png"
     assert printable("lone\ud800") == r"lone\ud800"
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        SeRankDet(width=2),
+        SeRankDet(width=2).forward_deep,
+        SeRankDet(width=2).optimize(),
+        DDC(1, 4),
+        SeRankAttention(8),
+    ],
+    ids=["network", "deep", "optimized", "ddc", "attention"],
+)
+def test_what_is_no_map_is_refused_by_name(called: Any) -> None:
+    with pytest.raises(TypeError, match=r"x must be a tensor .* got 'frame.png' \(str\); frames in files"):
+        called("frame.png")
+    with pytest.raises(TypeError, match=r"x must be a tensor .*got array.*ndarray\); frames in files"):
+        called(np.zeros(3, np.float32))
+    with pytest.raises(ValueError, match=r"shape \(B, [1C], H, W\); got \(1, 32, 32\); one map without .* x\[None\]"):
+        called(torch.zeros(1, 32, 32))
+    with pytest.raises(ValueError, match=r"floating dtype; got torch.uint8; convert it with x.float\(\)"):
+        called(torch.zeros(1, 1, 32, 32, dtype=torch.uint8))
+
+
+def test_wrong_channels_are_said() -> None:
+    for called in (DDC(3, 4), SeRankDet(width=2, in_channels=3)):
+        with pytest.raises(ValueError, match=r"x must have 3 channels, shape \(B, 3, H, W\); got \(2, 1, 8, 9\)"):
+            called(torch.zeros(2, 1, 8, 9))
+
+
+def test_levels_of_rank_size() -> None:
+    for level in (9, 0, 64):
+        with pytest.raises(ValueError, match=rf"level must be 1 to 8.*; got {level}; the order is"):
+            rank_size(64, level=level)

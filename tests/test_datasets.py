@@ -27,6 +27,7 @@ from serank.datasets import (
     warn_overlap,
 )
 from serank.errors import FrameError
+from serank.metrics import DetectionMetrics
 
 SHAPE = (12, 16)
 Mask = NDArray[np.bool_]
@@ -445,6 +446,25 @@ def test_report_names_every_defect(tmp_path: Path) -> None:
     assert len(report.problems) == 11
 
 
+def test_report_names_false_colour_and_what_is_passed_over(tmp_path: Path) -> None:
+    root = build(tmp_path, "a", "b")
+    colours = np.zeros((*SHAPE, 3), np.uint8)
+    colours[..., 0], colours[..., 2] = frame_of("a"), 255 - frame_of("a")
+    save(root / "images/a.png", colours)
+    (root / "images/notes.txt").write_text("of the flight")
+    (root / "masks/Thumbs.db").write_bytes(b"0")
+    (root / "images/.DS_Store").write_bytes(b"0")
+    (root / "images/c.png").symlink_to(tmp_path / "gone.png")
+    report = describe_folder(root)
+    assert report.coloured == ["a"]
+    assert report.passed_over == ["images/notes.txt", "masks/Thumbs.db"]
+    assert report.broken_links == ["images/c.png"]
+    assert "frames in false colour, where targets may be dark (raw counts, or palette=): 1 (a)" in report.problems
+    assert "broken links: 1 (images/c.png)" in report.problems
+    assert len(report.problems) == 2
+    assert "  others  passed over, no images: 2 (images/notes.txt, masks/Thumbs.db)" in str(report).splitlines()
+
+
 def test_report_finds_equal_files_of_other_names(tmp_path: Path) -> None:
     root = lists(tmp_path / "lists", train="abc", test="def")
     shutil.copy(root / "images/b.png", root / "images/e.png")
@@ -577,6 +597,38 @@ def test_one_value_besides_0_is_target(tmp_path: Path, value: int) -> None:
     build(tmp_path, "a")
     save(tmp_path / "masks/a.png", mask_of("a").astype(np.uint8) * np.uint8(value))
     np.testing.assert_array_equal(FolderDataset(tmp_path)[0].mask, mask_of("a"))
+
+
+def test_masks_of_one_folder_are_judged_each_by_itself(tmp_path: Path) -> None:
+    root = build(tmp_path, "a", "b", "c", "d")
+    for name, high in (("a", 1), ("b", 255), ("c", 127)):
+        save(root / f"masks/{name}.png", (mask_of(name) * high).astype(np.uint8))
+    Image.fromarray((mask_of("d") * 3).astype(np.uint16)).save(root / "masks/d.png")
+    for sample in FolderDataset(root):
+        np.testing.assert_array_equal(sample.mask, mask_of(sample.name))
+    assert describe_folder(root).problems == []
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "palette"])
+def test_instances_are_targets_of_their_own_unless_they_touch(tmp_path: Path, kind: str) -> None:
+    root = build(tmp_path, "a", "b")
+    apart, touching = np.zeros((2, *SHAPE), np.uint16)
+    apart[2:4, 2:4], apart[7:9, 9:11] = 1, 3
+    touching[2:4, 2:4], touching[4:6, 4:6] = 1, 3  # by a corner
+    for name, ids in (("a", apart), ("b", touching)):
+        image = Image.fromarray(ids)
+        if kind == "palette":
+            image = Image.fromarray(ids.astype(np.uint8))
+            image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+        image.save(root / f"masks/{name}.png")
+    metrics = DetectionMetrics()
+    for sample, ids in zip(FolderDataset(root), (apart, touching), strict=True):
+        np.testing.assert_array_equal(sample.mask, ids > 0)
+        metrics.update(sample.mask, sample.mask)
+    assert metrics.compute()["targets"] == 3
+    report = describe_folder(root)
+    assert report.touching_masks == (["b"] if kind == "16 bits" else [])  # colours of palettes are no numbers
+    assert report.empty_masks == []
 
 
 def test_mask_of_another_size_is_resized_by_nearest(tmp_path: Path) -> None:
@@ -712,7 +764,7 @@ def test_shared_sirst(shared: Path) -> None:
     assert FolderDataset(root, "sirst:train").names == train.names
     assert check_overlap(train, val) == []
     for i in range(0, 341, 10):
-        name, frame, mask, _ = everything[i]
+        name, frame, mask, *_ = everything[i]
         assert name == everything.names[i]
         assert frame.shape == mask.shape
         assert 0 <= frame.min() < frame.max() <= 1
@@ -724,7 +776,8 @@ def test_report_on_the_shared_data(shared: Path) -> None:
     if not root.is_dir():
         pytest.skip(f"needs the frames of {root}")
     report = describe_folder(root)
-    assert report.problems == []
+    assert report.coloured == ["Misc_68"]
+    assert len(report.problems) == 1
     assert (report.frames, report.pairs, report.empty_masks) == (341, 341, [])
     assert set(report.known) == {"train", "val", "trainval"}
     assert dict(report.modes) == {"colour uint8": 317, "grey uint8": 24}

@@ -47,7 +47,7 @@ def test_noise_has_its_strength(sigma: float) -> None:
 @given(st.floats(0.01, 200), st.integers(0, 2**31), st.floats(0, 1, width=32))
 def test_noisy_frames_are_8_bit_frames(sigma: float, seed: int, level: float) -> None:
     sample = flat(level, (9, 11))
-    name, frame, mask, _ = NoisySIRST([sample], sigma, seed)[0]
+    name, frame, mask, *_ = NoisySIRST([sample], sigma, seed)[0]
     assert name == "flat"
     assert frame.dtype == np.float32
     np.testing.assert_array_equal(frame, np.rint(255 * frame).astype(np.uint8) / np.float32(255))
@@ -315,7 +315,7 @@ def test_recipe_on_the_shared_data(shared: Path) -> None:
     samples = list(FolderDataset(root, "val"))[:12]
     crops = sirst_aug(samples, rotations=2)
     for i in range(0, len(crops), 7):
-        _, frame, mask, _ = crops[i]
+        _, frame, mask, *_ = crops[i]
         assert frame.shape == mask.shape == (256, 256)
         assert mask.any()
         assert 0 <= frame.min() < frame.max() <= 1

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from serank.datasets.sample import RawSample, Sample
 from serank.frames import FrameOptions, FramePreparer, FrameSpec
 from serank.frames.preparation import unit_frame
+from serank.inference.detections import find_detections
 
 Array = NDArray[Any]
 TARGET = (slice(40, 43), slice(60, 63))
@@ -73,7 +74,7 @@ DEFECTS: list[tuple[str, Array]] = [
 
 
 def values(array: Array, **options: Any) -> NDArray[np.float32]:
-    return FramePreparer("standard", FrameOptions(**options))(array).values
+    return FramePreparer(FrameSpec(scaling="standard"), FrameOptions(**options))(array).values
 
 
 @pytest.mark.parametrize(("name", "array"), CASES, ids=[name for name, _ in CASES])
@@ -98,14 +99,14 @@ def test_defects_hardly_change_the_rest(name: str, array: Array) -> None:
 
 def test_black_hot_frames_are_turned_back() -> None:
     np.testing.assert_allclose(values(255 - GREY, polarity="black-hot"), values(GREY), atol=1e-6)
-    unit = FramePreparer("unit", FrameOptions(polarity="black-hot"))((255 - GREY).astype(np.uint8))
+    unit = FramePreparer(FrameSpec(), FrameOptions(polarity="black-hot"))((255 - GREY).astype(np.uint8))
     np.testing.assert_allclose(unit.values, GREY / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize("no_data", [-9999, float("nan")])
 def test_no_data_is_filled_and_hidden(no_data: float) -> None:
     array = changed(KELVIN, slice(-20, None), no_data)
-    frame = FramePreparer("standard", FrameOptions(no_data=no_data))(array)
+    frame = FramePreparer(FrameSpec(scaling="standard"), FrameOptions(no_data=no_data))(array)
     unseen = np.zeros(KELVIN.shape, np.bool_)
     unseen[-20:] = True
     masked = np.ma.MaskedArray(KELVIN, unseen)
@@ -113,16 +114,18 @@ def test_no_data_is_filled_and_hidden(no_data: float) -> None:
     assert frame.hidden[-20:].all()
     assert not frame.hidden[:-20].any()
     np.testing.assert_array_equal(frame.values[-20:], np.repeat(frame.values[-21:-20], 20, 0))
-    np.testing.assert_allclose(FramePreparer("standard")(masked).values, frame.values, atol=1e-6)
-    assert frame.shown(np.ones(KELVIN.shape, np.float32))[-20:].max() == 0
+    np.testing.assert_allclose(FramePreparer(FrameSpec(scaling="standard"))(masked).values, frame.values, atol=1e-6)
+    found = find_detections(np.ones(KELVIN.shape, np.float32), frame.grey, hidden=frame.hidden)
+    assert found.boxes.tolist() == [[0, 0, KELVIN.shape[1], KELVIN.shape[0] - 20]]
+    assert found.probability[-20:].max() == 0
 
 
 def test_ignored_regions_are_hidden_and_do_not_count() -> None:
     marked = changed(GREY.astype(np.uint8), (slice(0, 30), slice(0, 60)), 255)
     mask = np.zeros(GREY.shape, np.bool_)
     mask[:30, :60] = True
-    by_box = FramePreparer("standard", FrameOptions(ignore=[[0, 0, 60, 30]]))(marked)
-    by_mask = FramePreparer("standard", FrameOptions(ignore=mask))(marked)
+    by_box = FramePreparer(FrameSpec(scaling="standard"), FrameOptions(ignore=[[0, 0, 60, 30]]))(marked)
+    by_mask = FramePreparer(FrameSpec(scaling="standard"), FrameOptions(ignore=mask))(marked)
     np.testing.assert_array_equal(by_box.values, by_mask.values)
     assert by_box.hidden is not None
     np.testing.assert_array_equal(by_box.hidden, mask)
@@ -130,7 +133,7 @@ def test_ignored_regions_are_hidden_and_do_not_count() -> None:
 
 
 def test_value_range() -> None:
-    frame = FramePreparer("unit", FrameOptions(value_range=(7000, 7000 + 6 * 255)))(COUNTS)
+    frame = FramePreparer(FrameSpec(), FrameOptions(value_range=(7000, 7000 + 6 * 255)))(COUNTS)
     np.testing.assert_allclose(frame.values, GREY / 255, atol=1e-6)
 
 
@@ -143,7 +146,7 @@ def test_samples_of_counts_are_scaled_as_in_detection() -> None:
 
 
 def test_what_is_lost_is_said_once() -> None:
-    prepare = FramePreparer("unit")
+    prepare = FramePreparer(FrameSpec())
     with pytest.warns(UserWarning, match=r"constant, nothing can be found"):
         frame = prepare(np.full((8, 8), 7, np.uint8))
     assert frame.hidden is not None
@@ -162,5 +165,5 @@ def test_false_colour_is_turned_back(palette: str) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     colours = matplotlib.colormaps[palette](GREY.astype(np.uint8), bytes=True)[..., :3]
     for name in ("auto", palette):
-        frame = FramePreparer("unit", FrameOptions(palette=name))(colours)
+        frame = FramePreparer(FrameSpec(), FrameOptions(palette=name))(colours)
         assert np.abs(frame.values * 255 - GREY).max() <= 2

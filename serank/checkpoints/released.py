@@ -275,6 +275,7 @@ def load_released(
                 mean=mean,
                 std=std,
                 working_size=working_size,
+                repair=False,  # the released code has no such step
                 # the released code resizes frames of any size
                 scale_range=(working_size / MAX_PIXELS, float(working_size)),
             )

@@ -12,7 +12,16 @@ from typing import Any
 from serank.checkpoints.card import short_card
 from serank.checkpoints.folder import read_card
 from serank.cli.evaluate_boxes import add_boxes, check_boxes, measure_boxes
-from serank.cli.options import add_model, add_preparation, add_tta, preparation, print_metrics
+from serank.cli.options import (
+    add_frame_options,
+    add_model,
+    add_preparation,
+    add_tta,
+    frame_options,
+    frames_given,
+    preparation,
+    print_metrics,
+)
 from serank.datasets import FolderDataset
 from serank.datasets.layouts import find_lists
 from serank.evaluation.calibration import calibrate_scores, pick_score, set_score_calibration
@@ -64,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_preparation(parser, "the checkpoint's", "the checkpoint's")
     add_tta(parser)
+    add_frame_options(parser)
     budgets = parser.add_mutually_exclusive_group()
     budgets.add_argument(
         "--budget",
@@ -146,6 +156,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("--threshold and a budget exclude each other: the budget chooses the threshold")
     if options.calibrate and options.threshold is not None:
         raise ValueError("--threshold and --calibrate exclude each other: the checkpoint's own makes the detections")
+    if options.predictions is not None and (frames := frames_given(options)):
+        raise ValueError(f"{', '.join(frames)} is for a checkpoint; --predictions has none")
     if given := preparation(options):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         if options.predictions is not None:
@@ -161,14 +173,15 @@ def _check(options: argparse.Namespace) -> None:
 
 def _measure(options: argparse.Namespace, device: str) -> None:
     """Runs a checkpoint."""
-    dataset = FolderDataset(options.root, options.split)
+    frames = frame_options(options)
+    model = SeRankDet.from_pretrained(options.checkpoint, device=device)
+    dataset = FolderDataset(options.root, options.split, options=frames.repaired(model.frame_spec.repair))
     if options.split is None and (lists := find_lists(Path(options.root))) and is_main():
         print(
             f"serank evaluate: all {len(dataset)} frames, training frames among them if there are any; "
             f"--split takes one of {', '.join(lists)}",
             file=sys.stderr,
         )
-    model = SeRankDet.from_pretrained(options.checkpoint, device=device)
     if given := preparation(options):
         model = model.reconfigured(**given)
     if options.tta is not None:
@@ -202,6 +215,8 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
     if model.tta > 1:
         about["test-time augmentation"] = f"mean over {model.tta} orientations"
+    if given_frames := frames_given(options):
+        about["frame options"] = " ".join(given_frames)
     if options.resolution == "native":
         about["frames"] = _in_words(model.frame_spec)
     _finish(options, result, about, look, model)

@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from serank.cli.options import preparation
+from serank.cli.options import frame_options, preparation
 from serank.datasets import BoxFolder
 from serank.evaluation import evaluate_boxes
 from serank.serankdet import SeRankDet
@@ -64,8 +64,9 @@ def check_boxes(options: argparse.Namespace) -> None:
 
 def measure_boxes(options: argparse.Namespace, device: str) -> None:
     """Runs a checkpoint, prints its figures and writes them to `report.json`."""
-    dataset = BoxFolder(options.root, options.split)
+    frames = frame_options(options)  # refused before a network is loaded
     model = SeRankDet.from_pretrained(options.checkpoint, device=device)
+    dataset = BoxFolder(options.root, options.split, options=frames.repaired(model.frame_spec.repair))
     if given := preparation(options):
         model = model.reconfigured(**given)
     if options.tta is not None:

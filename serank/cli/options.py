@@ -14,6 +14,7 @@ __all__ = [
     "add_preparation",
     "add_tta",
     "frame_options",
+    "frames_given",
     "preparation",
     "print_metrics",
 ]
@@ -109,6 +110,11 @@ def add_frame_options(parser: argparse.ArgumentParser) -> None:
         metavar="REGION",
         help="where nothing is to be found: a mask file, or a box X0,Y0,X1,Y1 in pixels, which may be repeated",
     )
+    group.add_argument(
+        "--repair",
+        action=argparse.BooleanOptionalAction,
+        help="replace dead pixels and lines from their neighbours first (default: the checkpoint's)",
+    )
 
 
 def frame_options(options: argparse.Namespace) -> FrameOptions:
@@ -119,7 +125,22 @@ def frame_options(options: argparse.Namespace) -> FrameOptions:
     """
     from serank.frames import FrameOptions
 
-    return FrameOptions(options.range, options.no_data, options.polarity, options.palette, _region(options.ignore))
+    region = _region(options.ignore)
+    return FrameOptions(options.range, options.no_data, options.polarity, options.palette, region, options.repair)
+
+
+def frames_given(options: argparse.Namespace) -> list[str]:
+    """The options of `add_frame_options` that were given, with their values, as they were written."""
+    names = ("range", "no_data", "palette", "ignore")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    words = [f"--{name.replace('_', '-')} {_written(value)}" for name, value in given.items()]
+    words += ["--polarity black-hot"] if options.polarity == "black-hot" else []
+    return words + ([] if options.repair is None else ["--repair" if options.repair else "--no-repair"])
+
+
+def _written(value: Any) -> str:
+    items = value if isinstance(value, list) else [value]
+    return " ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in items)
 
 
 def _region(given: list[str] | None) -> Any:

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from serank.cli.options import add_preparation, preparation, print_metrics
+from serank.cli.options import add_frame_options, add_preparation, frame_options, preparation, print_metrics
 from serank.datasets.folder import FolderDataset
 from serank.datasets.sample import JoinedSamples, grey_statistics
 from serank.evaluation.runner import evaluate
+from serank.frames.options import FrameOptions
 from serank.losses import LOSSES
 from serank.serankdet import SeRankDet
 from serank.train.folder import make_run_folder
@@ -71,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_network(parser)
     _add_recipe(parser)
+    add_frame_options(parser)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", default="auto", help="where to train: auto (CUDA where there is one), cpu, cuda")
     machine.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare crops")
@@ -195,8 +197,9 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
         raise ValueError(f"--soft-targets takes one folder for each ROOT; got {len(soft)} for {len(options.roots)}")
     if bool(soft) != bool(recipe.soft_weight):
         raise ValueError("--soft-targets and --soft-weight belong together")
-    train_set = _joined(options.roots, options.train_split, soft)
-    val_set = _joined(options.roots, options.val_split) if options.val_split else None
+    frames = frame_options(options)
+    train_set = _joined(options.roots, options.train_split, frames, soft)
+    val_set = _joined(options.roots, options.val_split, frames) if options.val_split else None
     torch.manual_seed(recipe.seed)
     model = _network(options, chosen, train_set)
     # as process 0 sees it: all must take part in the evaluation, or none
@@ -251,9 +254,11 @@ def _log_to_standard_error() -> None:
     logger.handlers = [handler]  # not a second one where the command runs twice in a process
 
 
-def _joined(roots: list[str], split: str, soft: Sequence[str | None] | None = None) -> JoinedSamples:
+def _joined(
+    roots: list[str], split: str, frames: FrameOptions, soft: Sequence[str | None] | None = None
+) -> JoinedSamples:
     folders = zip(roots, soft or [None] * len(roots), strict=True)
-    return JoinedSamples([FolderDataset(root, split, cache=True, soft=maps) for root, maps in folders])
+    return JoinedSamples([FolderDataset(root, split, cache=True, soft=maps, options=frames) for root, maps in folders])
 
 
 def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:

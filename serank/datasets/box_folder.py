@@ -13,7 +13,10 @@ from serank.datasets.labels.box_file import BOX_FILE, read_boxes
 from serank.datasets.labels.formats import import_hint
 from serank.datasets.layouts import find_list, frame_folder, read_list
 from serank.datasets.sample import Samples
-from serank.frames.reading import read_frame
+from serank.frames.frame import FramePreparer
+from serank.frames.options import FrameOptions
+from serank.frames.preparation import FrameSpec
+from serank.frames.reading import decode
 from serank.frames.sources import frame_files
 
 __all__ = ["BoxFolder", "BoxSample"]
@@ -27,6 +30,8 @@ class BoxSample(NamedTuple):
     """`(H, W)` float32 in [0, 1]."""
     boxes: NDArray[np.float64]
     """`(M, 4)` float64, x0, y0, x1, y1 in px; x1 and y1 are exclusive."""
+    hidden: NDArray[np.bool_] | None = None
+    """`(H, W)` bool, pixels without data and ignored ones; `None` for none."""
 
 
 class BoxFolder(Samples[BoxSample]):
@@ -38,6 +43,8 @@ class BoxFolder(Samples[BoxSample]):
     Args:
         root: the folder.
         split: name of a list, such as `"val"`; `None` takes every frame of `boxes.json`.
+        options: what is known of the frames, as for `SeRankDet.detect`; dead pixels are repaired unless it says
+            otherwise.
 
     Attributes:
         names: of the frames, in the list's order.
@@ -48,7 +55,9 @@ class BoxFolder(Samples[BoxSample]):
         FrameError: on access, a file that can't be read.
     """
 
-    def __init__(self, root: str | os.PathLike[str], split: str | None = None) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], split: str | None = None, *, options: FrameOptions | None = None
+    ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: no such folder; expected one with images/ and {BOX_FILE}")
@@ -71,6 +80,7 @@ class BoxFolder(Samples[BoxSample]):
             )
         if not self.names:
             raise ValueError(f"{file}: names no frame; expected at least one")
+        self._prepare = FramePreparer(FrameSpec(), options)
         self._frames = [frames[name] for name in self.names]
         self._boxes = [np.array(boxes[name], np.float64).reshape(-1, 4) for name in self.names]
 
@@ -80,4 +90,6 @@ class BoxFolder(Samples[BoxSample]):
     def __getitem__(self, index: int) -> BoxSample:  # type: ignore[override]
         """The sample at `index`; negative counts from the end."""
         index = range(len(self))[index]
-        return BoxSample(self.names[index], read_frame(self._frames[index]), self._boxes[index].copy())
+        file = self._frames[index]
+        clean = self._prepare.clean(decode(file), str(file), file)
+        return BoxSample(self.names[index], self._prepare.scale(clean)[1], self._boxes[index].copy(), clean.missing)

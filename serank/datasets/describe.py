@@ -28,8 +28,9 @@ from serank.datasets.layouts import (
 from serank.datasets.masks import Shape, SizeMismatch, is_inverted, read_mask
 from serank.datasets.report import FolderReport
 from serank.datasets.splits import file_name, identify_split, sirst_test_names
+from serank.frames.palettes import has_colours
 from serank.frames.reading import decode
-from serank.frames.sources import frame_files
+from serank.frames.sources import frame_files, passed_over
 from serank.utils.digest import sha256
 
 __all__ = ["describe_folder"]
@@ -101,6 +102,10 @@ def _open(report: FolderReport, base: Path, prefix: str) -> _Base:
     opened: list[dict[str, Path]] = []
     for folder in (frame_folder(base), mask_folder(base)):
         files: dict[str, Path] = {}
+        if folder:
+            others, broken = ([p.relative_to(report.root).as_posix() for p in paths] for paths in passed_over(folder))
+            report.passed_over += others
+            report.broken_links += broken
         for file in frame_files(folder) if folder else []:
             if file_name(file) in files:
                 report.same_stem.append(file.relative_to(report.root).as_posix())
@@ -137,6 +142,8 @@ def _read_frame(report: FolderReport, name: str, file: Path, digests: dict[str, 
         return None
     shape = (pixels.shape[0], pixels.shape[1])
     report.sizes[shape] += 1
+    if has_colours(pixels):
+        report.coloured.append(name)
     report.deep += pixels.dtype.itemsize > 1
     return shape
 
@@ -147,12 +154,14 @@ def _kind(pixels: NDArray[Any]) -> str:
 
 def _read_mask(report: FolderReport, name: str, file: Path, shape: Shape | None) -> None:
     try:
-        mask, grey = read_mask(file)
+        mask, grey, touching = read_mask(file)
     except (OSError, ValueError) as error:
         report.unreadable.append(str(error))
         return
     if grey:
         report.grey_masks.append(name)
+    if touching:
+        report.touching_masks.append(name)
     if is_inverted(mask):
         report.inverted_masks.append(name)
     if not mask.any():

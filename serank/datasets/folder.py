@@ -33,15 +33,17 @@ from serank.datasets.sample import RawSample, Sample
 from serank.datasets.soft_targets import find_soft_targets, read_soft_target
 from serank.datasets.splits import available_splits, file_name, split_names, warn_sirst_test_names
 from serank.errors import FrameError
-from serank.frames.preparation import luminance, unit_frame
+from serank.frames.frame import CleanPixels, FramePreparer
+from serank.frames.options import FrameOptions
+from serank.frames.preparation import FrameSpec
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
 from serank.utils.text import listing
 
 __all__ = ["FolderDataset", "check_overlap", "warn_overlap"]
 
-_Stored = tuple[NDArray[np.generic], NDArray[np.bool_], NDArray[np.uint8] | None]
-"""A sample's frame as decoded, its mask and its soft target."""
+_Stored = tuple[CleanPixels, NDArray[np.bool_], NDArray[np.uint8] | None]
+"""A sample's grey values as stored, its mask and its soft target."""
 
 _WARNED: set[tuple[Path, str]] = set()
 """Folders and what was warned of: training, validation and test set of one are opened one after the other."""
@@ -77,6 +79,9 @@ class FolderDataset(Sequence[Sample]):
         soft: folder of soft targets, `NAME.png` for each frame: 8-bit grey of the frame's size, 255 for a probability
             of 1, as `serank detect --probability` writes them. A folder that has frames alone, without masks, can be
             trained on with them: its masks then are the pixels above 127.
+        options: what is known of the frames, as for `SeRankDet.detect`. Dead pixels are repaired unless it says
+            otherwise. Where it hides pixels, without data or ignored, no mask has a target; single pixels and thin
+            lines of them are filled in and keep theirs.
 
     Attributes:
         names: names of the frames, in the list's order, without suffix.
@@ -96,6 +101,7 @@ class FolderDataset(Sequence[Sample]):
         *,
         cache: bool = False,
         soft: str | os.PathLike[str] | None = None,
+        options: FrameOptions | None = None,
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
@@ -130,6 +136,7 @@ class FolderDataset(Sequence[Sample]):
         self._layout = layout
         self._soft = None if soft is None else find_soft_targets(Path(soft), self.names)
         self._cache: dict[int, _Stored] | None = {} if cache else None
+        self._prepare = FramePreparer(FrameSpec(), options)
         self.mismatches: list[SizeMismatch] = []
         self._warned: set[str] = set()
         _warn_of_splits(self.root, split, self.names)
@@ -166,26 +173,28 @@ class FolderDataset(Sequence[Sample]):
         frame_file, mask_file = self._files[index]
         stored = None if self._cache is None else self._cache.get(index)
         if stored is None:
-            frame = decode(frame_file)
-            height, width = frame.shape[:2]
+            clean = self._prepare.clean(decode(frame_file), str(frame_file), frame_file)
+            height, width = clean.values.shape
             soft = None if self._soft is None else read_soft_target(self._soft[index], (height, width))
             if mask_file is not None:
                 mask = self._mask(self.names[index], mask_file, (height, width))
             else:
                 assert soft is not None  # a folder without masks is opened with soft targets alone
                 mask = soft > 127
-            stored = frame, mask, soft
+            if (wide := clean.wide) is not None:
+                mask = mask & ~wide
+            stored = clean, mask, soft
             if self._cache is not None:
                 self._cache[index] = stored
-        frame, mask, soft = stored
+        clean, mask, soft = stored
         copied = None if soft is None else soft.copy()
-        unit = unit_frame(frame, str(frame_file))
-        if frame.dtype in (np.bool_, np.uint8):
-            return Sample(self.names[index], unit, mask.copy(), copied)
-        return RawSample.of(self.names[index], unit, mask.copy(), luminance(frame), copied)
+        raw, unit = self._prepare.scale(clean)
+        if raw.dtype in (np.bool_, np.uint8):
+            return Sample(self.names[index], unit, mask.copy(), copied, clean.wide)
+        return RawSample.of(self.names[index], unit, mask.copy(), raw, copied, clean.wide)
 
     def _mask(self, name: str, file: Path, shape: Shape) -> NDArray[np.bool_]:
-        mask, grey = read_mask(file)
+        mask, grey, _ = read_mask(file)
         if grey:
             self._warn("grey", f"{file}: mask has grey values, cut at half of the range")
         if is_inverted(mask):

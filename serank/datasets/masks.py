@@ -61,12 +61,14 @@ class SizeMismatch:
 
 
 class TargetMask(NamedTuple):
-    """A mask, and whether it had to be cut."""
+    """A mask, and what was lost in making it."""
 
     mask: NDArray[np.bool_]
     """`(H, W)`, true on targets."""
     grey: bool
     """Whether it has grey values, which were cut at half of the largest."""
+    touching: bool = False
+    """Whether instances of different numbers touch, which become one target."""
 
 
 def read_mask(file: Path) -> TargetMask:
@@ -85,7 +87,8 @@ def target_mask(array: NDArray[np.generic], file: Path) -> TargetMask:
 
     - One value besides 0 is target, whatever it is: 1, 2, 127, 255, dark red.
     - Class and instance numbers, which are at most eight values or all from 1 on, and whose largest isn't the type's
-      full scale, are all targets. Instances that touch become one target, since a mask only says where targets are.
+      full scale, are all targets. Instances that touch become one target: metrics count the components of masks and of
+      predictions alike, and no threshold would part those of a prediction.
     - Other values are shares of a pixel, as resizing and JPEG leave them: target from half of the largest on. A region
       that such a cut would lose is an error.
 
@@ -112,7 +115,7 @@ def target_mask(array: NDArray[np.generic], file: Path) -> TargetMask:
             f"{file}: mask has the values {listing(levels.tolist(), FEW)} and none of them is 0; write background as 0"
         )
     if len(present) <= 1 or (top not in FULL_SCALE and _are_numbers(present, few=few)):
-        return TargetMask(values > 0, grey=False)
+        return TargetMask(values > 0, grey=False, touching=len(present) > 1 and _touch(values))
     mask = values >= top / 2
     # few levels are no noise, so that each of them means something
     labels, count = label_components(values > (0 if few else top * NOISE))
@@ -136,6 +139,17 @@ def _are_numbers(present: NDArray[Any], *, few: bool) -> bool:
     """Whether the values can be classes or instances."""
     whole = bool((np.mod(present, 1) == 0).all())
     return whole and (few or len(present) == int(present[-1]))
+
+
+def _touch(values: NDArray[Any]) -> bool:
+    """Whether two neighbours of eight hold different values, neither of them 0."""
+    pairs = (
+        (values[:, 1:], values[:, :-1]),
+        (values[1:], values[:-1]),
+        (values[1:, 1:], values[:-1, :-1]),
+        (values[1:, :-1], values[:-1, 1:]),
+    )
+    return any(bool(((a != b) & (a > 0) & (b > 0)).any()) for a, b in pairs)
 
 
 def is_inverted(mask: NDArray[np.bool_]) -> bool:

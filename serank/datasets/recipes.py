@@ -123,7 +123,7 @@ class SIRSTAug(Samples[Sample]):
         index = range(len(self))[index]
         crop = self._crops[index]
         angle = np.random.default_rng((self.seed, index)).uniform(0, 2 * math.pi) if crop.rotation else 0.0
-        name, frame, mask, _ = self.samples[crop.frame]
+        name, frame, mask, *_ = self.samples[crop.frame]
         points = _points(crop, self.size, angle)
         return Sample(
             f"{name}_t{crop.target}_{crop.place}_r{crop.rotation}",

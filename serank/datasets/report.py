@@ -51,10 +51,17 @@ class FolderReport:
     """Frames whose mask is target in more than half of its pixels."""
     grey_masks: list[str] = field(default_factory=list)
     """Frames whose mask has other values than 0 and 1 or 0 and 255; it is cut at half of its range when read."""
+    touching_masks: list[str] = field(default_factory=list)
+    """Frames whose mask has instances that touch: each group of them is one target."""
     sizes: Counter[Shape] = field(default_factory=Counter)
     """How many frames have each height and width in px."""
     modes: Counter[str] = field(default_factory=Counter)
     """How many frames are grey or colour of each type, such as `grey uint8` or `colour uint8` (palettes too)."""
+    coloured: list[str] = field(default_factory=list)
+    """Frames in false colour."""
+    passed_over: list[str] = field(default_factory=list)
+    """Files among the frames and masks that are no images."""
+    broken_links: list[str] = field(default_factory=list)
     deep: int = 0
     """Frames of more than 8 bits."""
     name_overlaps: list[Overlap] = field(default_factory=list)
@@ -82,6 +89,9 @@ class FolderReport:
             found += [f"no mask holds a target; {POLARITY}"]
         found += [_listed("masks of which more than half is target (inverted?)", self.inverted_masks)]
         found += [_listed("masks with grey values, cut at half when read", self.grey_masks)]
+        found += [_listed("masks whose instances touch, each group of which is one target", self.touching_masks)]
+        found += [_listed("frames in false colour, where targets may be dark (raw counts, or palette=)", self.coloured)]
+        found += [_listed("broken links", self.broken_links)]
         found += [f"by name, {overlap}" for overlap in self.name_overlaps]
         found += [f"by content, {overlap}" for overlap in self.content_overlaps]
         found += [
@@ -99,6 +109,7 @@ class FolderReport:
             deep = f"; {self.deep} of more than 8 bits" if self.deep else ""
             modes = ", ".join(f"{mode} {count}" for mode, count in self.modes.most_common())
             lines += [f"  modes   {modes}{deep}"] if self.modes else []
+            lines += [f"  others  {_listed('passed over, no images', self.passed_over)}"] if self.passed_over else []
             splits = (f"{k} {n}" + (f" = {self.known[k]}" if k in self.known else "") for k, n in self.splits.items())
             advice = f"none; `serank split {self.root}` writes train.txt and val.txt"
             lines += [f"  splits  {', '.join(splits) or advice}"]

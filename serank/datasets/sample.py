@@ -28,6 +28,8 @@ class Sample(NamedTuple):
     """`(H, W)` bool, true on targets."""
     soft: NDArray[np.uint8] | None = None
     """`(H, W)` uint8, target probability in steps of 1/255 to learn beside the mask; `None` where there is none."""
+    hidden: NDArray[np.bool_] | None = None
+    """`(H, W)` bool, where nothing can be found: no data, or ignored; `None` for nowhere."""
 
     def scaled(self, spec: FrameSpec) -> NDArray[np.float32]:
         """The frame `(H, W)` as a network with this preparation has it scaled, in training as in detection."""
@@ -51,9 +53,10 @@ class RawSample(Sample):
         mask: NDArray[np.bool_],
         raw: NDArray[Any],
         soft: NDArray[np.uint8] | None = None,
+        hidden: NDArray[np.bool_] | None = None,
     ) -> RawSample:
         """The sample of these values."""
-        sample = cls(name, frame, mask, soft)
+        sample = cls(name, frame, mask, soft, hidden)
         sample.raw = raw
         return sample
 

@@ -58,7 +58,7 @@ def _write(sets: Mapping[str, Sequence[Sample]], folder: Path) -> None:
         _check_name("split", split)
         names: list[str] = []
         for i in range(len(samples)):
-            name, frame, mask, _ = samples[i]
+            name, frame, mask, *_ = samples[i]
             _check_name("sample", name)
             if name in written:
                 raise ValueError(f"two samples are called {name!r}; names must differ, since they become file names")

@@ -83,8 +83,8 @@ def evaluate_boxes(
     metrics = BoxMetrics(tolerance)
     scores = []
     for i in tqdm(range(len(dataset)), disable=not progress, unit="frame"):
-        name, frame, boxes = dataset[i]
-        detections = model.detect(frame, chosen)
+        name, frame, boxes, hidden = dataset[i]
+        detections = model.detect(frame, chosen, ignore=hidden)
         # not their scores: those may be calibrated, and the curve's levels are thresholds of the probability
         peaks = np.zeros(len(detections) + 1, np.float32)
         np.maximum.at(peaks, detections.labels.ravel(), detections.probability.ravel())

@@ -105,7 +105,7 @@ class PredictionFolder:
         return truths
 
     def _read_truth(self, file: Path, picture: Path | None) -> Truth:
-        mask, grey = target_mask(read_values(file, colour=True), file)
+        mask, grey, _ = target_mask(read_values(file, colour=True), file)
         if grey:
             self._note(f"{file}: mask has grey values, cut at half of the range")
         frame = None if picture is None else read_frame(picture)

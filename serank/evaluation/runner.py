@@ -31,19 +31,22 @@ def predict_sample(
 
     `"native"` leaves the sample as it is; the model scales, tiles and scales back as in `SeRankDet.detect`. A side
     S >= 32 px resizes the frame to S x S bilinearly and the mask by nearest, whatever the frame's proportions, as the
-    released code does, and runs the model, in eval mode, on exactly that. `tta` is as for `SeRankDet.detect`.
+    released code does, and runs the model, in eval mode, on exactly that. `tta` is as for `SeRankDet.detect`. The
+    probability is 0 where the sample is hidden.
     """
     resolution = check_resolution(resolution)
     spec = model.frame_spec
-    values = sample.scaled(spec)
+    values, hidden = sample.scaled(spec), sample.hidden
     if resolution != "native":
         side = resolution
         sample = Sample(sample.name, resize(sample.frame, side, side), resize_mask(sample.mask, side, side))
         values = resize(values, side, side)
+        hidden = None if hidden is None else resize_mask(hidden, side, side)
         spec = replace(spec, working_size=None, tile=max(spec.tile, side))
     network, orientations = cast(nn.Module, model), model.tta if tta is None else tta
     frame = Frame(sample.frame, values)
-    return sample, predict(network, [frame], spec, channels=model.in_channels, tta=orientations)[0]
+    probability = predict(network, [frame], spec, channels=model.in_channels, tta=orientations)[0]
+    return sample, probability if hidden is None else np.where(hidden, np.float32(0), probability)
 
 
 def evaluate(

@@ -12,15 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serank.frames.filling import fill
+from serank.errors import FrameError
+from serank.frames.defects import repair_defects
+from serank.frames.filling import fill, is_wide
 from serank.frames.options import FrameOptions
 from serank.frames.palettes import has_colours, palette_grey
-from serank.frames.preparation import Array, check_pixels, luminance
+from serank.frames.preparation import Array, FrameSpec, check_pixels, luminance
 from serank.frames.reading import read_pixels
 from serank.frames.scaling import (
     UNIT_MEDIAN,
     UNIT_SPREAD,
-    Scaling,
     evenly_spread,
     location_spread,
     standardise,
@@ -30,7 +31,7 @@ from serank.frames.scaling import (
 if TYPE_CHECKING:
     from serank.frames.reading import FrameLike
 
-__all__ = ["Frame", "FramePreparer"]
+__all__ = ["CleanPixels", "Frame", "FramePreparer"]
 
 CRUSHED = 0.02
 """Share of the range in which the central 90% of a frame's pixels must not lie; quiet skies of 8 bits keep above it."""
@@ -57,22 +58,39 @@ class Frame:
         height, width = self.grey.shape
         return height, width
 
-    def shown(self, probability: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Target probability `(H, W)`, 0 on hidden pixels."""
-        return probability if self.hidden is None else np.where(self.hidden, np.float32(0), probability)
+
+@dataclass(frozen=True, eq=False)
+class CleanPixels:
+    """Grey values as stored, repaired and filled, before they are scaled."""
+
+    values: Array
+    """`(H, W)`, of the stored type."""
+    missing: NDArray[np.bool_] | None
+    """`(H, W)`, pixels without data or ignored, filled from their neighbours; `None` for none."""
+
+    @property
+    def valid(self) -> NDArray[np.bool_] | None:
+        """The pixels that hold data; `None` for all."""
+        return None if self.missing is None else ~self.missing
+
+    @property
+    def wide(self) -> NDArray[np.bool_] | None:
+        """Missing pixels but for single ones and thin lines, see `serank.frames.filling.is_wide`."""
+        return None if self.missing is None else is_wide(self.missing)
 
 
 class FramePreparer:
     """Prepares frames, and warns once of each kind of thing that is likely to spoil the result.
 
     Args:
-        scaling: of the network.
+        spec: of the network.
         options: what is known of the frames.
     """
 
-    def __init__(self, scaling: Scaling, options: FrameOptions | None = None) -> None:
-        self.scaling = scaling
+    def __init__(self, spec: FrameSpec, options: FrameOptions | None = None) -> None:
+        self.scaling = spec.scaling
         self.options = FrameOptions() if options is None else options
+        self.repair = self.options.repaired(spec.repair).repair
         self._said: set[str] = set()
 
     def __call__(self, source: FrameLike | Frame) -> Frame:
@@ -104,6 +122,16 @@ class FramePreparer:
         Raises:
             FrameError: not a frame, or one that doesn't fit the options.
         """
+        clean = self.clean(pixels, name, file)
+        grey, unit = self.scale(clean)
+        hidden = clean.missing
+        values = standardise(grey, clean.valid, inverted=self._inverted) if self.scaling == "standard" else unit
+        if self._is_constant(clean.values, unit, clean.valid, name):
+            hidden = np.ones(grey.shape, np.bool_)
+        return Frame(unit, values, hidden)
+
+    def clean(self, pixels: Array, name: str, file: str | os.PathLike[str] | None = None) -> CleanPixels:
+        """Decoded pixels as grey values, without defects and gaps; arguments and errors are those of `prepare`."""
         options = self.options
         if file is not None and (maker := _thermal_maker(Path(file))):
             self._warn("jpeg", f"{name}: a rendered preview of a {maker} camera; raw counts show more of a target")
@@ -112,20 +140,23 @@ class FramePreparer:
         height, width = grey.shape
         if (ignored := options.ignored(height, width, name)) is not None:
             missing = ignored if missing is None else missing | ignored
-        valid = None
         if missing is not None:
-            valid = ~missing
+            if missing.all():
+                raise FrameError(f"{name}: no pixel is left; each one is without data or ignored")
             grey = fill(grey, missing)
-        inverted = options.polarity == "black-hot"
-        stored = grey
-        if options.value_range is not None:
-            low, high = options.value_range
+        return CleanPixels(repair_defects(grey) if self.repair else grey, missing)
+
+    def scale(self, clean: CleanPixels) -> tuple[Array, NDArray[np.float32]]:
+        """The values within the range of the options, and grey `(H, W)` float32 in [0, 1]."""
+        grey = clean.values
+        if self.options.value_range is not None:
+            low, high = self.options.value_range
             grey = np.clip((grey.astype(np.float64) - low) / (high - low), 0, 1)
-        unit = to_unit(grey, valid, inverted=inverted)
-        values = standardise(grey, valid, inverted=inverted) if self.scaling == "standard" else unit
-        if self._is_constant(stored, unit, valid, name):
-            missing = np.ones(grey.shape, np.bool_)
-        return Frame(unit, values, missing)
+        return grey, to_unit(grey, clean.valid, inverted=self._inverted)
+
+    @property
+    def _inverted(self) -> bool:
+        return self.options.polarity == "black-hot"
 
     def _grey(self, array: Array, name: str) -> Array:
         if array.ndim == 3 and has_colours(array):

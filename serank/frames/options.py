@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -37,6 +37,8 @@ class FrameOptions:
         ignore: where nothing is to be found, such as burned-in text: a mask `(H, W)` bool or the path of a mask file
             (ignored where it isn't black), of the frames' size; or boxes `(N, 4)`, x0, y0, x1, y1 in pixels, x1 and y1
             exclusive. These pixels don't count for the scaling, and are filled from their neighbours.
+        repair: whether dead pixels and lines are replaced from their neighbours first, see
+            `serank.frames.defects.repair_defects`; `None` takes what the network says, and for data sets true.
 
     Raises:
         ValueError: a value out of its range or of another type; names the attribute.
@@ -49,6 +51,7 @@ class FrameOptions:
     polarity: Polarity = "white-hot"
     palette: str | None = None
     ignore: Ignore | None = None
+    repair: bool | None = None
 
     def __post_init__(self) -> None:
         if self.value_range is not None:
@@ -57,9 +60,15 @@ class FrameOptions:
             raise ValueError(f'polarity must be "white-hot" or "black-hot"; got {self.polarity!r}')
         if self.palette is not None and not isinstance(self.palette, str):
             raise ValueError(f'palette must be a name, "auto" or None; got {self.palette!r}')
+        if self.repair is not None and not isinstance(self.repair, bool):
+            raise ValueError(f"repair must be true, false or None; got {self.repair!r}")
         object.__setattr__(self, "no_data", _numbers(self.no_data))
         if self.ignore is not None:
             object.__setattr__(self, "ignore", _region(self.ignore))
+
+    def repaired(self, repair: bool) -> FrameOptions:
+        """The same options with `repair` as given where they leave it open, as the network says it."""
+        return replace(self, repair=repair) if self.repair is None else self
 
     @property
     def missing_values(self) -> tuple[float, ...]:

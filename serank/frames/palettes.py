@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,14 @@ KNOWN_PALETTES = (
     "hsv",
 )
 """Palettes that `palette="auto"` tries."""
+CAMERA_PALETTES = {
+    "iron": ("inferno", "gnuplot2", "CMRmap", "plasma"),
+    "ironbow": ("inferno", "gnuplot2", "CMRmap", "plasma"),
+    "rainbow": ("rainbow", "jet", "turbo", "gist_rainbow", "nipy_spectral"),
+}
+"""Names that cameras use, each for several tables; the one whose colours are nearest is taken."""
+UNKNOWN_PALETTES = ("amber", "arctic", "fusion", "glowbow", "lava", "medical", "rainbow-hc", "sepia")
+"""Palettes of cameras whose tables their makers keep to themselves."""
 
 COLOURED = 16
 """Difference between a pixel's channels, of 255, above which it has a colour: lossy compression gives grey some."""
@@ -63,8 +72,8 @@ def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
 
     Args:
         array: `(H, W, 3)`, uint8, uint16 or floats in [0, 1].
-        palette: matplotlib's name of it (one that ends in `_r` is the reverse), or `"auto"`, the one of
-            `KNOWN_PALETTES` whose colours are nearest.
+        palette: matplotlib's name of it, in any case (one that ends in `_r` is the reverse), a camera's of
+            `CAMERA_PALETTES`, or `"auto"`, the one of `KNOWN_PALETTES` whose colours are nearest.
         name: what errors call the frame.
 
     Returns:
@@ -72,7 +81,7 @@ def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
 
     Raises:
         ImportError: matplotlib isn't installed; names the extra.
-        ValueError: an unknown palette.
+        ValueError: an unknown palette, or one without a public table; says what to pass instead.
         FrameError: the frame's colours aren't those of the palette, or of any known one.
     """
     from scipy.spatial import KDTree  # slow to import, and few frames need it
@@ -82,15 +91,11 @@ def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
     except ImportError as error:
         raise ImportError("palette= needs the tables of matplotlib; run: pip install 'serank[report]'") from error
     tables = matplotlib.colormaps
-    if palette != "auto" and palette not in tables:
-        raise ValueError(
-            f'palette must be "auto" or a palette of matplotlib, such as {", ".join(KNOWN_PALETTES[:7])}; got '
-            f"{palette!r}{did_you_mean(palette, list(tables))}"
-        )
+    candidates = _candidates(palette, list(tables))
     rgb = _bytes(array).reshape(-1, 3)
     few = rgb[:: -(-len(rgb) // TRIED_PIXELS)]
     best, table, distance = "", np.zeros((256, 3)), np.inf
-    for candidate in [n for n in KNOWN_PALETTES if n in tables] if palette == "auto" else [palette]:
+    for candidate in candidates:
         colours: NDArray[Any] = tables[candidate](np.arange(256), bytes=True)[:, :3].astype(np.float64)
         off = float(np.quantile(KDTree(colours).query(few)[0], FIT_QUANTILE))
         if off < distance:
@@ -105,6 +110,27 @@ def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
     index = KDTree(table).query(colours_used)[1].astype(np.uint8)
     grey: NDArray[np.uint8] = index[where.reshape(-1)].reshape(array.shape[:2])
     return grey
+
+
+def _candidates(palette: str, tables: Sequence[str]) -> list[str]:
+    """Matplotlib's palettes that a name stands for."""
+    name = palette.strip().lower()
+    if name in ("white-hot", "black-hot"):
+        raise ValueError(f'palette={palette!r} has no colours; pass polarity="{name}" (--polarity {name}) instead')
+    if name in UNKNOWN_PALETTES:
+        raise ValueError(
+            f'palette={palette!r}: no public table of this camera\'s palette; pass raw counts, or "auto" for the '
+            "nearest that is known"
+        )
+    known = KNOWN_PALETTES if name == "auto" else CAMERA_PALETTES.get(name, ())
+    found = [table for table in known if table in tables] or [table for table in tables if table.lower() == name]
+    if not found:
+        names = [*CAMERA_PALETTES, *tables]
+        raise ValueError(
+            f'palette must be "auto", {", ".join(CAMERA_PALETTES)} or a palette of matplotlib, such as '
+            f"{', '.join(KNOWN_PALETTES[:7])}; got {palette!r}{did_you_mean(name, names)}"
+        )
+    return found
 
 
 def _bytes(array: Array) -> NDArray[np.int16]:

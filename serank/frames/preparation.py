@@ -37,6 +37,8 @@ SMALLEST_TILE = 2 * TILE_STEP
 LARGEST_SCALE, FREE_SIZE = 16, 1024
 """Most that a working size above the second enlarges a frame. With an overlap of at most half a tile, all these bound
 the work and memory that a config can ask for."""
+BAND_PIXELS = 2**16
+"""Pixels whose luminance is computed at once."""
 
 Array: TypeAlias = NDArray[Any]
 
@@ -59,6 +61,8 @@ class FrameSpec:
             its median, over its robust spread (`serank.frames.scaling.standardise`), so that gain and offset fall out,
             and, once it has its size, the inverse hyperbolic sine of that: linear within a spread, logarithmic far
             above it.
+        repair: whether dead pixels and lines are replaced from their neighbours first
+            (`serank.frames.defects.repair_defects`).
     """
 
     mean: float | Sequence[float] = 0.5
@@ -68,6 +72,7 @@ class FrameSpec:
     tile: int = 1024
     overlap: int = 128
     scaling: Scaling = "unit"
+    repair: bool = True
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.mean).all():
@@ -212,17 +217,19 @@ def check_pixels(array: Array, name: str, no_data: Sequence[float] = ()) -> tupl
 
 
 def luminance(array: Array) -> Array:
-    """Grey `(H, W)` of `(H, W)` or `(H, W, 3)`, of the same type, by the ITU-R BT.601 weights."""
+    """Grey `(H, W)` of `(H, W)` or `(H, W, 3)`, of the same type (float32 for float16), by the ITU-R BT.601 weights."""
     if array.ndim == 2:
         return array
     if (array == array[..., :1]).all():
         return array[..., 0]
-    red, green, blue = (array[..., i].astype(np.float64) for i in range(3))
-    grey: Array = 0.299 * red + 0.587 * green + 0.114 * blue
-    if array.dtype.kind == "f":
-        return grey
-    rounded: Array = np.rint(grey).astype(array.dtype)
-    return rounded
+    floats = array.dtype.kind == "f"
+    grey: Array = np.empty(array.shape[:2], np.float32 if array.dtype == np.float16 else array.dtype)
+    step = max(1, BAND_PIXELS // array.shape[1])
+    for start in range(0, array.shape[0], step):  # float64 of a few rows at once
+        band = array[start : start + step].astype(np.float64)
+        weighted = 0.299 * band[..., 0] + 0.587 * band[..., 1] + 0.114 * band[..., 2]
+        grey[start : start + step] = weighted if floats else np.rint(weighted)
+    return grey
 
 
 def resize(frame: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from serank.frames.filling import is_wide
 from serank.inference.scores import Calibration, calibrated_scores
 from serank.metrics.components import component_table, label_components
 from serank.utils.checks import check_count, check_threshold
@@ -314,6 +315,7 @@ def find_detections(
     probability: Float,
     frame: Float,
     *,
+    hidden: NDArray[np.bool_] | None = None,
     threshold: float = 0.5,
     min_area: int = 1,
     min_score: float = 0.0,
@@ -322,9 +324,14 @@ def find_detections(
 ) -> Detections:
     """Connected components of `probability > threshold` as detections.
 
+    Hidden pixels belong to no detection, but one or two rows or columns of them don't cut one in two: parts of a
+    component that hang together across them, where the probability of what was filled in is above the threshold too,
+    are one detection.
+
     Args:
-        probability: `(H, W)` float32 in [0, 1].
+        probability: `(H, W)` float32 in [0, 1]; the result has 0 on hidden pixels.
         frame: `(H, W)` float32 in [0, 1], kept for drawing.
+        hidden: `(H, W)`, pixels without data and ignored ones; `None` for none.
         threshold: in [0, 1].
         min_area: smallest component kept, in pixels.
         min_score: least score kept, in [0, 1].
@@ -337,7 +344,11 @@ def find_detections(
     check_threshold(threshold)
     check_threshold(min_score, "min_score")
     check_count(min_area, "min_area")
-    labels, count = label_components(probability > threshold)
+    if hidden is None:
+        labels, count = label_components(probability > threshold)
+    else:
+        labels, count = _visible_components(probability > threshold, hidden)
+        probability = np.where(hidden, np.float32(0), probability)
     table = component_table(labels, count)
     peaks = np.zeros(count + 1, np.float32)
     np.maximum.at(peaks, labels.ravel(), probability.ravel())
@@ -359,3 +370,13 @@ def find_detections(
         frame=frame,
         source=source,
     )
+
+
+def _visible_components(mask: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    """As `label_components`, of what isn't hidden, joined across thin hidden lines."""
+    labels, count = label_components(mask & ~is_wide(hidden))
+    labels[hidden] = 0
+    seen = np.unique(labels)
+    numbers = np.zeros(count + 1, np.int32)
+    numbers[seen[seen > 0]] = np.arange(1, np.count_nonzero(seen) + 1)
+    return numbers[labels], int(np.count_nonzero(seen))

@@ -176,6 +176,7 @@ class Detector:
         value_range: Sequence[float] | None = None,
         no_data: float | Sequence[float] | None = None,
         ignore: Ignore | None = None,
+        repair: bool | None = None,
     ) -> Detections: ...
 
     @overload
@@ -193,6 +194,7 @@ class Detector:
         value_range: Sequence[float] | None = None,
         no_data: float | Sequence[float] | None = None,
         ignore: Ignore | None = None,
+        repair: bool | None = None,
     ) -> list[Detections]: ...
 
     def detect(
@@ -209,6 +211,7 @@ class Detector:
         value_range: Sequence[float] | None = None,
         no_data: float | Sequence[float] | None = None,
         ignore: Ignore | None = None,
+        repair: bool | None = None,
     ) -> Detections | list[Detections]:
         """Finds targets in a frame or in each of a list of frames.
 
@@ -233,7 +236,9 @@ class Detector:
             no_data: value or values of pixels without data, such as -9999 or NaN. They are filled from their
                 neighbours, as those of masked arrays, and nothing is found there.
             ignore: where nothing is to be found: a mask `(H, W)` bool or the path of a mask file, or boxes `(N, 4)`.
-                The last five are those of `serank.frames.FrameOptions`, which says more.
+            repair: whether dead pixels and lines are replaced from their neighbours first; `None` takes the
+                checkpoint's, true unless it says otherwise. The last six are those of `serank.frames.FrameOptions`,
+                which says more.
 
         Returns:
             `Detections`, or a list of them for a list.
@@ -254,10 +259,10 @@ class Detector:
         chosen = self.check_options(threshold, min_area)
         check_threshold(min_score, "min_score")
         orientations = check_tta(self.tta if tta is None else tta)
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1; got {batch_size}")
+        check_count(batch_size, "batch_size")
         sources = image if isinstance(image, (list, tuple)) else [image]
-        prepare = FramePreparer(self.frame_spec.scaling, FrameOptions(value_range, no_data, polarity, palette, ignore))
+        options = FrameOptions(value_range, no_data, polarity, palette, ignore, repair)
+        prepare = FramePreparer(self.frame_spec, options)
         frames = [prepare(source) for source in sources]
         probabilities = predict(
             cast(nn.Module, self),
@@ -269,8 +274,9 @@ class Detector:
         )
         found = [
             find_detections(
-                f.shown(p),
+                p,
                 f.grey,
+                hidden=f.hidden,
                 threshold=chosen,
                 min_area=min_area,
                 min_score=min_score,

@@ -29,6 +29,7 @@ from serank.layers.attention import SeRankAttention
 from serank.layers.ddc import DDC
 from serank.layers.lsff import LSFF
 from serank.models.network import DecoderStep, SeRankNet, crop_or_pad, pad_to_stride
+from serank.utils.checks import check_map
 
 __all__ = ["InferenceNetwork"]
 
@@ -262,6 +263,7 @@ class InferenceNetwork(nn.Module, Detector):
         Raises:
             ValueError: wrong dimensions, channels or an empty side.
         """
+        check_map(x, self.in_channels)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             padded = pad_to_stride(x, self.in_channels).to(self.dtype, memory_format=torch.channels_last)
             return crop_or_pad(self._run(padded), *x.shape[2:])

@@ -162,7 +162,7 @@ def detect_sources(
     model: Detector, files: Sequence[Path], options: StreamOptions
 ) -> Iterator[tuple[SourceFrame, Detections | None]]:
     """This process's frames of the files, each with its detections, or `None` and a reason where it can't be read."""
-    preparer = FramePreparer(model.frame_spec.scaling, options.frames)
+    preparer = FramePreparer(model.frame_spec, options.frames)
     items = prefetch(_read(files, options.every, preparer), PREFETCHED_FRAMES + options.batch_size - 1)
     tracker = CentroidTracker(options.max_distance, options.confirm) if options.tracks else None
     sequence: Path | None = None

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serank.layers.checks import check_map
 from serank.layers.ranking import top_k_in_spatial_order
 from serank.layers.tracing import exporting, exporting_to_onnx
+from serank.utils.checks import check_map
 
 __all__ = ["SeRankAttention", "rank_size"]
 
@@ -162,6 +162,7 @@ class SeRankAttention(nn.Module):
         """`(B, C, H, W) -> (B, C, H, W)`.
 
         Raises:
+            TypeError: x is no tensor.
             ValueError: x has another number of axes, is not floating, or is sparse.
         """
         check_map(x)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serank.layers.checks import check_map
+from serank.utils.checks import check_map
 
 __all__ = ["BRANCHES", "DDC", "DifferenceConv2d", "conv_bn_relu"]
 
@@ -100,6 +100,7 @@ class DDC(nn.Module):
             raise ValueError(f"branches must be distinct names out of {BRANCHES}, at least one; got {branches!r}")
         if merge_kernel < 1 or merge_kernel % 2 == 0:
             raise ValueError(f"merge_kernel must be odd, so that the map keeps its size; got {merge_kernel}")
+        self.in_channels = in_channels
         hidden = in_channels if hidden_channels is None else hidden_channels
 
         def chain(dilations: Sequence[int]) -> nn.Sequential:
@@ -133,8 +134,9 @@ class DDC(nn.Module):
         """`(B, in_channels, H, W) -> (B, out_channels, H, W)`.
 
         Raises:
-            ValueError: x has another number of axes, is not floating, or is sparse.
+            TypeError: x is no tensor.
+            ValueError: x has another number of axes or channels, is not floating, or is sparse.
         """
-        check_map(x)
+        check_map(x, self.in_channels)
         merged: Tensor = self.merge(torch.cat([branch(x) for branch in self.branches.values()], dim=1))
         return merged

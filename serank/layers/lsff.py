@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from serank.layers.checks import check_map
+from serank.utils.checks import check_map
 
 __all__ = ["LSFF"]
 
@@ -65,8 +65,8 @@ class LSFF(nn.Module):
         Raises:
             ValueError: they differ in shape, have another number of axes, are not floating, or are sparse.
         """
-        check_map(skip, "skip")
-        check_map(decoded, "decoded")
+        check_map(skip, name="skip")
+        check_map(decoded, name="decoded")
         if not torch.compiler.is_compiling() and skip.shape != decoded.shape:
             raise ValueError(
                 f"skip and decoded must have one shape; got {tuple(skip.shape)} and {tuple(decoded.shape)}. "

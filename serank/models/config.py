@@ -194,6 +194,8 @@ class SeRankConfig:
     score_calibration: Sequence[float] | None = _coefficients(2)
     """What turns the peak of a detection into its score, see `serank.inference.scores.calibrated_scores`; `None`
     scores it by its peak probability."""
+    repair: bool = _flag(True)
+    """Replace dead pixels and lines of a frame first, see `serank.frames.FrameSpec`."""
 
     def __post_init__(self) -> None:
         for setting in fields(self):

@@ -16,6 +16,7 @@ from serank.layers.ddc import DDC, DifferenceConv2d, conv_bn_relu
 from serank.layers.lsff import LSFF
 from serank.models.config import SeRankConfig
 from serank.utils.checkpointing import recomputed
+from serank.utils.checks import check_map
 
 __all__ = ["STRIDE", "DecoderStep", "PlainBlock", "SeRankNet", "crop_or_pad", "pad_to_stride"]
 
@@ -181,10 +182,7 @@ def _attention(config: SeRankConfig, level: int, channels: int) -> nn.Module:
 
 def pad_to_stride(x: Tensor, channels: int) -> Tensor:
     """The input `(B, channels, H, W)`, checked and padded up to sides that are multiples of `STRIDE`."""
-    if x.layout != torch.strided:
-        raise ValueError(f"x must be a dense tensor; got {x.layout}; convert it with x.to_dense()")
-    if x.ndim != 4 or x.shape[1] != channels:
-        raise ValueError(f"x must have shape (B, {channels}, H, W) for this network; got {tuple(x.shape)}")
+    check_map(x, channels)
     height, width = x.shape[2:]
     if height < 1 or width < 1:
         raise ValueError(f"x must have H and W >= 1; got {height}x{width}")

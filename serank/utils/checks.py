@@ -5,9 +5,10 @@ from __future__ import annotations
 from operator import index
 from typing import Any
 
+import numpy as np
 import torch
 
-__all__ = ["check_count", "check_device", "check_number", "check_threshold", "choose_device"]
+__all__ = ["check_count", "check_device", "check_map", "check_number", "check_threshold", "choose_device"]
 
 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
@@ -32,6 +33,32 @@ def check_threshold(threshold: Any, name: str = "threshold") -> float:
     if not 0 <= found <= 1:
         raise ValueError(f"{name} must lie in [0, 1]; got {threshold}")
     return found
+
+
+def check_map(x: Any, channels: int | None = None, *, name: str = "x") -> None:
+    """Checks what a layer or network is called with: a dense floating tensor `(B, channels, H, W)`; B may be 0.
+
+    Args:
+        x: to be checked.
+        channels: that it must have; `None` for any number.
+        name: of the argument in messages.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: other dimensions or channels, a sparse layout, or no floating dtype.
+    """
+    if not isinstance(x, torch.Tensor):
+        hint = "; frames in files and arrays go to detect(...)" if isinstance(x, (str, np.ndarray)) else ""
+        raise TypeError(f"{name} must be a tensor (B, C, H, W); got {x!r:.80} ({type(x).__name__}){hint}")
+    if x.layout != torch.strided:
+        raise ValueError(f"{name} must be a dense tensor; got {x.layout}; convert it with {name}.to_dense()")
+    if x.ndim != 4:
+        hint = f"; one map without a batch is {name}[None]" if x.ndim == 3 else ""
+        raise ValueError(f"{name} must have shape (B, {channels or 'C'}, H, W); got {tuple(x.shape)}{hint}")
+    if channels is not None and x.shape[1] != channels:
+        raise ValueError(f"{name} must have {channels} channels, shape (B, {channels}, H, W); got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise ValueError(f"{name} must be of a floating dtype; got {x.dtype}; convert it with {name}.float()")
 
 
 def choose_device(device: str | torch.device) -> str | torch.device:
