@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import ablations
 import box_masks
 import busy
+import video
 
 SMALL = ["--epochs", "1", "--width", "2", "--crop", "32", "--working-size", "64", "--batch-size", "2"]
 
@@ -75,3 +76,25 @@ def test_box_masks_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["box", "box + 0 px, 0.3", "point, 0.3"]
     whole, rule = (float(line.split("|")[2].split(",")[0]) for line in lines[2:4])
     assert 0 < whole < rule <= 1  # synthetic targets are blurred discs, which do not fill their boxes
+
+
+def test_video_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av", reason="reading clips needs the extra `video`")
+    video.main(["--output", str(tmp_path), "--clips", "1", "--frames", "8", "--side", "48", "--targets", "1"])
+    text = (tmp_path / "video.md").read_text()
+    assert text in capsys.readouterr().out
+    rows = {cells[0]: cells[1:] for line in text.splitlines() if len(cells := line.strip("| ").split(" | ")) > 1}
+    hits, false = ([float(rows[rule][i]) for rule in ("none", "2/3", "3/5", "4/6")] for i in (0, 1))
+    assert 1 >= hits[0] >= max(hits[1:]) >= 0  # confirming leaves out, and never adds
+    assert false[0] >= max(false[1:])
+    assert false[0] > false[3]
+    assert all(float(rows[way][0]) > 0 for way in ("table", "--track", "--track --video"))
+
+
+def test_clips_hold_their_targets() -> None:
+    still, places = video.make_clip(0, 6, 48, targets=2, noise=0.0, glints=0.0)
+    without, _ = video.make_clip(0, 6, 48, targets=0, noise=0.0, glints=0.0)
+    assert places.shape == (6, 2, 2)
+    for frame, empty, now in zip(still, without, places, strict=True):
+        for x, y in now.round().astype(int):
+            assert frame[y, x] - empty[y, x] > 0.05

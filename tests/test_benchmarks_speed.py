@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import checkpoints
 import cuda
 import measure
 import speed
@@ -23,6 +25,7 @@ import unfused
 import where_time_goes
 
 from serank import SeRankDet
+from serank.checkpoints.folder import bundled
 
 
 @pytest.fixture(autouse=True)
@@ -185,3 +188,19 @@ def test_checks_of_a_device(
     monkeypatch.setattr(SeRankDet, "forward", lambda self, x: forward(self, x) * len(x))
     assert cuda.main([*command, "--only", "batch"]) == 1
     assert "| batch | NO |" in capsys.readouterr().out
+
+
+def test_checkpoints_table(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        checkpoints.main(["--side", "32", "--frames", "2", "--repeats", "2", "--threads", "1", "--dtypes", "float32"])
+    finally:
+        torch.set_num_threads(threads)
+    about, _, head, _, *rows = capsys.readouterr().out.splitlines()
+    assert "1 of" in about
+    assert head.split(" | ")[-1] == "float32, frames/s |"
+    names = [row.split("|")[1].strip(" `") for row in rows]
+    assert names == sorted(bundled())
+    for row in rows:
+        median, low, high = (float(number) for number in re.findall(r"[\d.]+", row.split("|")[4]))
+        assert 0 < low <= median <= high
