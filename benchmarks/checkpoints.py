@@ -2,9 +2,9 @@
 
     python benchmarks/checkpoints.py --threads 2
 
-Frames are synthetic and in memory, and each is detected on by itself, as `model.optimize(dtype).detect(frame)`: scaling,
-tiles, the network and the search for components count, reading files does not. Precisions run in turn; printed are the
-median of the repeats and their range.
+Frames are synthetic and in memory, and each is detected on by itself, as `model.optimize(dtype).detect(frame)`:
+scaling, tiles, the network and the search for components count, reading files does not. Precisions run in turn;
+printed are the median of the repeats and their range.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def folder(tmp_path: Path) -> Path:
     (root / "train.txt").write_text("\n".join(names[:4]))
     (root / "val.txt").write_text("\n".join(names[4:]))
     return root
+
+
+def test_a_driver_starts_as_a_script() -> None:
+    """Its folder comes first on the path: a file named as a module that PyTorch looks for, such as cuda, breaks all."""
+    script = Path(__file__).parents[1] / "benchmarks" / "metrics.py"
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
 
 
 def test_every_ablation_builds() -> None:

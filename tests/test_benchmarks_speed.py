@@ -15,7 +15,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import checkpoints
-import cuda
+import gpu
 import measure
 import speed
 import throughput
@@ -181,12 +181,12 @@ def test_checks_of_a_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["--output", str(tmp_path), "--device", "cpu", "--size", "64", "--width", "2"]
-    assert cuda.main([*command, "--only", "parity", "batch", "detect", "training, bfloat16", "speed"]) == 0
+    assert gpu.main([*command, "--only", "parity", "batch", "detect", "training, bfloat16", "speed"]) == 0
     found = json.loads((tmp_path / "cuda.json").read_text())
     assert [row["check"] for row in found["rows"]] == ["parity", "batch", "detect", "training, bfloat16", "speed"]
     forward = SeRankDet.forward
     monkeypatch.setattr(SeRankDet, "forward", lambda self, x: forward(self, x) * len(x))
-    assert cuda.main([*command, "--only", "batch"]) == 1
+    assert gpu.main([*command, "--only", "batch"]) == 1
     assert "| batch | NO |" in capsys.readouterr().out
 
 
