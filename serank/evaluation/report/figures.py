@@ -255,6 +255,7 @@ def _log_curve(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> ND
     floor = float(positive.min()) / 3 if len(positive) else 1e-3
     shown: NDArray[np.float64] = np.where(x > 0, x, floor)
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter("")  # over little more than a decade its labels run into each other
     axes.plot(shown, y, color=BLUE, marker="o" if len(x) <= MAX_MARKERS else None, markersize=3.5)
     if (zero := x == 0).any():
         axes.plot(shown[zero], y[zero], "o", color=BLUE, markerfacecolor="white", markersize=5.5)
