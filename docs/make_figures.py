@@ -30,10 +30,10 @@ FIGURES: dict[str, tuple[str, list[Box], list[tuple[int, int]]]] = {
         "Dilated difference convolution",
         [
             Box(0, 70, 60, "X"),
-            Box(120, 0, 300, "vanilla: conv 3×3, three times"),
-            Box(120, 70, 300, "difference: W with centre w₀ − θ Σw"),
-            Box(120, 140, 300, "dilated: conv 3×3, dilation 2, 4, 2"),
-            Box(480, 70, 100, "concatenate"),
+            Box(110, 0, 310, "vanilla: conv 3×3, three times"),
+            Box(110, 70, 310, "difference: W with centre w₀ − θ Σw"),
+            Box(110, 140, 310, "dilated: conv 3×3, dilation 2, 4, 2"),
+            Box(480, 70, 110, "concatenate"),
             Box(640, 70, 100, "conv 1×1"),
             Box(800, 70, 60, "Y"),
         ],
@@ -42,29 +42,29 @@ FIGURES: dict[str, tuple[str, list[Box], list[tuple[int, int]]]] = {
     "serank": (
         "Selective rank-aware attention",
         [
-            Box(0, 140, 70, "X: C×H×W"),
-            Box(110, 0, 130, "K largest values"),
-            Box(110, 70, 130, "sin and cos at them"),
-            Box(280, 35, 100, "T = F + P"),
-            Box(420, 0, 100, "Q = T W_q"),
-            Box(420, 70, 100, "K = T W_k"),
-            Box(560, 35, 150, "A = softmax(norm(QKᵀ))"),
-            Box(750, 140, 100, "(1 + A) X"),
-            Box(890, 140, 40, "Y"),
+            Box(0, 140, 90, "X: C×H×W"),
+            Box(130, 0, 150, "F: K largest values"),
+            Box(130, 70, 150, "P: sin, cos at them"),
+            Box(320, 35, 90, "T = F + P"),
+            Box(450, 0, 90, "Q = T·Wq"),
+            Box(450, 70, 90, "K = T·Wk"),
+            Box(580, 35, 180, "A = softmax(norm(QKᵀ))"),
+            Box(690, 140, 90, "(1 + A) X"),
+            Box(820, 140, 40, "Y"),
         ],
         [(0, 1), (1, 2), (1, 3), (2, 3), (3, 4), (3, 5), (4, 6), (5, 6), (6, 7), (0, 7), (7, 8)],
     ),
     "lsff": (
         "Large selective feature fusion",
         [
-            Box(0, 0, 130, "X, of the encoder"),
-            Box(0, 140, 130, "X′, of the decoder"),
-            Box(190, 70, 150, "mean, max over channels"),
-            Box(390, 70, 120, "conv 7×7, sigmoid"),
-            Box(560, 0, 90, "X s"),
-            Box(560, 140, 90, "X′ (1 − s)"),
-            Box(700, 70, 50, "+"),
-            Box(800, 70, 50, "Y"),
+            Box(0, 0, 140, "X, of the encoder"),
+            Box(0, 140, 140, "X′, of the decoder"),
+            Box(180, 70, 190, "mean, max over channels"),
+            Box(410, 70, 160, "s: conv 7×7, sigmoid"),
+            Box(620, 0, 90, "X s"),
+            Box(620, 140, 90, "X′ (1 − s)"),
+            Box(750, 70, 40, "+"),
+            Box(820, 70, 40, "Y"),
         ],
         [(0, 2), (1, 2), (2, 3), (3, 4), (3, 5), (0, 4), (1, 5), (4, 6), (5, 6), (6, 7)],
     ),
@@ -73,7 +73,7 @@ FIGURES: dict[str, tuple[str, list[Box], list[tuple[int, int]]]] = {
 
 STYLE = (
     "rect{fill:#fff4ee;stroke:#d84315}line{stroke:#555;marker-end:url(#head)}"
-    "text{font:13px sans-serif;fill:#222;text-anchor:middle;dominant-baseline:central}"
+    "text{font:15px sans-serif;fill:#222;text-anchor:middle;dominant-baseline:central}"
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from serank.cli import main as serank
 from serank.datasets import write_folder
+from serank.metrics import component_table, label_components
 from serank.synthetic import SyntheticScenes
 
 ROOT = Path(__file__).parents[1]
@@ -24,12 +25,17 @@ def run(*arguments: object) -> None:
 
 
 def write_frames(folder: Path) -> None:
-    """Sixteen synthetic frames to train on and four to validate on."""
-    scenes = SyntheticScenes(20, 128, 160, targets=(1, 3), size=(2, 6), scr=(4, 20), noise=0.02, seed=3)
+    """Sixteen synthetic frames to train on and twelve to validate on, and their targets' centres as a CSV file."""
+    scenes = SyntheticScenes(28, 128, 160, targets=(0, 3), size=(2, 6), scr=(3, 20), noise=0.02, seed=3)
     write_folder(scenes, folder)
     names = [scene.name for scene in scenes]
     (folder / "train.txt").write_text("\n".join(names[:16]) + "\n")
     (folder / "val.txt").write_text("\n".join(names[16:]) + "\n")
+    rows = ["file,x,y"]
+    for scene in scenes:
+        centres = component_table(*label_components(scene.mask)).centroids
+        rows += [f"{scene.name}.png,{x:.1f},{y:.1f}" for x, y in centres] or [f"{scene.name}.png,,"]
+    (folder / "centres.csv").write_text("\n".join(rows) + "\n")
 
 
 def make(output: Path) -> None:
@@ -41,14 +47,18 @@ def make(output: Path) -> None:
         write_frames(work / "frames")
         samples = [frames / "sea_640x512.png", frames / "ground_640x480_16bit.png"]
         run("detect", *samples, "--output", work / "detect", "--quiet")
-        run("evaluate", work / "frames", "--split", "val", "--checkpoint", "sirst", "--output", work / "report")
+        run("import", work / "frames" / "centres.csv", "--output", work / "imported")
+        run("evaluate", work / "frames", "--split", "val", "--checkpoint", "general", "--output", work / "report")
         training = ("--epochs", 2, "--batch-size", 4, "--crop", 96, "--lr", "5e-4")
-        run("train", work / "frames", "--init", "sirst", *training, "--output", work / "run")
+        run("train", work / "frames", "--init", "general", *training, "--output", work / "run")
         for picture in (work / "detect").glob("*.png"):
             shutil.copy(picture, output)
-        shutil.copy(next((work / "report").rglob("*pd*fa*.png")), output / "pd_fa.png")
-        shutil.copy(sorted((work / "report" / "pictures").glob("*.png"))[0], output / "frame.png")
-        shutil.copy(work / "run" / "curves.png", output / "curves.png")
+        shutil.copy(work / "imported" / "contact_sheet.png", output)
+        pictures = work / "report" / "pictures"
+        for name in ("pd_fa.png", "misses.png"):
+            shutil.copy(pictures / name, output)
+        shutil.copy(sorted(pictures.glob("surface_*.png"))[0], output / "surface.png")
+        shutil.copy(work / "run" / "curves.png", output)
 
 
 def main() -> None:

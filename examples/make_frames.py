@@ -1,4 +1,4 @@
-"""Writes the six sample frames of `examples/frames` and `targets.json`, which tells what is planted in them.
+"""Writes the six sample frames of `examples/frames` and, beside them, `frames.json`: what is planted in them.
 
 The frames are synthetic (`serank.synthetic`): anyone may use them. Run it again to get the same files:
 
@@ -85,7 +85,7 @@ def truth(spec: SampleFrame, planted: Scene) -> dict[str, Any]:
 
 
 def write(folder: Path) -> None:
-    """Writes all frames and `targets.json` into `folder`; a file is never left half written."""
+    """Writes all frames into `folder` and the list of targets beside it; a file is never left half written."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = []
     for spec in FRAMES:
@@ -93,7 +93,7 @@ def write(folder: Path) -> None:
         with replacing(folder / spec.name) as path:
             Image.fromarray(pixels(spec, planted.frame)).save(path, optimize=True)
         frames.append(truth(spec, planted))
-    with replacing(folder / "targets.json") as path:
+    with replacing(folder.with_suffix(".json")) as path:
         path.write_text(json.dumps({"frames": frames}, indent=2) + "\n", encoding="utf-8")
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "frames")
     folder = parser.parse_args().output
     write(folder)
-    print(f"wrote {len(FRAMES)} frames and targets.json to {folder}")
+    print(f"wrote {len(FRAMES)} frames to {folder}, and their targets to {folder.with_suffix('.json')}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import ablations
 import box_masks
 import busy
 import ranges
+import video
 
 SMALL = ["--epochs", "1", "--width", "2", "--crop", "32", "--working-size", "64", "--batch-size", "2"]
 
@@ -31,6 +33,14 @@ def folder(tmp_path: Path) -> Path:
     (root / "train.txt").write_text("\n".join(names[:4]))
     (root / "val.txt").write_text("\n".join(names[4:]))
     return root
+
+
+def test_a_driver_starts_as_a_script() -> None:
+    """Its folder comes first on the path: a file named as a module that PyTorch looks for, such as cuda, breaks all."""
+    script = Path(__file__).parents[1] / "benchmarks" / "topk.py"
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
 
 
 def test_every_ablation_builds() -> None:
@@ -112,3 +122,25 @@ def test_ranges_versions_are_what_they_say() -> None:
     assert shares["counts, 0.2% dead pixels"] == pytest.approx(0.002, rel=0.3)
     assert shares["counts, hot disc of 0.5%"] == pytest.approx(0.005, rel=0.1)
     assert shares["counts, letterbox of 4%"] == pytest.approx(0.04, rel=0.2)
+
+
+def test_video_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av", reason="reading clips needs the extra `video`")
+    video.main(["--output", str(tmp_path), "--clips", "1", "--frames", "8", "--side", "48", "--targets", "1"])
+    text = (tmp_path / "video.md").read_text()
+    assert text in capsys.readouterr().out
+    rows = {cells[0]: cells[1:] for line in text.splitlines() if len(cells := line.strip("| ").split(" | ")) > 1}
+    hits, false = ([float(rows[rule][i]) for rule in ("none", "2/3", "3/5", "4/6")] for i in (0, 1))
+    assert 1 >= hits[0] >= max(hits[1:]) >= 0  # confirming leaves out, and never adds
+    assert false[0] >= max(false[1:])
+    assert false[0] > false[3]
+    assert all(float(rows[way][0]) > 0 for way in ("table", "--track", "--track --video"))
+
+
+def test_clips_hold_their_targets() -> None:
+    still, places = video.make_clip(0, 6, 48, targets=2, noise=0.0, glints=0.0)
+    without, _ = video.make_clip(0, 6, 48, targets=0, noise=0.0, glints=0.0)
+    assert places.shape == (6, 2, 2)
+    for frame, empty, now in zip(still, without, places, strict=True):
+        for x, y in now.round().astype(int):
+            assert frame[y, x] - empty[y, x] > 0.05

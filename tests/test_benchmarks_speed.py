@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import checkpoints
+import gpu
 import measure
-import on_cuda
 import speed
 import throughput
 import topk
@@ -23,6 +25,7 @@ import unfused
 import where_time_goes
 
 from serank import SeRankDet
+from serank.checkpoints.folder import bundled
 
 
 @pytest.fixture(autouse=True)
@@ -178,10 +181,26 @@ def test_checks_of_a_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["--output", str(tmp_path), "--device", "cpu", "--size", "64", "--width", "2"]
-    assert on_cuda.main([*command, "--only", "parity", "batch", "detect", "training, bfloat16", "speed"]) == 0
+    assert gpu.main([*command, "--only", "parity", "batch", "detect", "training, bfloat16", "speed"]) == 0
     found = json.loads((tmp_path / "cuda.json").read_text())
     assert [row["check"] for row in found["rows"]] == ["parity", "batch", "detect", "training, bfloat16", "speed"]
     forward = SeRankDet.forward
     monkeypatch.setattr(SeRankDet, "forward", lambda self, x: forward(self, x) * len(x))
-    assert on_cuda.main([*command, "--only", "batch"]) == 1
+    assert gpu.main([*command, "--only", "batch"]) == 1
     assert "| batch | NO |" in capsys.readouterr().out
+
+
+def test_checkpoints_table(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        checkpoints.main(["--side", "32", "--frames", "2", "--repeats", "2", "--threads", "1", "--dtypes", "float32"])
+    finally:
+        torch.set_num_threads(threads)
+    about, _, head, _, *rows = capsys.readouterr().out.splitlines()
+    assert "1 of" in about
+    assert head.split(" | ")[-1] == "float32, frames/s |"
+    names = [row.split("|")[1].strip(" `") for row in rows]
+    assert names == sorted(bundled())
+    for row in rows:
+        median, low, high = (float(number) for number in re.findall(r"[\d.]+", row.split("|")[4]))
+        assert 0 < low <= median <= high

@@ -19,7 +19,7 @@ from serank.datasets import FolderDataset
 from serank.evaluation import evaluate
 
 FRAMES = Path(__file__).parents[1] / "examples" / "frames"
-PLANTED = {entry["file"]: entry for entry in json.loads((FRAMES / "targets.json").read_text())["frames"]}
+PLANTED = {entry["file"]: entry for entry in json.loads(FRAMES.with_suffix(".json").read_text())["frames"]}
 
 
 NAMES = ("sirst", "general")

@@ -60,7 +60,18 @@ def test_a_finding_is_what_detect_finds(analyst: Analyst) -> None:
         assert min(picture.size) >= 256
 
 
-@pytest.mark.filterwarnings("ignore:.* constant, nothing can be found")
+def test_options_of_detect_and_its_warnings(analyst: Analyst, tmp_path: Path) -> None:
+    with Image.open(SKY) as sky:
+        grey = np.asarray(sky.convert("L"))
+    Image.fromarray(255 - grey).save(tmp_path / "dark.png")
+    assert analyst.find(str(tmp_path / "dark.png"), 0, "sirst").rows == []
+    assert len(analyst.find(str(tmp_path / "dark.png"), 0, "sirst", polarity="black-hot", tta=4).rows) == 2
+    Image.new("L", (64, 48)).save(tmp_path / "constant.png")
+    summary = analyst.find(str(tmp_path / "constant.png"), 0, "sirst").summary
+    assert re.search(r"\n\n\*\*Warning:\*\* .* constant, nothing can be found", summary)
+    assert analyst.settings("sirst") == (0.7, 1)
+
+
 def test_pages_of_a_file_are_found_by_number(analyst: Analyst, tmp_path: Path) -> None:
     with Image.open(SKY) as sky:
         pages = [Image.new("L", (64, 48)), sky.convert("L")]
@@ -159,7 +170,7 @@ def upload(page: Chrome, file: Path) -> None:
 @pytest.mark.browser
 @pytest.mark.skipif(sys.platform == "win32", reason="ends the command by SIGTERM")
 def test_the_page_in_a_browser(page: Chrome, address: str, tmp_path: Path) -> None:
-    expected = SeRankDet.from_pretrained("sirst").detect(SKY)
+    expected = SeRankDet.from_pretrained("general").detect(SKY)
     wait(page, lambda p: text(p, "summary") == "No frame yet.")
 
     upload(page, SKY)
@@ -175,6 +186,11 @@ def test_the_page_in_a_browser(page: Chrome, address: str, tmp_path: Path) -> No
     page.find_element(By.ID, "json").click()
     (file,) = wait(page, lambda _: list((tmp_path / "downloads").glob("*.json")))
     assert json.loads(file.read_text())["detections"] == expected.to_dict()["detections"]
+
+    page.find_element(By.CSS_SELECTOR, "#polarity label:nth-of-type(2) input").click()  # dark
+    wait(page, lambda p: "0 detections" in text(p, "summary"))
+    page.find_element(By.CSS_SELECTOR, "#polarity label:nth-of-type(1) input").click()
+    wait(page, lambda p: "2 detections" in text(p, "summary"))
 
     number = page.find_element(By.CSS_SELECTOR, "#threshold input[type=number]")
     number.send_keys(Keys.CONTROL, "a")

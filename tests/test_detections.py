@@ -117,6 +117,8 @@ def test_notebooks_get_picture_and_table(found: Detections) -> None:
     assert "4 detections in a&lt;b.png; score p: peak probability, above 0.5" in html
     assert "<td>0</td><td>5.0</td><td>3.5</td><td>0.900</td><td>6</td><td>4, 3, 7, 5</td><td>2</td>" in html
     assert html.count("<tr>") == 5
+    calibrated = replace(found, calibrated=True)._repr_html_()
+    assert "score p: how often such detections are true (calibrated), probability above 0.5" in calibrated
     (data,) = re.findall(r"base64,([^\"]+)", html)
     assert base64.b64decode(data) == shown._repr_png_()
     with Image.open(io.BytesIO(shown._repr_png_())) as picture:

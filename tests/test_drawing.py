@@ -26,7 +26,9 @@ def test_boxes_and_scores_are_drawn_over_the_frame() -> None:
         draw.rectangle(box, outline=BOX_INDEX)
         _, _, width, height = draw.textbbox((0, 0), text)
         y = box[1] - height - 4 if box[1] > height + 4 else box[3] + 2
-        draw.text((min(max(box[0], 0), 600 - width), y), text, fill=BOX_INDEX)
+        x = min(max(box[0], 0), 600 - width)
+        draw.rectangle((x, y, x + width - 1, y + height - 1), fill=0)
+        draw.text((x, y), text, fill=BOX_INDEX)
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(expected))
     assert (np.asarray(picture) == BOX_INDEX).any()
 

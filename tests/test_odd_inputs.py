@@ -67,7 +67,7 @@ def test_maps_of_other_axes_and_types_are_refused() -> None:
     maps = torch.zeros(2, 16, 16)  # of LSFF, the mean over axis 1 would be one over rows
     for argument, layer in (("x", DDC(2, 2)), ("skip", LSFF(2))):
         inputs = (maps, maps) if argument == "skip" else (maps,)
-        with pytest.raises(ValueError, match=rf"{argument} must be \(B, C, H, W\); got shape \(2, 16, 16\)"):
+        with pytest.raises(ValueError, match=rf"{argument} must have shape \(B, ., H, W\); got \(2, 16, 16\)"):
             layer(*inputs)
         with pytest.raises(ValueError, match=rf"{argument} must be of a floating dtype; got torch\.uint8"):
             layer(*(m[None].to(torch.uint8) for m in inputs))

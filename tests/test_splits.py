@@ -134,6 +134,22 @@ def test_titles() -> None:
     assert identify_split(f"XDU{i}" for i in range(213)) is None
 
 
+@pytest.mark.parametrize(
+    ("folder", "every", "title"),
+    [
+        ("irstd1k", [f"XDU{i}" for i in range(1001)], "(800/201)"),
+        ("nudt-sirst", [f"{i:06d}" for i in range(1, 1328)], "(663/664)"),
+    ],
+)
+def test_usual_lists_are_known_without_being_bundled(shared: Path, folder: str, every: list[str], title: str) -> None:
+    train = (shared / "data" / folder / "trainval.txt").read_text().split()
+    test = [name for name in every if name not in train]
+    assert identify_split(f"{name}.png" for name in reversed(train)) == f"{folder} train {title}"
+    assert identify_split(test) == f"{folder} test {title}"
+    assert identify_split(train[1:]) is None
+    assert identify_split([*train[1:], test[0]]) is None
+
+
 def test_the_rival_split_is_known_by_its_counts() -> None:
     for seed in range(3):
         train, test = rival(seed)

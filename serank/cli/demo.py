@@ -9,7 +9,8 @@ from contextlib import suppress
 __all__ = ["DETAILS", "add_arguments", "run"]
 
 DETAILS = (
-    "Drop a frame or a video and see boxes, probability and table; change checkpoint and threshold; download both. "
+    "Drop a frame or a video and see boxes, probability and table; change checkpoint, threshold, polarity and others; "
+    "download picture and table. "
     "Only this machine reaches the page, and nothing leaves it. Needs the extra serank[demo]."
 )
 
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         nargs="+",
         metavar="NAME",
-        help="bundled names, folders or Hub repository ids to choose from (default: all bundled ones)",
+        help="bundled names, folders or Hub repository ids to choose from (default: all bundled ones, `general` first)",
     )
     parser.add_argument("--device", default="cpu", help="where to run, such as cpu or cuda")
     parser.add_argument("--port", type=int, metavar="N", help="of the page (default: the first free one from 7860 on)")
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     check_device(options.device)
     with stop_signals(), suppress(KeyboardInterrupt):
         serve(
-            options.checkpoint or sorted(bundled(), reverse=True),
+            options.checkpoint or sorted(bundled()),
             device=options.device,
             port=options.port,
             browser=options.open,

@@ -19,9 +19,9 @@ __all__ = ["DETAILS", "add_arguments", "run"]
 
 DETAILS = (
     "Writes a picture with boxes for each frame and one table of all detections. A frame that can't be read is "
-    "reported and skipped, and the exit status is then 1. Every page of a TIFF file is a frame. Scores are the peak "
-    "probability of each detection. Several processes "
-    "or machines share the work: torchrun --nproc-per-node=N -m serank detect ..."
+    "reported and skipped, and the exit status is then 1. Every page of a TIFF file is a frame. A score is the peak "
+    "probability of a detection or, with a calibrated checkpoint, how often such detections are true. Several "
+    "processes or machines share the work: torchrun --nproc-per-node=N -m serank detect ..."
 )
 
 

@@ -170,7 +170,8 @@ def find_list(root: Path, split: str) -> Path:
     bundled = f"; bundled lists: {', '.join(available_splits())}" if ":" in split else ""
     raise FileNotFoundError(
         f"{root}: no split {split!r}: neither a folder {split}/images nor a list {split}.txt; "
-        f"lists found: {', '.join(known) or 'none'}. Write one with a frame's name on each line{bundled}"
+        f"lists found: {', '.join(known) or 'none'}. Write one with a frame's name on each line, "
+        f"or train.txt and val.txt by `serank split {root}`{bundled}"
     )
 
 

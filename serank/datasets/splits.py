@@ -10,6 +10,8 @@ frames, `Misc_1` to `Misc_427`, and two splits in use that must never be mixed:
 `sirst-v2` has the lists of the frames that SIRST-V2 (Dai et al., "One-Stage Cascade Refinement Networks for
 Infrared Small Target Detection", TGRS 2023) adds to SIRST, its test frames left out.
 
+The usual lists of IRSTD-1k and NUDT-SIRST are recognised, and not bundled.
+
 Every list is checked against its SHA-256 when it is read: a changed split would change published metrics.
 """
 
@@ -63,6 +65,14 @@ _SPLITS: dict[str, _Split] = {
 # the rival split by what can be known without its names: how many frames, how many of the 86 test frames in them
 _RIVALS = {(213, 44): "sirst train (213/214)", (214, 42): "sirst test (213/214)"}
 
+# lists that are known without being bundled, by the SHA-256 of their sorted names, each with a line feed
+_KNOWN = {
+    "a87a9380f0ab8e3c6ea70b3d3d0449385a54ee5f711f7508f9ab04727af49e3a": "irstd1k train (800/201)",
+    "fb52ec5de875d324d78254f6474eafa2fce0a247e464cc2897e3b111e98a7d31": "irstd1k test (800/201)",
+    "ffac2c06d3ecd1921a952bb152ade10758a22480135ab037caccfaa0e6ed2198": "nudt-sirst train (663/664)",
+    "7b8d769f40ed7a909b9c79999778ede4e25a4f2b9c973ce2e431eb046308854f": "nudt-sirst test (663/664)",
+}
+
 
 def bare_name(entry: str) -> str:
     """A list's entry without folder and without the suffix of an image, in Unicode's composed form (NFC)."""
@@ -108,13 +118,17 @@ def _load(key: str) -> tuple[str, ...]:
         names = tuple(name for name in every if name not in trained)
     else:
         names = _read(f"{key.replace(':', '_')}.txt")
-    digest = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+    digest = _digest(names)
     if len(names) != _SPLITS[key].length or digest != _SPLITS[key].sha256:
         raise ValueError(
             f"the bundled split {key!r} was changed: {len(names)} names with SHA-256 {digest}, expected "
             f"{_SPLITS[key].length} with {_SPLITS[key].sha256}; install serank again"
         )
     return names
+
+
+def _digest(names: Iterable[str]) -> str:
+    return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
 
 
 def _read(file: str) -> tuple[str, ...]:
@@ -132,16 +146,16 @@ def identify_split(names: Iterable[str]) -> str | None:
         names: entries of a list, such as `FolderDataset.names`.
 
     Returns:
-        For example `"sirst trainval (341/86)"`; `None` for a list that is none. The rival split of SIRST is known
-        by count alone: 213 SIRST names with 44 of the 86 test names are its training list, 214 with the other 42
-        its test list.
+        For example `"sirst trainval (341/86)"`; `None` for a list that is none. The usual lists of IRSTD-1k
+        (800/201) and NUDT-SIRST (663/664) are known by their SHA-256, the rival split of SIRST by count alone: 213
+        SIRST names with 44 of the 86 test names are its training list, 214 with the other 42 its test list.
     """
     given = {bare_name(name) for name in names}
     for key, split in _SPLITS.items():
         if len(given) == split.length and given == set(_load(key)):
             return split.title
     if not given or not all(map(_is_sirst, given)):
-        return None
+        return _KNOWN.get(_digest(sorted(given)))
     if len(given) == SIRST_FRAMES:
         return "sirst, all 427 frames"
     return _RIVALS.get((len(given), len(given.intersection(_load("sirst:test")))))

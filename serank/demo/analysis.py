@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +23,7 @@ from serank.serankdet import SeRankDet
 
 __all__ = ["COLUMNS", "MAX_FRAMES", "Analyst", "Finding", "count_frames"]
 
-COLUMNS = ("x", "y", "probability", "area, px", "box: x0, y0, x1, y1")
+COLUMNS = ("x", "y", "score", "area, px", "box: x0, y0, x1, y1")
 """Heads of the table; positions in pixels, (0, 0) is the first pixel's centre."""
 MAX_FRAMES = 1000
 """Frames of a video that the page offers; counting them takes decoding them."""
@@ -33,8 +34,8 @@ class Finding:
     """What was found in one frame.
 
     Attributes:
-        rows: a row of `COLUMNS` for each detection, highest probability first.
-        summary: one line in words.
+        rows: a row of `COLUMNS` for each detection, highest score first.
+        summary: one line in words, and one for each warning of `SeRankDet.detect`.
         picture: PNG file of the frame with boxes.
         probability: PNG file of the probability, black 0 and white 1, at the frame's size.
         table: JSON file of `Detections.to_dict`, with the file's name and the number of the frame.
@@ -65,9 +66,10 @@ class Analyst:
     def _load_checkpoint(self, name: str) -> InferenceNetwork:
         return SeRankDet.from_pretrained(name, device=self.device).optimize()
 
-    def threshold(self, checkpoint: str) -> float:
-        """The threshold that a checkpoint carries."""
-        return self._load(checkpoint).threshold
+    def settings(self, checkpoint: str) -> tuple[float, int]:
+        """The threshold and the test-time augmentation that a checkpoint carries."""
+        network = self._load(checkpoint)
+        return network.threshold, network.tta
 
     def find(self, path: str, index: int, checkpoint: str, **options: Any) -> Finding:
         """Detects on one frame of a file.
@@ -85,7 +87,9 @@ class Analyst:
         """
         name = Path(path).name
         number, pixels = _frame(Path(path), index)
-        found = self._load(checkpoint).detect(pixels, **options)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            found = self._load(checkpoint).detect(pixels, **options)
         target = Path(tempfile.mkdtemp(dir=self.folder))
         picture = target / f"{Path(name).stem}_detections.png"
         probability = target / f"{Path(name).stem}_probability.png"
@@ -100,6 +104,8 @@ class Analyst:
             f"{name}{which}: {len(found)} detection{'' if len(found) == 1 else 's'} in {width} x {height} px with "
             f"probability above {found.threshold:.2f}"
         )
+        for warning in caught:
+            summary += f"\n\n**Warning:** {str(warning.message).removesuffix(' (said once)')}"
         rows = [
             [f"{x:.1f}", f"{y:.1f}", f"{score:.3f}", f"{area}", ", ".join(f"{side:.0f}" for side in box)]
             for (x, y), score, area, box in zip(

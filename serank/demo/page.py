@@ -21,6 +21,8 @@ HOST = "127.0.0.1"
 """This machine alone: uploads are read by whoever reaches the page."""
 
 POLL_SECONDS = 0.2
+NO_PALETTE = "no"
+"""Stands for `palette=None`, which a control would take as nothing chosen."""
 
 INTRODUCTION = (
     "Drop an infrared frame (8, 16 or 32 bits: PNG, TIFF, BMP or JPEG) or a video. It stays on this machine. "
@@ -42,6 +44,7 @@ def build_page(analyst: Analyst) -> Blocks:
     """
     gr = _gradio()
     first = analyst.checkpoints[0]
+    threshold, tta = analyst.settings(first)
     with gr.Blocks(title="serank", analytics_enabled=False) as page:
         gr.Markdown(f"# serank\n{INTRODUCTION}")
         with gr.Row():
@@ -59,10 +62,28 @@ def build_page(analyst: Analyst) -> Blocks:
                 # keyword of `SeRankDet.detect` -> its control; another option of it is another line here
                 options: dict[str, Any] = {
                     "threshold": gr.Slider(
-                        0, 1, analyst.threshold(first), step=0.01, label="Threshold (probability)", elem_id="threshold"
+                        0, 1, threshold, step=0.01, label="Threshold (probability)", elem_id="threshold"
                     ),
                     "min_area": gr.Number(
                         1, label="Smallest detection, px", minimum=1, precision=0, elem_id="min-area"
+                    ),
+                    "polarity": gr.Radio(
+                        [("bright", "white-hot"), ("dark", "black-hot")],
+                        value="white-hot",
+                        label="Hot is",
+                        elem_id="polarity",
+                    ),
+                    "palette": gr.Radio(
+                        [("no", NO_PALETTE), ("yes, undo it", "auto")],
+                        value=NO_PALETTE,
+                        label="False colour",
+                        elem_id="palette",
+                    ),
+                    "tta": gr.Radio(
+                        [("none", 1), ("4 flips", 4), ("8 flips, turns", 8)],
+                        value=tta,
+                        label="Test-time augmentation (4 and 8 times the cost)",
+                        elem_id="tta",
                     ),
                 }
             with gr.Column(scale=3):
@@ -83,8 +104,10 @@ def build_page(analyst: Analyst) -> Blocks:
         def show(path: str | None, index: float, name: str, *values: Any) -> list[Any]:
             if path is None:
                 return _shown(gr, "No frame yet.")
+            chosen = dict(zip(options, values, strict=True))
+            chosen["palette"] = None if chosen["palette"] == NO_PALETTE else chosen["palette"]
             try:
-                found = analyst.find(path, int(index), name, **dict(zip(options, values, strict=True)))
+                found = analyst.find(path, int(index), name, **chosen)
             except EXPECTED as error:
                 return _shown(gr, f"**Error:** {error}")
             return _shown(gr, found.summary, found)
@@ -100,7 +123,7 @@ def build_page(analyst: Analyst) -> Blocks:
         # one at a time: several would share the network's cores
         shared = {"concurrency_limit": 1, "concurrency_id": "network", "api_visibility": "private"}
         file.change(opened, file, frame, **shared).then(show, inputs, outputs, **shared)
-        checkpoint.input(analyst.threshold, checkpoint, options["threshold"], **shared).then(
+        checkpoint.input(analyst.settings, checkpoint, [options["threshold"], options["tta"]], **shared).then(
             show, inputs, outputs, **shared
         )
         for control in (frame, *options.values()):

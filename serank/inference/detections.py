@@ -86,6 +86,7 @@ class Detections(Sequence[Detection]):
         frame: `(H, W)` float32 in [0, 1], the frame as read, for drawing.
         source: the file, page and frame number, `None` for frames that were given as arrays.
         tracks: `(N,)` int64, track numbers from 1, or `None` where nothing was tracked.
+        calibrated: whether `scores` are calibrated ones rather than peak probabilities.
     """
 
     probability: Float
@@ -99,6 +100,7 @@ class Detections(Sequence[Detection]):
     frame: Float
     source: FrameSource | None = None
     tracks: NDArray[np.int64] | None = None
+    calibrated: bool = False
 
     def __len__(self) -> int:
         """Number of detections."""
@@ -193,7 +195,7 @@ class Detections(Sequence[Detection]):
         return html(self)
 
     def image(self) -> Image.Image:
-        """The picture that `save` writes, RGB: boxes and scores (`p=`, the peak probability) over the frame."""
+        """The picture that `save` writes, RGB: boxes and scores, as `p=0.93`, over the frame."""
         from serank.inference.drawing import overlay
 
         return overlay(self.frame, self.boxes, self.scores, self.tracks).convert("RGB")
@@ -369,6 +371,7 @@ def find_detections(
         threshold=threshold,
         frame=frame,
         source=source,
+        calibrated=calibration is not None,
     )
 
 

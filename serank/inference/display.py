@@ -68,4 +68,8 @@ def plot(found: Detections, ax: Axes | None) -> Axes:
 def _caption(found: Detections) -> str:
     where = "" if found.source is None else f" in {found.source}"
     count = f"{len(found)} detection{'' if len(found) == 1 else 's'}"
-    return f"{count}{where}; score p: peak probability, above {found.threshold:g}"
+    if found.calibrated:
+        meaning = f"how often such detections are true (calibrated), probability above {found.threshold:g}"
+    else:
+        meaning = f"peak probability, above {found.threshold:g}"
+    return f"{count}{where}; score p: {meaning}"

@@ -27,7 +27,7 @@ MIN_SIDE = 480  # smaller frames are enlarged by a whole factor until their long
 def overlay(
     frame: NDArray[np.floating], boxes: NDArray[Any], scores: NDArray[Any], tracks: NDArray[Any] | None = None
 ) -> Image.Image:
-    """Draws a box and a score around each detection of a frame.
+    """Draws a box around each detection of a frame, and its score beside it on black.
 
     Labels cover neither each other nor a box: one that has no room beside its box goes further off, with a line to
     it, and where there is none at all it is left out, that of the lowest score first.
@@ -35,7 +35,7 @@ def overlay(
     Args:
         frame: `(H, W)` in [0, 1].
         boxes: `(N, 4)`, x0, y0, x1, y1 in pixels; x1 and y1 are exclusive.
-        scores: `(N,)`, peak probabilities, written as `p=0.93`.
+        scores: `(N,)` in [0, 1], peak probabilities or calibrated scores, written as `p=0.93`.
         tracks: `(N,)`, track numbers, written before the score as `#4`.
 
     Returns:
@@ -65,6 +65,8 @@ def overlay(
         place = room.place(outlines[number], label.width, label.height)
         if place is None:
             continue
+        # on black: thin letters are lost on a bright or busy background, and in videos, whose colour is coarser
+        draw.rectangle((place.x, place.y, place.x + label.width - 1, place.y + label.height - 1), fill=0)
         draw.bitmap((place.x, place.y), label, fill=BOX_INDEX)
         if place.line is not None:
             draw.line(place.line, fill=BOX_INDEX)

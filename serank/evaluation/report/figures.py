@@ -255,6 +255,10 @@ def _log_curve(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> ND
     floor = float(positive.min()) / 3 if len(positive) else 1e-3
     shown: NDArray[np.float64] = np.where(x > 0, x, floor)
     axes.set_xscale("log")
+    # labels at powers of ten alone, and room for two of them: those between run into each other on a short axis
+    axes.xaxis.set_minor_formatter("")
+    low, high = np.floor(np.log10(shown.min())), np.ceil(np.log10(shown.max()))
+    axes.set_xlim(0.7 * 10**low, 1.4 * 10**high)
     axes.plot(shown, y, color=BLUE, marker="o" if len(x) <= MAX_MARKERS else None, markersize=3.5)
     if (zero := x == 0).any():
         axes.plot(shown[zero], y[zero], "o", color=BLUE, markerfacecolor="white", markersize=5.5)
