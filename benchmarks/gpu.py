@@ -1,12 +1,7 @@
 """What serank promises on a GPU, in one command: a table, cuda.json, and exit status 1 where a promise fails.
 
-<<<<<<<< HEAD:benchmarks/on_cuda.py
-python benchmarks/on_cuda.py --output runs/cuda [--frames FOLDER]
-python benchmarks/on_cuda.py --output runs/cpu --device cpu --size 64 --width 2   # its own check, without a GPU
-========
 python benchmarks/gpu.py --output runs/gpu [--frames FOLDER]
 python benchmarks/gpu.py --output runs/cpu --device cpu --size 64 --width 2   # its own check, without a GPU
->>>>>>>> h-e:benchmarks/gpu.py
 """
 
 from __future__ import annotations
