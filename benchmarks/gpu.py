@@ -127,10 +127,8 @@ def checks(options: argparse.Namespace) -> dict[str, Callable[[], tuple[bool, st
             start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", "-m", "serank"]
             done = subprocess.run([*start, *command], capture_output=True, text=True, timeout=90, check=False)
             wrote = (Path(folder) / "run" / "best" / "model.safetensors").exists()
-        last = (done.stderr.strip().splitlines() or [""])[-1]
-        return done.returncode == 0 and wrote, f"exit status {done.returncode}" + (
-            f": {last}" if done.returncode else ""
-        )
+        last = (done.stderr.strip().splitlines() or [""])[-1] if done.returncode else "wrote its checkpoint"
+        return done.returncode == 0 and wrote, f"exit status {done.returncode}, {last}"
 
     def speed() -> tuple[bool, str]:
         x = frames(1, size, 1, device)

@@ -226,13 +226,3 @@ def test_a_loss_that_is_not_finite_is_named_by_its_own_step(monkeypatch: pytest.
     monkeypatch.setattr(run, "execution_on", lambda device: Execution(16))
     with pytest.raises(FloatingPointError, match="loss is nan at epoch 1, step 1, learning rate"):
         fit(model, scenes(), recipe=TINY, progress=False)
-
-
-def test_the_optimised_network_agrees_on_every_device(device: str) -> None:
-    model = SeRankDet.from_pretrained("sirst", device=device)
-    fast = model.optimize()
-    x = torch.randn(2, 1, 64, 80)
-    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        expected = model(x.to(device))
-        for _ in range(3):  # as it is, recorded, replayed
-            torch.testing.assert_close(fast(x.to(device)), expected, atol=1e-3, rtol=1e-4)
