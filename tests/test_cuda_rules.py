@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from serank import SeRankDet
+from serank import LSFF, SeRankDet
 from serank.inference import fused_conv, fused_network
 from serank.inference.fused_conv import fold_batch_norm
+from serank.inference.fused_gate import FusedGate
 from serank.layers.ddc import conv_bn_relu
 from serank.losses import deep_supervision_loss
 from serank.utils.cuda_graph import record_graph
@@ -165,6 +166,14 @@ def test_convolutions_that_cudnn_fuses_and_doesnt(parts: int, works: bool, monke
                 total = fused.add(part, number, total)
             torch.testing.assert_close(total, block(x), atol=1e-5, rtol=1e-5)
     assert fused.cudnn == works
+
+
+@pytest.mark.parametrize("options", [{}, {"maps": 4}, {"mode": "gated"}], ids=str)
+def test_the_gate_of_fewer_kernels_is_that_of_the_layer(options: dict[str, Any]) -> None:
+    layer = LSFF(4, **options)
+    maps = [torch.randn(2, 4, 9, 11).to(memory_format=torch.channels_last) for _ in range(2)]
+    with torch.no_grad():
+        torch.testing.assert_close(FusedGate(layer, torch.float32)(*maps), layer.gate(*maps), atol=1e-6, rtol=1e-5)
 
 
 def test_out_of_memory_is_no_reason_to_run_without(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""LSFF's gates for inference, in fewer kernels."""
+"""LSFF's gates for inference on CUDA, in fewer kernels."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from serank.inference.scores import Calibration, check_calibration
 from serank.inference.tta import check_tta
 from serank.layers.attention import SeRankAttention
 from serank.layers.ddc import DDC
+from serank.layers.lsff import LSFF
 from serank.models.network import DecoderStep, SeRankNet, crop_or_pad, pad_to_stride
 from serank.utils.cuda_graph import recording
 
@@ -66,7 +67,10 @@ class FusedStep(nn.Module):
         fusion = step.fuse
         self.mode = fusion.mode
         self.reduce = fuse(step.reduce, dtype, packed)
-        self.gate = None if fusion.mode == "concat" else FusedGate(fusion, dtype)
+        self.fuse = cast(LSFF, converted(fusion, dtype))
+        # on a CPU a third map costs its convolution more than the operations that it saves
+        fewer = fusion.mode != "concat" and fusion.squeeze.weight.device.type != "cpu"
+        self.gate = FusedGate(fusion, dtype) if fewer else None
         first, *rest = step.refine
         self.first = fold_batch_norm(first, dtype=dtype, packed=packed, parts=1 if fusion.mode == "select" else 2)
         self.rest = nn.Sequential(*(fuse(block, dtype, packed) for block in rest))
@@ -86,9 +90,9 @@ class FusedStep(nn.Module):
 
     def _first_convolution(self, skip: Tensor, decoded: Tensor) -> Tensor:
         """LSFF and the first convolution after it."""
-        if self.gate is None:
+        if self.mode == "concat":
             return self.first.add(decoded, 1, self.first.add(skip, 0, None))
-        gate = self.gate(skip, decoded)
+        gate = self.fuse.gate(skip, decoded) if self.gate is None else self.gate(skip, decoded)
         if self.mode == "select":
             return self.first.add(torch.lerp(decoded, skip, _expand(gate, decoded)), 0, None)
         weighted = (skip * gate[:, :1]).addcmul_(decoded, gate[:, 1:])
