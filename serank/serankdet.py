@@ -210,7 +210,9 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         copy.load_state_dict(state)
         return copy.to(self.head.weight.device, self.head.weight.dtype).train(self.training)
 
-    def optimize(self, dtype: torch.dtype = torch.float32, *, compile: bool = False) -> InferenceNetwork:
+    def optimize(
+        self, dtype: torch.dtype = torch.float32, *, compile: bool = False, graphs: bool = True
+    ) -> InferenceNetwork:
         """A copy for inference alone, faster and in less memory, with the same logits to rounding.
 
         It has `forward` and `detect`, and nothing to train, move or save; later changes of this network's weights
@@ -219,6 +221,7 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         Args:
             dtype: float32, bfloat16 or float16.
             compile: let `torch.compile` fuse further. That takes minutes at the first frame, and again for other sizes.
+            graphs: on CUDA, record graphs of the shapes that it meets and replay them.
 
         Raises:
             ValueError: another `dtype`, or a subclass with a forward pass of its own.
@@ -233,6 +236,7 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
             tta=self.tta,
             score_calibration=self.score_calibration,
             compile=compile,
+            graphs=graphs,
         )
 
     def export(

@@ -177,13 +177,28 @@ def test_throughput(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[0] for row in rows[12:]] == ["| 64 x 64", "| 96 x 96"]
 
 
+CHECKS = ["parity", "batch", "detect", "training, float32", "training, bfloat16", "training, float16", "torchrun"]
+CHECKS += ["speed", "training speed", "export"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["parity", "batch", "detect", "training, bfloat16", "speed", "training speed"],
+        pytest.param(CHECKS, marks=pytest.mark.slow),
+    ],
+    ids=["most", "all"],
+)
 def test_checks_of_a_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["--output", str(tmp_path), "--device", "cpu", "--size", "64", "--width", "2"]
-    assert gpu.main([*command, "--only", "parity", "batch", "detect", "training, bfloat16", "speed"]) == 0
-    found = json.loads((tmp_path / "cuda.json").read_text())
-    assert [row["check"] for row in found["rows"]] == ["parity", "batch", "detect", "training, bfloat16", "speed"]
+    command = ["--output", str(tmp_path), "--device", "cpu", "--size", "32", "--width", "2", "--repeats", "1"]
+    assert gpu.main([*command, "--only", *names]) == 0, capsys.readouterr().out
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["check"] for row in found["rows"]] == names
+    found = {row["check"]: row["found"] for row in found["rows"]}
+    assert "bfloat16 with graphs" in found["speed"]
+    assert "resumed within 0.0e+00" in found["training, bfloat16"]
     forward = SeRankDet.forward
     monkeypatch.setattr(SeRankDet, "forward", lambda self, x: forward(self, x) * len(x))
     assert gpu.main([*command, "--only", "batch"]) == 1

@@ -20,7 +20,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["CudaRecorder", "GraphCache", "Recorder"]
+from serank.utils.cuda_graph import record_graph
+
+__all__ = ["CudaRecorder", "GraphCache", "Recorder", "graphs_on"]
 
 LOGGER = logging.getLogger("serank.inference")
 
@@ -33,9 +35,6 @@ MOST_COUNTED = 256
 """Shapes without a graph whose meetings are counted."""
 WARM_UPS = 2
 """Runs before a recording, in which libraries choose their algorithms and allocate."""
-
-RECORDING = threading.Lock()
-"""Held while a graph is recorded: `torch.cuda.graph` waits for the whole device, which a recording must not see."""
 
 
 class GraphCache:
@@ -96,10 +95,14 @@ class CudaRecorder:
     """Records CUDA graphs that share one memory pool, so that all of them take little more than the largest.
 
     Replays are for one thread at a time. Their order on the device is kept whatever stream each caller uses, since the
-    graphs share their memory.
+    graphs share their memory. Settings such as `torch.backends.cudnn.allow_tf32` stay as they were at the recording.
+
+    Args:
+        device: of all that is recorded, of type CUDA.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool: Any = None
         self._stream: torch.cuda.Stream | None = None
         self._last_replay: torch.cuda.Event | None = None
@@ -107,31 +110,35 @@ class CudaRecorder:
     def __call__(self, function: Replay, x: Tensor) -> Replay:
         """A replay of `function` for tensors of the shape, dtype, format and device of `x`."""
         # no tensors of inference mode, to which nothing can be copied outside of it
-        with RECORDING, torch.cuda.device(x.device), torch.inference_mode(False), torch.no_grad():
-            if self._pool is None or self._stream is None or self._last_replay is None:
-                self._pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.device(self._device), torch.inference_mode(False), torch.no_grad():
+            if self._stream is None or self._last_replay is None:
                 self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
                 self._last_replay = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            stream, last_replay = self._stream, self._last_replay
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+            last_replay = self._last_replay
             held = torch.empty_like(x).copy_(x)
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UPS):
-                    function(held)
-            torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # thread_local: other threads, such as those that pin memory, may go on
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
-                result = function(held)
+            try:
+                start, result = record_graph(
+                    lambda: function(held), self._device, warm_ups=WARM_UPS, stream=self._stream, pool=self._pool
+                )
+            except RuntimeError:
+                self._pool = None  # a pool that no graph came to own can't be used again
+                raise
 
         def replay(x: Tensor) -> Tensor:
-            with torch.cuda.device(x.device):
+            with torch.cuda.device(self._device):
                 current = torch.cuda.current_stream()
                 current.wait_event(last_replay)
                 held.copy_(x)
-                graph.replay()
+                start()
                 copied = result.clone()  # before the next replay writes over it
                 current.record_event(last_replay)
                 return copied
 
         return replay
+
+
+def graphs_on(device: torch.device) -> GraphCache | None:
+    """Where recordings are made of what runs on `device`: on CUDA."""
+    return GraphCache(CudaRecorder(device)) if device.type == "cuda" else None

@@ -7,6 +7,7 @@ there, unlike PyTorch's own ReLU.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
@@ -19,8 +20,11 @@ from serank.layers.attention import SeRankAttention
 from serank.layers.ddc import DDC, DifferenceConv2d
 from serank.layers.lsff import LSFF
 from serank.models.network import DecoderStep, PlainBlock
+from serank.utils.cuda_graph import recording
 
 __all__ = ["FusedConv", "can_fold", "can_fuse", "can_pack", "can_run_cudnn", "fold_batch_norm"]
+
+LOGGER = logging.getLogger("serank.inference")
 
 KNOWN = (
     *(nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.ReLU, nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict),
@@ -83,14 +87,19 @@ class FusedConv(nn.Module):
 
     def add(self, x: Tensor, part: int, total: Tensor | None) -> Tensor:
         """Adds the share of one part to `total`, in place; parts come in order, the first with `None`."""
-        bias = self.bias if part == 0 else None
-        relu = self.relu and part == self.parts - 1
+        last = part == self.parts - 1
+        relu = self.relu and last
         if not self.packed:
+            # the bias comes last, where cuDNN adds it in the same kernel
+            bias = self.bias if last else None
             if relu and self.cudnn and not torch.compiler.is_compiling():
-                return self._cudnn(x, part, total)
+                y = self._cudnn(x, part, total)
+                if y is not None:
+                    return y
             y = self._convolve(x, part, bias)
             y = y if total is None else total.add_(y)
             return y.relu_() if relu else y
+        bias = self.bias if part == 0 else None
         after = "relu" if relu else "none"
         if total is None:
             return cast(Tensor, torch.ops.mkldnn._convolution_pointwise(x, *self._place(part, bias), after, [], ""))
@@ -113,13 +122,20 @@ class FusedConv(nn.Module):
     def _convolve(self, x: Tensor, part: int, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, self.get_buffer(f"weight{part}"), bias, 1, self.padding, self.dilation)
 
-    def _cudnn(self, x: Tensor, part: int, total: Tensor | None) -> Tensor:
-        """The last part with ReLU, and with what came before, in one kernel."""
+    def _cudnn(self, x: Tensor, part: int, total: Tensor | None) -> Tensor | None:
+        """The last part with bias, ReLU and what came before, in one kernel; `None` where cuDNN has none for it."""
         weight = self.get_buffer(f"weight{part}")
-        place = ([1, 1], self.padding, self.dilation, 1)
-        if total is None:
-            return torch.cudnn_convolution_relu(x, weight, self.bias, *place)
-        return torch.cudnn_convolution_add_relu(x, weight, total, 1.0, None, *place)
+        place = (self.bias, [1, 1], self.padding, self.dilation, 1)
+        try:
+            if total is None:
+                return torch.cudnn_convolution_relu(x, weight, *place)
+            return torch.cudnn_convolution_add_relu(x, weight, total, 1.0, *place)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or recording(x.device):
+                raise
+            LOGGER.info("cuDNN doesn't fuse this convolution, it runs without: %s", error)
+            self.cudnn = False
+            return None
 
     def _place(self, part: int, bias: Tensor | None) -> list[Any]:
         return [self.get_buffer(f"weight{part}"), bias, self.padding, [1, 1], self.dilation, 1]

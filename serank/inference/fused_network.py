@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from serank.frames.preparation import FrameSpec
-from serank.inference.cuda_graphs import CudaRecorder, GraphCache
+from serank.inference.cuda_graphs import graphs_on
 from serank.inference.detector import Detector
 from serank.inference.fused_conv import FusedConv, can_fold, can_fuse, can_pack, fold_batch_norm
+from serank.inference.fused_gate import FusedGate
 from serank.inference.scores import Calibration, check_calibration
 from serank.inference.tta import check_tta
 from serank.layers.attention import SeRankAttention
@@ -30,6 +31,7 @@ from serank.layers.ddc import DDC
 from serank.layers.lsff import LSFF
 from serank.models.network import DecoderStep, SeRankNet, crop_or_pad, pad_to_stride
 from serank.utils.checks import check_map
+from serank.utils.cuda_graph import recording
 
 __all__ = ["InferenceNetwork"]
 
@@ -66,7 +68,10 @@ class FusedStep(nn.Module):
         fusion = step.fuse
         self.mode = fusion.mode
         self.reduce = fuse(step.reduce, dtype, packed)
-        self.fuse = converted(fusion, dtype)
+        self.fuse = cast(LSFF, converted(fusion, dtype))
+        # on a CPU a third map costs its convolution more than the operations that it saves
+        fewer = fusion.mode != "concat" and fusion.squeeze.weight.device.type != "cpu"
+        self.gate = FusedGate(fusion, dtype) if fewer else None
         first, *rest = step.refine
         self.first = fold_batch_norm(first, dtype=dtype, packed=packed, parts=1 if fusion.mode == "select" else 2)
         self.rest = nn.Sequential(*(fuse(block, dtype, packed) for block in rest))
@@ -88,7 +93,7 @@ class FusedStep(nn.Module):
         """LSFF and the first convolution after it."""
         if self.mode == "concat":
             return self.first.add(decoded, 1, self.first.add(skip, 0, None))
-        gate = cast(LSFF, self.fuse).gate(skip, decoded)
+        gate = self.fuse.gate(skip, decoded) if self.gate is None else self.gate(skip, decoded)
         if self.mode == "select":
             return self.first.add(torch.lerp(decoded, skip, _expand(gate, decoded)), 0, None)
         weighted = (skip * gate[:, :1]).addcmul_(decoded, gate[:, 1:])
@@ -166,11 +171,6 @@ def _check_finite(network: nn.Module) -> None:
         raise ValueError(f"weights hold NaN or infinity: {', '.join(wrong)}; load or train others")
 
 
-def _recording(device: torch.device) -> bool:
-    """Whether the caller is recording a CUDA graph."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
-
 class InferenceNetwork(nn.Module, Detector):
     """A copy of a network for inference alone, as `SeRankDet.optimize` makes it: `forward` and `detect`.
 
@@ -200,6 +200,8 @@ class InferenceNetwork(nn.Module, Detector):
         tta: rotations and flips of a frame over which `detect` averages.
         score_calibration: of the scores of detections, see `serank.inference.scores.calibrated_scores`.
         compile: let `torch.compile` fuse further. That takes minutes at the first frame, and again for other sizes.
+        graphs: on CUDA, record graphs. Leave them out where another thread waits for the whole device
+            (`torch.cuda.synchronize`) while this one meets its shapes for the first times, which ends a recording.
 
     Attributes:
         dtype: what it runs in; inputs are converted, logits are of this dtype.
@@ -224,6 +226,7 @@ class InferenceNetwork(nn.Module, Detector):
         tta: int = 1,
         score_calibration: Calibration | None = None,
         compile: bool = False,
+        graphs: bool = True,
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
@@ -249,7 +252,8 @@ class InferenceNetwork(nn.Module, Detector):
         # not a bound method, which would be a cycle that keeps the weights in memory until it is collected
         self._pass = torch.compile(InferenceNetwork._logits) if compile else InferenceNetwork._logits
         # torch.compile's own code may not be what a graph can hold
-        self._graphs = GraphCache(CudaRecorder()) if device.type == "cuda" and not compile else None
+        self._graphs = graphs_on(device) if graphs and not compile else None
+        self._device = device
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every pixel, as `SeRankDet.forward`; no gradient is kept.
@@ -269,7 +273,8 @@ class InferenceNetwork(nn.Module, Detector):
             return crop_or_pad(self._run(padded), *x.shape[2:])
 
     def _run(self, x: Tensor) -> Tensor:
-        if self._graphs is None or torch.compiler.is_compiling() or _recording(x.device):
+        # an input on another device fails as it does without graphs, which would copy it
+        if self._graphs is None or x.device != self._device or torch.compiler.is_compiling() or recording(x.device):
             return self._pass(self, x)
         return self._graphs(partial(self._pass, self), x)
 

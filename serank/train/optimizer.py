@@ -13,11 +13,13 @@ from serank.train.recipe import Recipe
 __all__ = ["allocate_moments", "load_optimizer", "make_optimizer", "optimizer_state", "set_lr"]
 
 
-def make_optimizer(parameters: Sequence[nn.Parameter], recipe: Recipe, device: torch.device) -> torch.optim.AdamW:
-    """On CUDA fused, its learning rate a tensor there, so that a graph can hold the step."""
-    if device.type != "cuda":
+def make_optimizer(
+    parameters: Sequence[nn.Parameter], recipe: Recipe, device: torch.device, *, recordable: bool
+) -> torch.optim.AdamW:
+    """Recordable: fused, and its learning rate a tensor on the device, so that a graph can hold the step."""
+    if not recordable:
         return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    lr = torch.tensor(recipe.lr, device=device)
+    lr = torch.tensor(recipe.lr, dtype=torch.float32, device=device)  # what the fused kernel reads
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=recipe.weight_decay, fused=True, capturable=True)
 
 

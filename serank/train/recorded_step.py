@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+from serank.utils.cuda_graph import record_graph
 
 __all__ = ["Execution", "PendingStep", "RecordedStep", "execution_on", "record_on_cuda"]
 
@@ -38,7 +41,7 @@ class Execution:
 
 def execution_on(device: torch.device) -> Execution:
     """Each step checked at once on a CPU; recorded and checked every `CHECK_EVERY` steps on CUDA."""
-    return Execution(CHECK_EVERY, record_on_cuda) if device.type == "cuda" else Execution()
+    return Execution(CHECK_EVERY, partial(record_on_cuda, device)) if device.type == "cuda" else Execution()
 
 
 @dataclass(frozen=True)
@@ -83,24 +86,18 @@ class RecordedStep:
         return self._replay()
 
 
-def record_on_cuda(step: Callable[[], Results], undo: Callable[[], None]) -> Callable[[], Results]:
-    """A `Recorder`; no thread that pins memory may have been started for this run yet."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    graph = torch.cuda.CUDAGraph()
+def record_on_cuda(
+    device: torch.device, step: Callable[[], Results], undo: Callable[[], None]
+) -> Callable[[], Results]:
+    """A `Recorder`, given a device; before the loader starts, since its thread pins memory all the time."""
     try:
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                step()
-        torch.cuda.current_stream().wait_stream(stream)
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            results = step()
+        start, results = record_graph(step, device, warm_ups=WARM_UPS)
     finally:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
         undo()
 
     def replay() -> Results:
-        graph.replay()
+        start()
         return results
 
     return replay

@@ -110,7 +110,9 @@ class TrainingRun:
         self.crops = RandomCrops(train_set, recipe.augmentation, model.frame_spec, recipe.seed, soft=soft)
         self.steps = len(train_set) // recipe.batch_size
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.parameters, recipe, device)
+        self.execution = execution_on(device)
+        recordable = self.execution.record is not None
+        self.optimizer = make_optimizer(self.parameters, recipe, device, recordable=recordable)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch = 0
         self.step = 0  # of the current epoch
@@ -119,10 +121,9 @@ class TrainingRun:
         self.history = History()
         self.best_state = _on_cpu(self.ema)
         self.average = WeightAverage(self.ema, self.model)
-        self.execution = execution_on(device)
         # one graph holds one shape, one process, and what reads no value on the way
         self.records = (
-            self.execution.record is not None
+            recordable
             and not (compile or self.model.checkpointing or self.scaler.is_enabled())
             and (teacher is None and world_size() == 1 and recipe.accumulation_steps == 1)
             and not recipe.consistency_weight
@@ -206,10 +207,13 @@ class TrainingRun:
         self.scaler.update()
 
     def _clipped_norm(self) -> Tensor:
-        """The gradient's norm before it is clipped; keeps one that is not finite from the weights on CUDA."""
+        """The gradient's norm before it is clipped; keeps one that is not finite from the weights.
+
+        On a CPU `settle` stops the run before the optimizer's step.
+        """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.max_grad_norm or torch.inf)
-        if self.device.type == "cuda" and not self.scaler.is_enabled():
+        if self.execution.record is not None and not self.scaler.is_enabled():
             # as GradScaler tells a fused optimizer to leave a step out, without waiting for the device
             self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         return norm

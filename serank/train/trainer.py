@@ -176,7 +176,8 @@ def fit(
 
 def _for_validation(model: SeRankDet) -> SeRankDet | InferenceNetwork:
     """The fast copy where it computes in the same precision, float32."""
-    return model.optimize() if model.head.weight.dtype == torch.float32 else model
+    # no graphs: one a validation would not pay, and the loader's thread pins memory meanwhile
+    return model.optimize(graphs=False) if model.head.weight.dtype == torch.float32 else model
 
 
 @contextmanager
