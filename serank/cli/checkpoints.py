@@ -7,8 +7,6 @@ import argparse
 from serank.checkpoints.card import METRICS
 from serank.checkpoints.registry import Published, published
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = ""
 
 

@@ -11,8 +11,6 @@ from serank.checkpoints.folder import CONFIG
 from serank.serankdet import SeRankDet
 from serank.utils.digest import sha256
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = "Writes safetensors, config and card. The file is read as weights alone: nothing in it is run."
 
 

@@ -6,8 +6,6 @@ import argparse
 import sys
 from contextlib import suppress
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = (
     "Drop a frame or a video and see boxes, probability and table; change checkpoint and threshold; download both. "
     "Only this machine reaches the page, and nothing leaves it. Needs the extra serank[demo]."

@@ -6,8 +6,6 @@ import argparse
 
 from serank.datasets import describe_folder
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = "The exit status is 1 where something should be looked at."
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from serank.inference import BatchResult
     from serank.inference.table_formats import Record
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = (
     "Writes a picture with boxes for each frame and one table of all detections. A frame that can't be read is "
     "reported and skipped, and the exit status is then 1. Every page of a TIFF file is a frame. Scores are the peak "

@@ -26,8 +26,6 @@ from serank.frames.preparation import FrameSpec
 from serank.serankdet import SeRankDet
 from serank.utils.distributed import is_main, started
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = (
     "Give ROOT to run a checkpoint, or --predictions and --targets to score maps or masks that some program wrote. "
     "Missing, extra and resized predictions are listed on standard error."

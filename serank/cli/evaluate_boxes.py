@@ -14,8 +14,6 @@ from serank.evaluation import evaluate_boxes
 from serank.serankdet import SeRankDet
 from serank.utils.files import new_folder
 
-__all__ = ["add_boxes", "check_boxes", "measure_boxes"]
-
 REPORT = "report.json"
 
 

@@ -9,8 +9,6 @@ from serank.cli.options import add_model
 from serank.serankdet import SeRankDet
 from serank.utils.checks import choose_device
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = (
     "The file takes frames of any size, holds in its metadata how they are prepared, and is compared with the "
     "checkpoint before it is kept. ONNX needs the extra serank[export]."

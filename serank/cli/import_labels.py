@@ -7,9 +7,6 @@ import argparse
 from serank.datasets import import_labels
 from serank.datasets.labels.rule import FRACTION
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
-
 DETAILS = (
     "Boxes and points become masks: the pixels around the brightest one that stand out by a share of its contrast. "
     "Look at contact_sheet.png in the new folder before you train on it."

@@ -8,16 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from serank.frames import FrameOptions
 
-__all__ = [
-    "add_frame_options",
-    "add_model",
-    "add_preparation",
-    "add_tta",
-    "frame_options",
-    "preparation",
-    "print_metrics",
-]
-
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Options of a command that runs a checkpoint."""

@@ -10,8 +10,6 @@ from serank.checkpoints.hub import push
 from serank.cli.publish_checks import problems
 from serank.errors import CheckpointError
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = (
     "Pushes it to the Hub. It must load and run, and its card must name licence, data sets and metrics; otherwise "
     "all that is wrong is listed and nothing is pushed. Log in first with `hf auth login`, or set HF_TOKEN."

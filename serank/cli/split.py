@@ -6,9 +6,6 @@ import argparse
 
 from serank.datasets import split_folder
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
-
 DETAILS = "Frames are chosen by a hash of their names and the seed, so that the same folder is always split alike."
 
 

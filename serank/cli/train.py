@@ -24,8 +24,6 @@ from serank.train.sensor import SENSOR
 from serank.train.trainer import fit
 from serank.utils.distributed import from_main, is_main, started
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 RECIPE = (
     "epochs",
     "batch_size",

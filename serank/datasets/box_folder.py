@@ -16,8 +16,6 @@ from serank.datasets.sample import Samples
 from serank.frames.reading import read_frame
 from serank.frames.sources import frame_files
 
-__all__ = ["BoxFolder", "BoxSample"]
-
 
 class BoxSample(NamedTuple):
     """A frame with its boxes."""

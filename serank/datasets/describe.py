@@ -32,8 +32,6 @@ from serank.frames.reading import decode
 from serank.frames.sources import frame_files
 from serank.utils.digest import sha256
 
-__all__ = ["describe_folder"]
-
 
 class _Base(NamedTuple):
     """A folder with frames and masks of its own; its frames are called `prefix` + name."""

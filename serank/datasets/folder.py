@@ -38,8 +38,6 @@ from serank.frames.reading import decode
 from serank.frames.sources import frame_files
 from serank.utils.text import listing
 
-__all__ = ["FolderDataset", "check_overlap", "warn_overlap"]
-
 _Stored = tuple[NDArray[np.generic], NDArray[np.bool_], NDArray[np.uint8] | None]
 """A sample's frame as decoded, its mask and its soft target."""
 

@@ -23,8 +23,6 @@ from serank.datasets.splits import available_splits, bare_name, file_name
 from serank.frames.sources import frame_files
 from serank.utils.text import listing
 
-__all__ = ["Layout", "Overlap", "find_layout", "list_overlaps", "same_frame"]
-
 IMAGE_FOLDERS = ("images", "IRSTD1k_Img")
 MASK_FOLDERS = ("masks", "IRSTD1k_Label")
 MASK_ENDINGS = ("", "_pixels0", "_mask")

@@ -14,8 +14,6 @@ from serank.frames.reading import decode
 from serank.metrics.components import label_components
 from serank.utils.text import listing
 
-__all__ = ["POLARITY", "Shape", "SizeMismatch", "TargetMask", "is_inverted", "read_mask", "target_mask"]
-
 Shape = tuple[int, int]
 
 POLARITY = "targets must be bright (1 or 255) on black"

@@ -15,8 +15,6 @@ from serank.datasets.layouts import find_lists, frame_folder, mask_folder, mask_
 from serank.frames.sources import frame_files
 from serank.utils.files import replacing
 
-__all__ = ["FolderSplit", "choose_validation", "sequence_of", "split_folder"]
-
 _NUMBERED = re.compile(r"(.*?)[ _.\-]*\d+")
 
 

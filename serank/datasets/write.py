@@ -13,8 +13,6 @@ from serank.datasets.sample import Sample
 from serank.frames.reading import FRAME_SUFFIXES
 from serank.utils.files import check_new_folder, new_folder
 
-__all__ = ["write_folder"]
-
 
 def write_folder(
     samples: Sequence[Sample] | Mapping[str, Sequence[Sample]],

@@ -20,15 +20,6 @@ from serank.inference.scores import Calibration, calibrated_scores, check_calibr
 from serank.metrics.checks import Protocol
 from serank.serankdet import SeRankDet
 
-__all__ = [
-    "ScoreCalibration",
-    "ScoreChoice",
-    "calibrate_scores",
-    "fit_calibration",
-    "pick_score",
-    "set_score_calibration",
-]
-
 
 @dataclass(frozen=True)
 class ScoreCalibration:

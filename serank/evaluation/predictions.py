@@ -26,8 +26,6 @@ from serank.frames.reading import FRAME_SUFFIXES, read_frame
 from serank.metrics.checks import Protocol
 from serank.utils.text import listing
 
-__all__ = ["PredictionFolder"]
-
 Truth: TypeAlias = "tuple[NDArray[np.bool_], NDArray[np.float32] | None]"
 """A mask and, where it is known, its frame."""
 SUFFIXES = ", ".join(sorted(MAP_SUFFIXES))

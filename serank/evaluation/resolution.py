@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Resolution", "check_resolution", "resize_mask"]
-
 Resolution: TypeAlias = "int | Literal['native']"
 
 

@@ -21,8 +21,6 @@ from serank.inference.detector import Detector, predict
 from serank.metrics.checks import Protocol
 from serank.utils.distributed import all_objects, is_main, rank, world_size
 
-__all__ = ["evaluate", "predict_sample"]
-
 
 def predict_sample(
     model: Detector, sample: Sample, resolution: Resolution = "native", *, tta: int | None = None

@@ -18,8 +18,6 @@ from serank.metrics.checks import Protocol
 from serank.serankdet import SeRankDet
 from serank.utils.checks import check_threshold
 
-__all__ = ["CANDIDATES", "Per", "ThresholdChoice", "choose_threshold", "pick_threshold", "set_threshold"]
-
 Per = Literal["pixel", "frame"]
 
 CANDIDATES = tuple(

@@ -25,8 +25,6 @@ from serank.frames.preparation import unit_frame
 from serank.frames.reading import decode
 from serank.utils.files import check_new_folder, new_folder
 
-__all__ = ["SHEET_FILE", "ImportReport", "import_labels"]
-
 SHEET_FILE = "contact_sheet.png"
 
 _KINDS = {Box: "boxes", Point: "points", Outline: "outlines", Runs: "masks"}

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from serank.datasets.labels.objects import Box, LabelledObject, Outline, Point, Runs
 from serank.datasets.labels.rule import FRACTION, PixelBox, Polarity, box_mask, point_mask
 
-__all__ = ["ObjectMask", "object_mask", "pixel_box"]
-
 Mask = NDArray[np.bool_]
 
 ROUNDING = 0.05

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from serank.metrics.components import label_components
 
-__all__ = ["FRACTION", "PixelBox", "Polarity", "RuleMask", "box_mask", "check_fraction", "check_polarity", "point_mask"]
-
 Polarity = Literal["white-hot", "black-hot"]
 PixelBox = tuple[int, int, int, int]
 """x0, y0, x1, y1 in px; x1 and y1 are exclusive."""

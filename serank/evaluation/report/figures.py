@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "group_figure",
-    "new_figure",
-    "pd_fa_figure",
-    "reliability_figure",
-    "require_matplotlib",
-    "roc_figure",
-    "save_figure",
-    "score_roc_figure",
-    "training_figure",
-]
-
 # Okabe and Ito's colours, which readers with colour-blindness can tell apart
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 MAX_MARKERS = 64  # curves of more points are drawn without markers

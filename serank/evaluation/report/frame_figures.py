@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from serank.evaluation.report.top_k import TopKLevel
 
-__all__ = ["MAX_CELLS", "block_maxima", "surface_figure", "top_k_figure"]
-
 Float = NDArray[np.float32]
 
 MAX_CELLS = 96  # of a surface or map along a side
