@@ -22,7 +22,7 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: install
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "not slow"
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

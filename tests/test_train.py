@@ -57,17 +57,17 @@ def tiny() -> SeRankDet:
 
 def test_learns_synthetic_scenes_from_scratch() -> None:
     torch.manual_seed(0)
-    samples = list(SyntheticScenes(16, 64, 64, targets=(1, 2), size=(3, 8), scr=(8, 30), noise=0.005, seed=1))
-    model = SeRankDet(width=8)
+    samples = list(SyntheticScenes(8, 48, 48, targets=(1, 2), size=(3, 8), scr=(8, 30), noise=0.005, seed=1))
+    model = SeRankDet(width=4)
     recipe = Recipe(
         epochs=80,
         batch_size=4,
         lr=1e-2,
         ema_decay=0.9,
-        augmentation=Augmentation(crop=64, scale=(1, 1), blur=0, contrast=0, target_share=1),
+        augmentation=Augmentation(crop=48, scale=(1, 1), blur=0, contrast=0, target_share=1),
     )
     history = fit(model, samples, recipe=recipe, progress=False)
-    assert evaluate(model, samples, curves=False).metrics["iou"] > 0.8
+    assert evaluate(model, samples, curves=False).metrics["iou"] > 0.7
     assert history.rows[-1]["loss"] < 0.5 * history.rows[0]["loss"]
 
 
@@ -494,13 +494,13 @@ def test_tensorboard_has_every_row(tmp_path: Path) -> None:
     assert [e.step for e in again.Scalars("train/loss")] == [1, 2, 3]
 
 
-def test_fine_tuning_the_bundled_checkpoint_improves_on_twenty_frames(tmp_path: Path) -> None:
+def test_fine_tuning_the_bundled_checkpoint_improves_on_a_few_frames(tmp_path: Path) -> None:
     # hard for it: dim, tiny targets in noise
-    samples = list(SyntheticScenes(20, 64, 64, targets=(1, 2), size=(1.5, 2.5), scr=(3, 6), noise=0.03, seed=3))
+    samples = list(SyntheticScenes(8, 64, 64, targets=(1, 2), size=(1.5, 2.5), scr=(3, 6), noise=0.03, seed=3))
     model = SeRankDet.from_pretrained("sirst").reconfigured(working_size=None)
     before = evaluate(model, samples, curves=False).metrics["iou"]
     recipe = Recipe(
-        epochs=15,
+        epochs=12,
         batch_size=4,
         lr=2e-3,
         pixel_weight=50.0,  # sees none of them at first, where soft IoU alone has next to no gradient
