@@ -15,7 +15,6 @@ DETAILS = "Writes safetensors, config and card. The file is read as weights alon
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("path", metavar="PATH", help="file of the released code, such as best.pth.tar")
     parser.add_argument("output", metavar="OUT", help="folder to write to")
     parser.add_argument(
@@ -30,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     folder = Path(options.output)
     _check_output(folder, options.overwrite)
     model = SeRankDet.from_released(options.path, working_size=options.working_size)

@@ -13,7 +13,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument(
         "--checkpoint",
         nargs="+",
@@ -26,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     from serank.checkpoints.folder import bundled
     from serank.demo import serve
     from serank.utils.checks import check_device

@@ -24,7 +24,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="images, videos, and folders of them")
     parser.add_argument("--recursive", action="store_true", help="look into sub-folders too")
     add_model(parser)
@@ -85,7 +84,6 @@ def _confirmation(text: str) -> tuple[int, int]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     from serank.utils.distributed import started
     from serank.utils.signals import stop_signals
 

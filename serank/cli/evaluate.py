@@ -12,7 +12,7 @@ from typing import Any
 from serank.checkpoints.card import short_card
 from serank.checkpoints.folder import read_card
 from serank.cli.evaluate_boxes import add_boxes, check_boxes, measure_boxes
-from serank.cli.options import add_model, add_preparation, add_tta, preparation, print_metrics
+from serank.cli.options import add_model, add_preparation, add_tta, load_checkpoint, preparation, print_metrics
 from serank.datasets import FolderDataset
 from serank.datasets.layouts import find_lists
 from serank.evaluation.calibration import calibrate_scores, pick_score, set_score_calibration
@@ -20,7 +20,7 @@ from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.writer import check_report_folder, write_report
 from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation, FrameView
-from serank.evaluation.runner import evaluate, predict_sample
+from serank.evaluation.runner import EvaluateOptions, evaluate, predict_sample
 from serank.evaluation.threshold import choose_threshold, set_threshold
 from serank.frames.preparation import FrameSpec
 from serank.serankdet import SeRankDet
@@ -33,7 +33,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("root", nargs="?", metavar="ROOT", help="folder of the data set, with images/ and masks/")
     parser.add_argument("--split", metavar="NAME", help="list or sub-folder, such as val (default: every frame)")
     parser.add_argument(
@@ -98,7 +97,6 @@ def _resolution(text: str) -> Resolution:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     check_boxes(options)
     if options.match == "masks":
         _check(options)
@@ -160,11 +158,7 @@ def _measure(options: argparse.Namespace, device: str) -> None:
             f"--split takes one of {', '.join(lists)}",
             file=sys.stderr,
         )
-    model = SeRankDet.from_pretrained(options.checkpoint, device=device)
-    if given := preparation(options):
-        model = model.reconfigured(**given)
-    if options.tta is not None:
-        model = model.reconfigured(tta=options.tta)
+    model = load_checkpoint(options, device)
     by_budget = options.budget is not None or options.budget_frame is not None
     notes = [_choose(options, model, dataset)] if by_budget and options.by == "threshold" else []
     notes += [_calibrate(options, model, dataset)] if options.calibrate else []
@@ -172,15 +166,7 @@ def _measure(options: argparse.Namespace, device: str) -> None:
         model.save_pretrained(options.save, card=_card(options, notes))
         print(f"checkpoint {options.save}")
     network = model.optimize()
-    result = evaluate(
-        network,
-        dataset,
-        threshold=options.threshold,
-        max_distance=options.max_distance,
-        protocol=options.protocol,
-        resolution=options.resolution,
-        progress=sys.stderr.isatty(),
-    )
+    result = evaluate(network, dataset, threshold=options.threshold, **_measuring(options))
     if not is_main():
         return
     places = {name: i for i, name in enumerate(dataset.names)}
@@ -197,6 +183,16 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     if options.resolution == "native":
         about["frames"] = _in_words(model.frame_spec)
     _finish(options, result, about, look, model)
+
+
+def _measuring(options: argparse.Namespace) -> EvaluateOptions:
+    """How detections are matched and counted."""
+    return {
+        "max_distance": options.max_distance,
+        "protocol": options.protocol,
+        "resolution": options.resolution,
+        "progress": sys.stderr.isatty(),
+    }
 
 
 def _in_words(spec: FrameSpec) -> str:
@@ -221,15 +217,7 @@ def _oddities(result: Evaluation) -> list[str]:
 
 def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
     """Gives the model the threshold of the budget; returns the note for its card."""
-    choice = choose_threshold(
-        model.optimize(),
-        dataset,
-        **_budget(options),
-        max_distance=options.max_distance,
-        protocol=options.protocol,
-        resolution=options.resolution,
-        progress=sys.stderr.isatty(),
-    )
+    choice = choose_threshold(model.optimize(), dataset, **_budget(options), **_measuring(options))
     set_threshold(model, choice.threshold)
     if is_main():
         print(f"threshold {choice.threshold:.7g} chosen")
@@ -248,14 +236,7 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
 
 def _calibrate(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
     """Calibrates the scores of the model; returns the note for its card."""
-    found = calibrate_scores(
-        model.optimize(),
-        dataset,
-        max_distance=options.max_distance,
-        protocol=options.protocol,
-        resolution=options.resolution,
-        progress=sys.stderr.isatty(),
-    )
+    found = calibrate_scores(model.optimize(), dataset, **_measuring(options))
     set_score_calibration(model, found.calibration)
     text = (
         f"on {found.detections} detections, {found.false} of them false: expected calibration error "

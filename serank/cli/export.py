@@ -16,7 +16,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     add_model(parser)
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="of the file")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write, NAME.onnx or NAME.pt2")
@@ -24,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     model = SeRankDet.from_pretrained(options.checkpoint, device=choose_device(options.device))
     # of a folder its own name: where it lies on this machine is nobody's business
     name = Path(options.checkpoint).resolve().name if Path(options.checkpoint).is_dir() else options.checkpoint

@@ -14,7 +14,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("path", metavar="PATH", help="label file, or folder of the data set")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="new or empty folder to write to")
     parser.add_argument(
@@ -39,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     names = ("format", "images", "classes", "polarity", "fraction", "link")
     given = {name: getattr(options, name) for name in names}
     print(import_labels(options.path, options.output, **given))

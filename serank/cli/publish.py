@@ -17,7 +17,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("folder", metavar="DIR", help="folder that save_pretrained or `serank train` (best/) wrote")
     parser.add_argument("repo_id", metavar="REPO_ID", help="owner/name on the Hub, made if it doesn't exist")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
@@ -27,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     folder = Path(options.folder)
     if found := problems(folder, options.repo_id, options.revision):
         lines = "\n  ".join(found)

@@ -50,7 +50,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument(
         "roots", nargs="+", metavar="ROOT", help="folders of data sets with images/ and masks/, taken together"
     )
@@ -173,7 +172,6 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     with started(options.device) as device:
         return _train_here(options, device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,16 @@ from serank.frames.preparation import resize
 from serank.inference.detector import Detector, predict
 from serank.metrics.checks import Protocol
 from serank.utils.distributed import all_objects, is_main, rank, world_size
+
+
+class EvaluateOptions(TypedDict, total=False):
+    """Keywords of `evaluate` that other functions hand on to it."""
+
+    max_distance: float
+    protocol: Protocol
+    resolution: Resolution
+    tta: int | None
+    progress: bool
 
 
 def predict_sample(
