@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 Resolution: TypeAlias = "int | Literal['native']"
 
@@ -18,9 +16,3 @@ def check_resolution(resolution: int | str) -> Resolution:
     if isinstance(resolution, bool) or not isinstance(resolution, (int, np.integer)) or resolution < 32:
         raise ValueError(f'resolution must be "native" or a side in pixels >= 32, such as 512; got {resolution!r}')
     return int(resolution)
-
-
-def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Resizes a mask `(H, W)` to `(height, width)` by nearest neighbour."""
-    image = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-    return np.asarray(image) > 0

@@ -12,8 +12,9 @@ from torch import nn
 from tqdm import tqdm
 
 from serank.datasets import Sample
+from serank.datasets.masks import resize_mask
 from serank.evaluation.evaluator import Evaluator
-from serank.evaluation.resolution import Resolution, check_resolution, resize_mask
+from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation
 from serank.frames.frame import Frame
 from serank.frames.preparation import resize
