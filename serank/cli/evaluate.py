@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,8 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     notes = [_choose(options, model, dataset)] if by_budget and options.by == "threshold" else []
     notes += [_calibrate(options, model, dataset)] if options.calibrate else []
     if options.save and is_main():
-        model.save_pretrained(options.save, card=_card(options, notes))
+        own = read_card(options.checkpoint) or short_card()
+        model.save_pretrained(options.save, card="\n\n".join([own.rstrip(), *notes]))
         print(f"checkpoint {options.save}")
     network = model.optimize()
     result = evaluate(network, dataset, threshold=options.threshold, **_measuring(options))
@@ -221,11 +222,8 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
     set_threshold(model, choice.threshold)
     if is_main():
         print(f"threshold {choice.threshold:.7g} chosen")
-    budget = (
-        f"{options.budget:g} false pixels per pixel"
-        if options.budget is not None
-        else f"{options.budget_frame:g} false components a frame"
-    )
+    count, per = _budget(options).values()
+    budget = f"{count:g} " + ("false pixels per pixel" if per == "pixel" else "false components a frame")
     return (
         f"## Threshold of this copy\n\n{choice.threshold:.7g}, chosen on {_data(options)} for at most {budget}: "
         f"Pd {choice.pd:.4f}, Fa {choice.fa * 1e6:.2f}e-6, {choice.false_components:.3f} false components a frame "
@@ -269,11 +267,6 @@ def _print_score(options: argparse.Namespace, result: Evaluation) -> None:
 
 def _data(options: argparse.Namespace) -> str:
     return Path(options.root).name + (f", {options.split}" if options.split else "")
-
-
-def _card(options: argparse.Namespace, notes: Sequence[str]) -> str:
-    """The checkpoint's own card, and how this copy's threshold and scores were chosen."""
-    return "\n\n".join([(read_card(options.checkpoint) or short_card()).rstrip(), *notes])
 
 
 def _score(options: argparse.Namespace) -> None:

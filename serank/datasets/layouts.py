@@ -98,7 +98,7 @@ def find_layout(root: Path) -> Layout | None:
         images.name,
         masks.name,
         _mask_ending(images, masks),
-        tuple(dict.fromkeys(_list_folder(file, root) for file in find_lists(root).values())),
+        tuple(dict.fromkeys(key.rpartition("/")[0] for key in find_lists(root))),
         tuple(base.name for base in bases if base != root),
     )
 
@@ -115,10 +115,6 @@ def _mask_ending(images: Path, masks: Path) -> str:
             if file_name(frame) + ending in stems:
                 return ending
     return ""
-
-
-def _list_folder(file: Path, root: Path) -> str:
-    return "" if file.parent == root else file.parent.name
 
 
 def split_folders(root: Path) -> list[Path]:
