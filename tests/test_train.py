@@ -23,7 +23,7 @@ from serank.datasets import Sample, write_folder
 from serank.errors import CheckpointError
 from serank.evaluation import evaluate
 from serank.synthetic import SyntheticScenes
-from serank.train import PRESETS, Augmentation, Recipe, fit, preset
+from serank.train import PRESETS, Augmentation, History, Recipe, fit, preset
 from serank.utils.files import replacing
 
 TINY = Recipe(
@@ -55,6 +55,13 @@ def tiny() -> SeRankDet:
     return SeRankDet(width=2)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted() -> tuple[SeRankDet, History]:
+    """A network that `TINY` trained, and how it went; not to be changed."""
+    model = tiny()
+    return model, fit(model, scenes(), recipe=TINY, progress=False)
+
+
 def test_learns_synthetic_scenes_from_scratch() -> None:
     torch.manual_seed(0)
     samples = list(SyntheticScenes(8, 48, 48, targets=(1, 2), size=(3, 8), scr=(8, 30), noise=0.005, seed=1))
@@ -71,15 +78,16 @@ def test_learns_synthetic_scenes_from_scratch() -> None:
     assert history.rows[-1]["loss"] < 0.5 * history.rows[0]["loss"]
 
 
-def test_same_seed_same_weights() -> None:
-    runs = [tiny(), tiny()]
-    histories = [fit(model, scenes(), recipe=TINY, progress=False) for model in runs]
-    for name, value in runs[0].state_dict().items():
-        assert torch.equal(value, runs[1].state_dict()[name]), name
-    assert [r["loss"] for r in histories[0].rows] == [r["loss"] for r in histories[1].rows]
+def test_same_seed_same_weights(uninterrupted: tuple[SeRankDet, History]) -> None:
+    first, history = uninterrupted
+    second = tiny()
+    again = fit(second, scenes(), recipe=TINY, progress=False)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+    assert [r["loss"] for r in history.rows] == [r["loss"] for r in again.rows]
     other = tiny()
     fit(other, scenes(), recipe=replace(TINY, seed=1), progress=False)
-    assert not torch.equal(other.head.weight, runs[0].head.weight)
+    assert not torch.equal(other.head.weight, first.head.weight)
 
 
 def test_resume_equals_an_uninterrupted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,13 +311,16 @@ def test_best_is_put_right_after_a_stop_while_saving(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize(("at", "save_every"), [(2, None), (2, 1), (6, 2), (7, None), (7, 1)])
 def test_a_stop_within_an_epoch_changes_nothing(
-    at: int, save_every: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int,
+    save_every: int | None,
+    uninterrupted: tuple[SeRankDet, History],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class StopError(Exception):
         pass
 
-    expected = tiny()
-    rows = fit(expected, scenes(), recipe=TINY, progress=False).rows
+    expected, run = uninterrupted
     steps = 0
     original = torch.optim.AdamW.step
 
@@ -334,7 +345,7 @@ def test_a_stop_within_an_epoch_changes_nothing(
         assert (done["epoch"], done["step"]) == (whole, kept)
     history = fit(resumed, scenes(), resume=True, **options)
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in expected.state_dict().items())
-    for row, other in zip(rows, history.rows, strict=True):
+    for row, other in zip(run.rows, history.rows, strict=True):
         assert {k: v for k, v in row.items() if k not in CLOCKS} == {k: v for k, v in other.items() if k not in CLOCKS}
 
 
