@@ -115,8 +115,10 @@ def process_lines(
 
 def _detect_together(checkpoint: str, place: str, output: str, processes: int, batch: int, threads: int) -> float:
     """Frames a second as the command prints them."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "serank", "detect", place, "--checkpoint", checkpoint, "--batch-size", str(batch)]
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    command += ["serank", "detect", place, "--checkpoint", checkpoint, "--batch-size", str(batch)]
     command += ["--no-pictures", "--output", output]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import settings
 # derandomize: the same examples on every run, so that a failure is the change's own
 settings.register_profile("serank", deadline=None, derandomize=True)
 settings.load_profile("serank")
-# the networks of the tests are too small for more threads to help
+# the networks of the tests are too small for more threads to help, and the suite runs in several processes
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
 
 
 @pytest.fixture(autouse=True)

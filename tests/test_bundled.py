@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from serank import Detections, SeRankDet
-from serank.checkpoints.folder import bundled
-from serank.checkpoints.registry import published
+from serank.checkpoints import bundled, published
 from serank.datasets import FolderDataset
 from serank.evaluation import evaluate
 

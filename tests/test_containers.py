@@ -145,10 +145,10 @@ def test_page_one_of_thousands_and_a_cut_end(tmp_path: Path) -> None:
     file = tmp_path / "clip.tif"
     with tifffile.TiffWriter(file) as writer:
         writer.write(np.zeros((3000, 4, 4), np.uint8), photometric="minisblack", metadata=None)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.warns(UserWarning, match="frame 1 of 3000"):
         decode(file)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     tifffile.imwrite(file, np.zeros((6, 40, 40), np.uint8), photometric="minisblack", metadata=None)
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(FrameError, match=r"clip\.tif: truncated"):

@@ -222,7 +222,7 @@ def test_empty_list(tmp_path: Path) -> None:
 def test_list_in_another_encoding(tmp_path: Path) -> None:
     build(tmp_path, "a")
     (tmp_path / "train.txt").write_bytes("a\n".encode("utf-16"))
-    with pytest.raises(ValueError, match=r"train\.txt: the list is not UTF-8 text"):
+    with pytest.raises(ValueError, match=r"train\.txt: is not UTF-8 text"):
         FolderDataset(tmp_path, "train")
 
 

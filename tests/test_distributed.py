@@ -38,27 +38,30 @@ from serank.synthetic import SyntheticScenes
 from serank.train import Recipe, fit
 
 torch.set_num_threads(1)
-folder = Path(sys.argv[1])
-with started():
+train = SyntheticScenes(10, 40, 48, targets=(1, 2), size=(3, 6), scr=(10, 30), seed=5)
+val = SyntheticScenes(5, 40, 48, targets=(0, 2), size=(3, 6), scr=(10, 30), seed=6)
+
+def run(folder, frozen, checkpointing):
     torch.manual_seed(rank())  # process 0 decides about the first weights
     model = SeRankDet(width=2).double()  # in float32 the rounding of sums grows with the steps
-    train = SyntheticScenes(10, 40, 48, targets=(1, 2), size=(3, 6), scr=(10, 30), seed=5)
-    val = SyntheticScenes(5, 40, 48, targets=(0, 2), size=(3, 6), scr=(10, 30), seed=6)
-    recipe = Recipe(epochs=3, batch_size=4, ema_decay=0.9, lr=1e-3,
-                    freeze_statistics=sys.argv[2] == "True", augmentation=Augmentation(crop=32, scale=(0.8, 1.25)))
-    history = fit(model, train, val, recipe=recipe, output=folder / "run",
-                  checkpointing=sys.argv[3] == "True", progress=False)
+    recipe = Recipe(epochs=3, batch_size=4, ema_decay=0.9, lr=1e-3, freeze_statistics=frozen,
+                    augmentation=Augmentation(crop=32, scale=(0.8, 1.25)))
+    history = fit(model, train, val, recipe=recipe, output=folder / "run", checkpointing=checkpointing, progress=False)
     for value in model.state_dict().values():
         assert len({float(total) for total in all_objects(value.double().sum().item())}) == 1
-    norm = torch.nn.BatchNorm2d(2)
-    norm.running_mean += torch.tensor([1.0, 2.0]) * rank()
-    pool_statistics(norm)
-    assert norm.running_mean.tolist() == [(world_size() - 1) / 2, float(world_size() - 1)]
     result = evaluate(model, val)
     if is_main():
         torch.save(model.state_dict(), folder / "weights.pt")
         found = {"rows": history.rows, "metrics": result.metrics, "names": [f.name for f in result.frames]}
         (folder / "found.json").write_text(json.dumps(found))
+
+with started():
+    for folder in map(Path, sys.argv[1:]):
+        run(folder, "frozen" in folder.name, "checkpointing" in folder.name)
+    norm = torch.nn.BatchNorm2d(2)
+    norm.running_mean += torch.tensor([1.0, 2.0]) * rank()
+    pool_statistics(norm)
+    assert norm.running_mean.tolist() == [(world_size() - 1) / 2, float(world_size() - 1)]
 if sys.platform == "linux":  # threads that outlive the group may abort the process when Python ends
     for _ in range(50):  # a thread is listed for a moment after its end
         left = []
@@ -72,19 +75,18 @@ if sys.platform == "linux":  # threads that outlive the group may abort the proc
 """
 
 
-def train(
-    folder: Path, processes: int, *, frozen: bool, checkpointing: bool = False
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    folder.mkdir()
-    (folder / "script.py").write_text(SCRIPT)
+def train(root: Path, processes: int, names: list[str]) -> None:
+    """One start of the script, which trains once for each name, with the settings that it names."""
+    for name in names:
+        (root / name).mkdir(parents=True)
+    (root / "script.py").write_text(SCRIPT)
     start = [sys.executable, "-W", "error"]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*start, str(folder / "script.py"), str(folder), str(frozen), str(checkpointing)]
+    command = [*start, str(root / "script.py"), *(str(root / name) for name in names)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert result.returncode == 0, result.stderr
-    return read(folder)
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -93,35 +95,36 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a training in one process, with batch norm's statistics frozen, and what it gave."""
-    folder = tmp_path_factory.mktemp("alone") / "one"
-    train(folder, 1, frozen=True)
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trainings in one process, with batch norm's statistics frozen, and in two."""
+    folder = tmp_path_factory.mktemp("runs")
+    train(folder / "one", 1, ["frozen"])
+    train(folder / "two", 2, ["frozen", "frozen, checkpointing", "own statistics"])
     return folder
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_two_processes_train_as_one(alone: Path, tmp_path: Path, checkpointing: bool) -> None:
+@pytest.mark.parametrize("name", ["frozen", "frozen, checkpointing"])
+def test_two_processes_train_as_one(runs: Path, name: str) -> None:
     """Where batch norm takes the statistics of no batch, which on a CPU are those of each process's share."""
-    one, weights = read(alone)
-    two, shared = train(tmp_path / "two", 2, frozen=True, checkpointing=checkpointing)
+    one, weights = read(runs / "one" / "frozen")
+    two, shared = read(runs / "two" / name)
     for row, other in zip(one["rows"], two["rows"], strict=True):
         assert other["loss"] == pytest.approx(row["loss"], abs=1e-7)
         # 5 validation frames on 2 processes: metrics must not depend on that
         for key in ("iou", "niou", "pd", "fa"):
             assert other[key] == pytest.approx(row[key], abs=1e-12, nan_ok=True)
         assert (other["frames"], other["targets"]) == (5, row["targets"])
-    for name, value in weights.items():
-        torch.testing.assert_close(shared[name], value, atol=1e-7, rtol=1e-7, msg=name)
+    for entry, value in weights.items():
+        torch.testing.assert_close(shared[entry], value, atol=1e-7, rtol=1e-7, msg=entry)
     assert two["names"] == one["names"]
-    files = sorted(p.name for p in (tmp_path / "two" / "run").iterdir())
-    assert files == sorted(p.name for p in (alone / "run").iterdir())
+    files = [sorted(p.name for p in (runs / n / "run").iterdir()) for n in ("one/frozen", f"two/{name}")]
+    assert files[0] == files[1]
 
 
-def test_two_processes_agree_where_each_has_statistics_of_its_own(alone: Path, tmp_path: Path) -> None:
+def test_two_processes_agree_where_each_has_statistics_of_its_own(runs: Path) -> None:
     """The script checks that both end with the same weights and running statistics."""
-    found, weights = train(tmp_path / "two", 2, frozen=False)
-    start, _ = read(alone)
+    found, weights = read(runs / "two" / "own statistics")
+    start, _ = read(runs / "one" / "frozen")
     assert [row["frames"] for row in found["rows"]] == [5, 5, 5]
     assert found["rows"][0]["loss"] != start["rows"][0]["loss"]
     moved = [v for name, v in weights.items() if name.endswith("running_mean")]

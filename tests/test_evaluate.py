@@ -18,8 +18,8 @@ from PIL import Image
 from serank import SeRankDet
 from serank.cli.entry import main
 from serank.datasets import FolderDataset, Sample
+from serank.datasets.masks import resize_mask
 from serank.evaluation import Evaluator, evaluate, predict_sample
-from serank.evaluation.resolution import resize_mask
 from serank.frames.preparation import resize
 from serank.metrics import DetectionMetrics
 from serank.synthetic import SyntheticScenes

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from serank.datasets.masks import resize_mask
 from serank.evaluation import AREA_BINS, DEFAULT_THRESHOLDS, SCR_BINS, Evaluation, Evaluator, check_resolution
-from serank.evaluation.resolution import resize_mask
 from serank.metrics import (
     CURVE_THRESHOLDS,
     DetectionMetrics,

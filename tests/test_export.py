@@ -31,7 +31,9 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra serank[
 pytest.importorskip("onnxscript", reason="needs the extra serank[export]")
 
 ROOT = Path(__file__).parents[1]
-FRAME_FILES = sorted((ROOT / "examples" / "frames").glob("*.png"))
+FRAME_FILES = [ROOT / "examples" / "frames" / f"{name}.png" for name in ("sea_640x512", "sky_256x256")]
+DEEP_FRAME = ROOT / "examples" / "frames" / "ground_640x480_16bit.png"
+LARGE_FRAME = ROOT / "examples" / "frames" / "cloud_1280x1024.png"
 SIZES = [(1, 1), (7, 16), (17, 33), (50, 67), (48, 48), (40, 200), (256, 256), (512, 512)]
 RELEASED = {"in_channels": 3, "stem_channels": 3, "merge_kernel": 3, "table_size": 512, "fusion": "gated", "bias": True}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -200,10 +202,10 @@ def test_detections_without_torch(
     }
     for name, pixels in odd.items():
         Image.fromarray(pixels).save(tmp_path / name)
-    frames = [*FRAME_FILES, *(tmp_path / name for name in odd)]
+    frames = [*FRAME_FILES, DEEP_FRAME, *(tmp_path / name for name in odd)]
     found = without_torch(file, *frames)
     assert [Path(entry["frame"]) for entry in found] == frames
-    assert sum(len(entry["detections"]) for entry in found) >= 10
+    assert sum(len(entry["detections"]) for entry in found) >= 5
     with pytest.warns(UserWarning, match="false colour|constant"):
         results = sirst.detect(list(frames))
     for entry, expected in zip(found, results, strict=True):
@@ -263,11 +265,10 @@ def test_large_frames_are_tiled_without_torch_too(
 ) -> None:
     model = sirst.reconfigured(tile=256, overlap=64)
     model.export(tmp_path / "tiled.onnx")
-    large = FRAME_FILES[0]
     assert max(model.frame_spec.working_shape(1024, 1280)) > 2 * 256
-    expected = model.detect(large).to_dict()
+    expected = model.detect(LARGE_FRAME).to_dict()
     assert len(expected["detections"]) >= 2
-    assert_same_detections(without_torch(tmp_path / "tiled.onnx", large)[0], expected)
+    assert_same_detections(without_torch(tmp_path / "tiled.onnx", LARGE_FRAME)[0], expected)
 
 
 @pytest.mark.slow

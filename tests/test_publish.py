@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, constants
 from safetensors.torch import load_file, save_file
 
 from serank import SeRankDet
-from serank.checkpoints.card import read_metadata
+from serank.checkpoints import read_metadata
 from serank.cli.entry import main
 from serank.cli.publish_checks import problems
 from serank.errors import CheckpointError
@@ -290,7 +290,7 @@ def test_the_card_of_a_training_without_validation(model: SeRankDet) -> None:
 
 
 def test_the_bundled_checkpoint_passes_the_checks() -> None:
-    from serank.checkpoints.folder import bundled
+    from serank.checkpoints import bundled
 
     for folder in bundled().values():
         assert problems(folder, NAME, "main") == []

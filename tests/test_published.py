@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from serank import SeRankDet
-from serank.checkpoints.folder import bundled
-from serank.checkpoints.registry import published
+from serank.checkpoints import bundled, published
 from serank.cli.entry import main
 from serank.errors import CheckpointError
 from serank.train import PRESETS

@@ -23,7 +23,7 @@ from serank.datasets import Sample, write_folder
 from serank.errors import CheckpointError
 from serank.evaluation import evaluate
 from serank.synthetic import SyntheticScenes
-from serank.train import Augmentation, Recipe, fit, preset
+from serank.train import Augmentation, History, Recipe, fit, preset
 from serank.utils.files import replacing
 
 TINY = Recipe(
@@ -55,31 +55,39 @@ def tiny() -> SeRankDet:
     return SeRankDet(width=2)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted() -> tuple[SeRankDet, History]:
+    """A network that `TINY` trained, and how it went; not to be changed."""
+    model = tiny()
+    return model, fit(model, scenes(), recipe=TINY, progress=False)
+
+
 def test_learns_synthetic_scenes_from_scratch() -> None:
     torch.manual_seed(0)
-    samples = list(SyntheticScenes(16, 64, 64, targets=(1, 2), size=(3, 8), scr=(8, 30), noise=0.005, seed=1))
-    model = SeRankDet(width=8)
+    samples = list(SyntheticScenes(8, 48, 48, targets=(1, 2), size=(3, 8), scr=(8, 30), noise=0.005, seed=1))
+    model = SeRankDet(width=4)
     recipe = Recipe(
         epochs=80,
         batch_size=4,
         lr=1e-2,
         ema_decay=0.9,
-        augmentation=Augmentation(crop=64, scale=(1, 1), blur=0, contrast=0, target_share=1),
+        augmentation=Augmentation(crop=48, scale=(1, 1), blur=0, contrast=0, target_share=1),
     )
     history = fit(model, samples, recipe=recipe, progress=False)
-    assert evaluate(model, samples, curves=False).metrics["iou"] > 0.8
+    assert evaluate(model, samples, curves=False).metrics["iou"] > 0.7
     assert history.rows[-1]["loss"] < 0.5 * history.rows[0]["loss"]
 
 
-def test_same_seed_same_weights() -> None:
-    runs = [tiny(), tiny()]
-    histories = [fit(model, scenes(), recipe=TINY, progress=False) for model in runs]
-    for name, value in runs[0].state_dict().items():
-        assert torch.equal(value, runs[1].state_dict()[name]), name
-    assert [r["loss"] for r in histories[0].rows] == [r["loss"] for r in histories[1].rows]
+def test_same_seed_same_weights(uninterrupted: tuple[SeRankDet, History]) -> None:
+    first, history = uninterrupted
+    second = tiny()
+    again = fit(second, scenes(), recipe=TINY, progress=False)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+    assert [r["loss"] for r in history.rows] == [r["loss"] for r in again.rows]
     other = tiny()
     fit(other, scenes(), recipe=replace(TINY, seed=1), progress=False)
-    assert not torch.equal(other.head.weight, runs[0].head.weight)
+    assert not torch.equal(other.head.weight, first.head.weight)
 
 
 def test_resume_equals_an_uninterrupted_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,13 +311,16 @@ def test_best_is_put_right_after_a_stop_while_saving(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize(("at", "save_every"), [(2, None), (2, 1), (6, 2), (7, None), (7, 1)])
 def test_a_stop_within_an_epoch_changes_nothing(
-    at: int, save_every: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at: int,
+    save_every: int | None,
+    uninterrupted: tuple[SeRankDet, History],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class StopError(Exception):
         pass
 
-    expected = tiny()
-    rows = fit(expected, scenes(), recipe=TINY, progress=False).rows
+    expected, run = uninterrupted
     steps = 0
     original = torch.optim.AdamW.step
 
@@ -334,7 +345,7 @@ def test_a_stop_within_an_epoch_changes_nothing(
         assert (done["epoch"], done["step"]) == (whole, kept)
     history = fit(resumed, scenes(), resume=True, **options)
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in expected.state_dict().items())
-    for row, other in zip(rows, history.rows, strict=True):
+    for row, other in zip(run.rows, history.rows, strict=True):
         assert {k: v for k, v in row.items() if k not in CLOCKS} == {k: v for k, v in other.items() if k not in CLOCKS}
 
 
@@ -494,13 +505,13 @@ def test_tensorboard_has_every_row(tmp_path: Path) -> None:
     assert [e.step for e in again.Scalars("train/loss")] == [1, 2, 3]
 
 
-def test_fine_tuning_the_bundled_checkpoint_improves_on_twenty_frames(tmp_path: Path) -> None:
+def test_fine_tuning_the_bundled_checkpoint_improves_on_a_few_frames(tmp_path: Path) -> None:
     # hard for it: dim, tiny targets in noise
-    samples = list(SyntheticScenes(20, 64, 64, targets=(1, 2), size=(1.5, 2.5), scr=(3, 6), noise=0.03, seed=3))
+    samples = list(SyntheticScenes(8, 64, 64, targets=(1, 2), size=(1.5, 2.5), scr=(3, 6), noise=0.03, seed=3))
     model = SeRankDet.from_pretrained("sirst").reconfigured(working_size=None)
     before = evaluate(model, samples, curves=False).metrics["iou"]
     recipe = Recipe(
-        epochs=15,
+        epochs=12,
         batch_size=4,
         lr=2e-3,
         pixel_weight=50.0,  # sees none of them at first, where soft IoU alone has next to no gradient

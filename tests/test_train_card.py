@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serank.checkpoints.card import read_metadata
+from serank.checkpoints import read_metadata
 from serank.cli.entry import main
 from serank.datasets import write_folder
 from serank.synthetic import SyntheticScenes

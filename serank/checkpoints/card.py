@@ -6,19 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-__all__ = [
-    "INTRODUCTION",
-    "LIBRARY",
-    "METRICS",
-    "TASK",
-    "UNKNOWN",
-    "Metadata",
-    "Result",
-    "front_matter",
-    "read_metadata",
-    "short_card",
-]
-
 LIBRARY = "serank"
 TASK = "image-segmentation"
 METRICS = {"iou": "IoU", "niou": "nIoU", "pd": "Pd", "fa": "Fa"}

@@ -7,17 +7,14 @@ import argparse
 from serank.checkpoints.card import METRICS
 from serank.checkpoints.registry import Published, published
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = ""
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
+    """No options."""
 
 
 def run(_: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     head = ("name", "weights", "width", "data", "measured on", "IoU", "nIoU", "Pd", "Fa, 1e-6", "licence")
     rows = [head, *(line for row in published().values() for line in _lines(row))]
     widths = [max(len(line[i]) for line in rows) for i in range(len(head))]

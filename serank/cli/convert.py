@@ -11,13 +11,10 @@ from serank.checkpoints.folder import CONFIG
 from serank.serankdet import SeRankDet
 from serank.utils.digest import sha256
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = "Writes safetensors, config and card. The file is read as weights alone: nothing in it is run."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("path", metavar="PATH", help="file of the released code, such as best.pth.tar")
     parser.add_argument("output", metavar="OUT", help="folder to write to")
     parser.add_argument(
@@ -32,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     folder = Path(options.output)
     _check_output(folder, options.overwrite)
     model = SeRankDet.from_released(options.path, working_size=options.working_size)

@@ -6,8 +6,6 @@ import argparse
 import sys
 from contextlib import suppress
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = (
     "Drop a frame or a video and see boxes, probability and table; change checkpoint, threshold, polarity and others; "
     "download picture and table. "
@@ -16,7 +14,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument(
         "--checkpoint",
         nargs="+",
@@ -29,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     from serank.checkpoints.folder import bundled
     from serank.demo import serve
     from serank.utils.checks import check_device

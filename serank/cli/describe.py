@@ -6,18 +6,14 @@ import argparse
 
 from serank.datasets import describe_folder
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = "The exit status is 1 where something should be looked at."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("root", metavar="ROOT", help="folder of the data set")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     report = describe_folder(options.root)
     print(report)
     return 1 if report.problems else 0

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from serank.inference import BatchResult
     from serank.inference.table_formats import Record
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = (
     "Writes a picture with boxes for each frame and one table of all detections. A frame that can't be read is "
     "reported and skipped, and the exit status is then 1. Every page of a TIFF file is a frame. A score is the peak "
@@ -26,7 +24,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="images, videos, and folders of them")
     parser.add_argument("--recursive", action="store_true", help="look into sub-folders too")
     add_model(parser)
@@ -87,7 +84,6 @@ def _confirmation(text: str) -> tuple[int, int]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     from serank.utils.distributed import started
     from serank.utils.signals import stop_signals
 

@@ -16,8 +16,6 @@ from typing import NoReturn, Protocol, cast
 from serank._version import __version__
 from serank.utils.text import did_you_mean
 
-__all__ = ["COMMANDS", "main"]
-
 COMMANDS = {
     "detect": "find targets in frames",
     "import": "make frames and masks of COCO, YOLO, Pascal VOC or LabelMe labels, or of a list of centroids",

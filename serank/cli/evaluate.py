@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from serank.cli.options import (
     add_tta,
     frame_options,
     frames_given,
+    load_checkpoint,
     preparation,
     print_metrics,
 )
@@ -29,14 +30,12 @@ from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.writer import check_report_folder, write_report
 from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation, FrameView
-from serank.evaluation.runner import evaluate, predict_sample
+from serank.evaluation.runner import EvaluateOptions, evaluate, predict_sample
 from serank.evaluation.threshold import choose_threshold, set_threshold
 from serank.frames.preparation import FrameSpec
 from serank.serankdet import SeRankDet
 from serank.utils.distributed import is_main, started
 from serank.utils.files import writable_folder
-
-__all__ = ["DETAILS", "add_arguments", "run"]
 
 DETAILS = (
     "Give ROOT to run a checkpoint, or --predictions and --targets to score maps or masks that some program wrote. "
@@ -45,7 +44,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("root", nargs="?", metavar="ROOT", help="folder of the data set, with images/ and masks/")
     parser.add_argument("--split", metavar="NAME", help="list or sub-folder, such as val (default: every frame)")
     parser.add_argument(
@@ -111,7 +109,6 @@ def _resolution(text: str) -> Resolution:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     check_boxes(options)
     if options.match == "masks":
         _check(options)
@@ -174,7 +171,7 @@ def _check(options: argparse.Namespace) -> None:
 def _measure(options: argparse.Namespace, device: str) -> None:
     """Runs a checkpoint."""
     frames = frame_options(options)
-    model = SeRankDet.from_pretrained(options.checkpoint, device=device)
+    model = load_checkpoint(options, device)
     dataset = FolderDataset(options.root, options.split, options=frames.repaired(model.frame_spec.repair))
     if options.split is None and (lists := find_lists(Path(options.root))) and is_main():
         print(
@@ -182,26 +179,15 @@ def _measure(options: argparse.Namespace, device: str) -> None:
             f"--split takes one of {', '.join(lists)}",
             file=sys.stderr,
         )
-    if given := preparation(options):
-        model = model.reconfigured(**given)
-    if options.tta is not None:
-        model = model.reconfigured(tta=options.tta)
     by_budget = options.budget is not None or options.budget_frame is not None
     notes = [_choose(options, model, dataset)] if by_budget and options.by == "threshold" else []
     notes += [_calibrate(options, model, dataset)] if options.calibrate else []
     if options.save and is_main():
-        model.save_pretrained(options.save, card=_card(options, notes))
+        own = read_card(options.checkpoint) or short_card()
+        model.save_pretrained(options.save, card="\n\n".join([own.rstrip(), *notes]))
         print(f"checkpoint {options.save}")
     network = model.optimize()
-    result = evaluate(
-        network,
-        dataset,
-        threshold=options.threshold,
-        max_distance=options.max_distance,
-        protocol=options.protocol,
-        resolution=options.resolution,
-        progress=sys.stderr.isatty(),
-    )
+    result = evaluate(network, dataset, threshold=options.threshold, **_measuring(options))
     if not is_main():
         return
     places = {name: i for i, name in enumerate(dataset.names)}
@@ -220,6 +206,16 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     if options.resolution == "native":
         about["frames"] = _in_words(model.frame_spec)
     _finish(options, result, about, look, model)
+
+
+def _measuring(options: argparse.Namespace) -> EvaluateOptions:
+    """How detections are matched and counted."""
+    return {
+        "max_distance": options.max_distance,
+        "protocol": options.protocol,
+        "resolution": options.resolution,
+        "progress": sys.stderr.isatty(),
+    }
 
 
 def _in_words(spec: FrameSpec) -> str:
@@ -244,23 +240,12 @@ def _oddities(result: Evaluation) -> list[str]:
 
 def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
     """Gives the model the threshold of the budget; returns the note for its card."""
-    choice = choose_threshold(
-        model.optimize(),
-        dataset,
-        **_budget(options),
-        max_distance=options.max_distance,
-        protocol=options.protocol,
-        resolution=options.resolution,
-        progress=sys.stderr.isatty(),
-    )
+    choice = choose_threshold(model.optimize(), dataset, **_budget(options), **_measuring(options))
     set_threshold(model, choice.threshold)
     if is_main():
         print(f"threshold {choice.threshold:.7g} chosen")
-    budget = (
-        f"{options.budget:g} false pixels per pixel"
-        if options.budget is not None
-        else f"{options.budget_frame:g} false components a frame"
-    )
+    count, per = _budget(options).values()
+    budget = f"{count:g} " + ("false pixels per pixel" if per == "pixel" else "false components a frame")
     return (
         f"## Threshold of this copy\n\n{choice.threshold:.7g}, chosen on {_data(options)} for at most {budget}: "
         f"Pd {choice.pd:.4f}, Fa {choice.fa * 1e6:.2f}e-6, {choice.false_components:.3f} false components a frame "
@@ -271,14 +256,7 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
 
 def _calibrate(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
     """Calibrates the scores of the model; returns the note for its card."""
-    found = calibrate_scores(
-        model.optimize(),
-        dataset,
-        max_distance=options.max_distance,
-        protocol=options.protocol,
-        resolution=options.resolution,
-        progress=sys.stderr.isatty(),
-    )
+    found = calibrate_scores(model.optimize(), dataset, **_measuring(options))
     set_score_calibration(model, found.calibration)
     text = (
         f"on {found.detections} detections, {found.false} of them false: expected calibration error "
@@ -311,11 +289,6 @@ def _print_score(options: argparse.Namespace, result: Evaluation) -> None:
 
 def _data(options: argparse.Namespace) -> str:
     return Path(options.root).name + (f", {options.split}" if options.split else "")
-
-
-def _card(options: argparse.Namespace, notes: Sequence[str]) -> str:
-    """The checkpoint's own card, and how this copy's threshold and scores were chosen."""
-    return "\n\n".join([(read_card(options.checkpoint) or short_card()).rstrip(), *notes])
 
 
 def _score(options: argparse.Namespace) -> None:

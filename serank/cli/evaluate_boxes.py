@@ -8,13 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from serank.cli.options import frame_options, preparation
+from serank.cli.options import frame_options, load_checkpoint
 from serank.datasets import BoxFolder
 from serank.evaluation import evaluate_boxes
-from serank.serankdet import SeRankDet
 from serank.utils.files import new_folder
-
-__all__ = ["add_boxes", "check_boxes", "measure_boxes"]
 
 REPORT = "report.json"
 
@@ -40,18 +37,9 @@ def check_boxes(options: argparse.Namespace) -> None:
             raise ValueError("--tolerance is for --match boxes; --max-distance is what masks are matched by")
         return
     others = ("predictions", "targets", "resize", "budget", "budget_frame", "calibrate", "save", "no_overlays")
-    given = [name for name in others if getattr(options, name) not in (None, False)]
-    given += [
-        name
-        for name, usual in (
-            ("by", "threshold"),
-            ("protocol", "standard"),
-            ("resolution", "native"),
-            ("max_distance", 3.0),
-        )
-        if getattr(options, name) != usual
-    ]
-    if given:
+    usual = dict.fromkeys(others) | {"by": "threshold", "protocol": "standard", "resolution": "native"}
+    usual["max_distance"] = 3.0
+    if given := [name for name, value in usual.items() if (getattr(options, name) or None) != value]:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(
             f"{names}: not for --match boxes, which runs a checkpoint at the frames' own size; leave it out"
@@ -65,12 +53,8 @@ def check_boxes(options: argparse.Namespace) -> None:
 def measure_boxes(options: argparse.Namespace, device: str) -> None:
     """Runs a checkpoint, prints its figures and writes them to `report.json`."""
     frames = frame_options(options)  # refused before a network is loaded
-    model = SeRankDet.from_pretrained(options.checkpoint, device=device)
+    model = load_checkpoint(options, device)
     dataset = BoxFolder(options.root, options.split, options=frames.repaired(model.frame_spec.repair))
-    if given := preparation(options):
-        model = model.reconfigured(**given)
-    if options.tta is not None:
-        model = model.reconfigured(tta=options.tta)
     result = evaluate_boxes(
         model.optimize(),
         dataset,

@@ -9,8 +9,6 @@ from serank.cli.options import add_model
 from serank.serankdet import SeRankDet
 from serank.utils.checks import choose_device
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = (
     "The file takes frames of any size, holds in its metadata how they are prepared, and is compared with the "
     "checkpoint before it is kept. ONNX needs the extra serank[export]."
@@ -18,7 +16,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     add_model(parser)
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="of the file")
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write, NAME.onnx or NAME.pt2")
@@ -26,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     model = SeRankDet.from_pretrained(options.checkpoint, device=choose_device(options.device))
     # of a folder its own name: where it lies on this machine is nobody's business
     name = Path(options.checkpoint).resolve().name if Path(options.checkpoint).is_dir() else options.checkpoint

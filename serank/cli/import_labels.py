@@ -7,9 +7,6 @@ import argparse
 from serank.datasets import import_labels
 from serank.datasets.labels.rule import FRACTION
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
-
 DETAILS = (
     "Boxes and points become masks: the pixels around the brightest one that stand out by a share of its contrast. "
     "Look at contact_sheet.png in the new folder before you train on it."
@@ -17,7 +14,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("path", metavar="PATH", help="label file, or folder of the data set")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="new or empty folder to write to")
     parser.add_argument(
@@ -42,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     names = ("format", "images", "classes", "polarity", "fraction", "link")
     given = {name: getattr(options, name) for name in names}
     print(import_labels(options.path, options.output, **given))

@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from serank.frames import FrameOptions
-
-__all__ = [
-    "add_frame_options",
-    "add_model",
-    "add_preparation",
-    "add_tta",
-    "frame_options",
-    "frames_given",
-    "preparation",
-    "print_metrics",
-]
+    from serank.serankdet import SeRankDet
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +64,15 @@ def preparation(options: argparse.Namespace) -> dict[str, Any]:
     names = ("working_size", "scale_range", "tile", "overlap")
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     return given | ({"working_size": None} if options.working_size == 0 else {})
+
+
+def load_checkpoint(options: argparse.Namespace, device: str) -> SeRankDet:
+    """The checkpoint of `add_model`, prepared as the options of `add_preparation` and `add_tta` say."""
+    from serank.serankdet import SeRankDet
+
+    model = SeRankDet.from_pretrained(options.checkpoint, device=device)
+    changes = preparation(options) | ({} if options.tta is None else {"tta": options.tta})
+    return model.reconfigured(**changes) if changes else model
 
 
 def add_frame_options(parser: argparse.ArgumentParser) -> None:

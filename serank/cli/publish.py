@@ -10,8 +10,6 @@ from serank.checkpoints.hub import push
 from serank.cli.publish_checks import problems
 from serank.errors import CheckpointError
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 DETAILS = (
     "Pushes it to the Hub. It must load and run, and its card must name licence, data sets and metrics; otherwise "
     "all that is wrong is listed and nothing is pushed. Log in first with `hf auth login`, or set HF_TOKEN."
@@ -19,7 +17,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("folder", metavar="DIR", help="folder that save_pretrained or `serank train` (best/) wrote")
     parser.add_argument("repo_id", metavar="REPO_ID", help="owner/name on the Hub, made if it doesn't exist")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
@@ -29,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     folder = Path(options.folder)
     if found := problems(folder, options.repo_id, options.revision):
         lines = "\n  ".join(found)

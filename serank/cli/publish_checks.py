@@ -17,8 +17,6 @@ from serank.errors import CheckpointError
 from serank.inference.detector import predict
 from serank.serankdet import SeRankDet
 
-__all__ = ["problems"]
-
 MAX_CARD = 2**20
 
 

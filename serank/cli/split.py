@@ -6,14 +6,10 @@ import argparse
 
 from serank.datasets import split_folder
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
-
 DETAILS = "Frames are chosen by a hash of their names and the seed, so that the same folder is always split alike."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument("folder", metavar="FOLDER", help="folder of the data set, with images/ and masks/")
     parser.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="of the frames for validation")
     parser.add_argument("--seed", type=int, default=0, help="another one gives another split")
@@ -27,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     given = {name: getattr(options, name) for name in ("val", "seed", "by_sequence", "overwrite")}
     print(split_folder(options.folder, **given))
     return 0

@@ -26,8 +26,6 @@ from serank.train.sensor import SENSOR
 from serank.train.trainer import fit
 from serank.utils.distributed import from_main, is_main, started
 
-__all__ = ["DETAILS", "add_arguments", "run"]
-
 RECIPE = (
     "epochs",
     "batch_size",
@@ -54,7 +52,6 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
     parser.add_argument(
         "roots", nargs="+", metavar="ROOT", help="folders of data sets with images/ and masks/, taken together"
     )
@@ -105,7 +102,10 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    default = Recipe()
+    recipe = Recipe()
+    crops = recipe.augmentation
+    defaults = vars(recipe) | {name: getattr(crops, name) for name in ("crop", "target_share", "paste")}
+    defaults["scale"] = "{} {}".format(*crops.scale)
     group = parser.add_argument_group("recipe", "Defaults are those of --preset, if one is given.")
     group.add_argument(
         "--preset",
@@ -115,7 +115,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
     def option(flag: str, text: str, **arguments: Any) -> None:
         name = flag.lstrip("-").replace("-", "_")
-        group.add_argument(flag, help=f"{text} (default: {getattr(default, name)})", **arguments)
+        group.add_argument(flag, help=f"{text} (default: {defaults[name]})", **arguments)
 
     option("--epochs", "passes over the training split", type=int)
     option("--batch-size", "crops in a step, over all processes", type=int)
@@ -148,27 +148,10 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     option("--validate-every", "epochs between validations", type=int, metavar="N")
     option("--seed", "of weights, crops and order", type=int)
     group.add_argument("--no-deep-supervision", action="store_true", help="train the final output alone")
-    crops = default.augmentation
-    group.add_argument("--crop", type=int, metavar="PX", help=f"side of the training crops (default: {crops.crop})")
-    group.add_argument(
-        "--scale",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help=f"range of the random scale (default: {crops.scale[0]} {crops.scale[1]})",
-    )
-    group.add_argument(
-        "--target-share",
-        type=float,
-        metavar="P",
-        help=f"share of crops that hold a target, where the frame has one (default: {crops.target_share})",
-    )
-    group.add_argument(
-        "--paste",
-        type=float,
-        metavar="P",
-        help=f"share of crops that get a target of another frame (default: {crops.paste})",
-    )
+    option("--crop", "side of the training crops", type=int, metavar="PX")
+    option("--scale", "range of the random scale", type=float, nargs=2, metavar=("LOW", "HIGH"))
+    option("--target-share", "share of crops that hold a target, where the frame has one", type=float, metavar="P")
+    option("--paste", "share of crops that get a target of another frame", type=float, metavar="P")
     group.add_argument(
         "--sensor",
         action="store_true",
@@ -182,7 +165,6 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
     with started(options.device) as device:
         return _train_here(options, device)
 

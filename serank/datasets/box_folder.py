@@ -19,8 +19,6 @@ from serank.frames.preparation import FrameSpec
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
 
-__all__ = ["BoxFolder", "BoxSample"]
-
 
 class BoxSample(NamedTuple):
     """A frame with its boxes."""

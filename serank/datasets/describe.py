@@ -6,9 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from serank.datasets.labels.formats import import_hint
 from serank.datasets.layouts import (
@@ -32,8 +30,6 @@ from serank.frames.palettes import has_colours
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files, passed_over
 from serank.utils.digest import sha256
-
-__all__ = ["describe_folder"]
 
 
 class _Base(NamedTuple):
@@ -136,7 +132,7 @@ def _read_frame(report: FolderReport, name: str, file: Path, digests: dict[str, 
     try:
         digests[name] = sha256(file)
         pixels = decode(file)
-        report.modes[_kind(pixels)] += 1
+        report.modes[f"{'grey' if pixels.ndim == 2 else 'colour'} {pixels.dtype}"] += 1
     except (OSError, ValueError) as error:
         report.unreadable.append(str(error))
         return None
@@ -146,10 +142,6 @@ def _read_frame(report: FolderReport, name: str, file: Path, digests: dict[str, 
         report.coloured.append(name)
     report.deep += pixels.dtype.itemsize > 1
     return shape
-
-
-def _kind(pixels: NDArray[Any]) -> str:
-    return f"{'grey' if pixels.ndim == 2 else 'colour'} {pixels.dtype}"
 
 
 def _read_mask(report: FolderReport, name: str, file: Path, shape: Shape | None) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from serank.datasets.labels.formats import import_hint
 from serank.datasets.layouts import (
@@ -17,6 +16,7 @@ from serank.datasets.layouts import (
     MASK_FOLDERS,
     Layout,
     Overlap,
+    by_name,
     find_layout,
     find_list,
     frame_folder,
@@ -28,10 +28,10 @@ from serank.datasets.layouts import (
     same_frame,
     split_folders,
 )
-from serank.datasets.masks import POLARITY, Shape, SizeMismatch, is_inverted, read_mask
-from serank.datasets.sample import RawSample, Sample
+from serank.datasets.masks import POLARITY, Shape, SizeMismatch, is_inverted, read_mask, resize_mask
+from serank.datasets.sample import RawSample, Sample, Samples
 from serank.datasets.soft_targets import find_soft_targets, read_soft_target
-from serank.datasets.splits import available_splits, file_name, split_names, warn_sirst_test_names
+from serank.datasets.splits import available_splits, split_names, warn_sirst_test_names
 from serank.errors import FrameError
 from serank.frames.frame import CleanPixels, FramePreparer
 from serank.frames.options import FrameOptions
@@ -40,8 +40,6 @@ from serank.frames.reading import decode
 from serank.frames.sources import frame_files
 from serank.utils.text import listing
 
-__all__ = ["FolderDataset", "check_overlap", "warn_overlap"]
-
 _Stored = tuple[CleanPixels, NDArray[np.bool_], NDArray[np.uint8] | None]
 """A sample's grey values as stored, its mask and its soft target."""
 
@@ -49,7 +47,7 @@ _WARNED: set[tuple[Path, str]] = set()
 """Folders and what was warned of: training, validation and test set of one are opened one after the other."""
 
 
-class FolderDataset(Sequence[Sample]):
+class FolderDataset(Samples[Sample]):
     """Frames and masks in a folder, read on access.
 
     Layouts, found by what is there:
@@ -114,7 +112,7 @@ class FolderDataset(Sequence[Sample]):
                 f"{base}: expected a folder of frames ({' or '.join(IMAGE_FOLDERS)}) and one of masks "
                 f"({' or '.join(MASK_FOLDERS)}){_split_hint(base)}{_labels_hint(self.root)}"
             )
-        frames, targets = _by_name(images), {} if masks is None else _by_name(masks)
+        frames, targets = by_name(frame_files(images)), {} if masks is None else by_name(frame_files(masks))
         self.names = sorted(frames) if listed is None else listed
         if repeated := len(self.names) - len(set(self.names)):
             self.names = list(dict.fromkeys(self.names))
@@ -164,9 +162,6 @@ class FolderDataset(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self._files)
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[i] for i in range(len(self)))
-
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """The sample at `index`; negative counts from the end."""
         index = range(len(self))[index]
@@ -206,8 +201,7 @@ class FolderDataset(Sequence[Sample]):
             self._warn("size", f"{file}: {mismatch.sizes}; resized by nearest")
             if mismatch not in self.mismatches:
                 self.mismatches.append(mismatch)
-            image = Image.fromarray(mask.astype(np.uint8)).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
-            mask = np.asarray(image) > 0
+            mask = resize_mask(mask, *shape)
         return mask
 
     def _warn(self, kind: str, message: str) -> None:
@@ -264,12 +258,3 @@ def _split_hint(base: Path) -> str:
 def _labels_hint(root: Path) -> str:
     hint = import_hint(root)
     return f"; {hint}" if hint else ""
-
-
-def _by_name(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for file in frame_files(folder):
-        if file_name(file) in files:
-            raise ValueError(f"{folder}: {files[file_name(file)].name} and {file.name} have one name; keep one of them")
-        files[file_name(file)] = file
-    return files

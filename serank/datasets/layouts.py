@@ -19,11 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from serank.datasets.labels.values import text_file
 from serank.datasets.splits import available_splits, bare_name, file_name
 from serank.frames.sources import frame_files
 from serank.utils.text import listing
-
-__all__ = ["Layout", "Overlap", "find_layout", "list_overlaps", "same_frame"]
 
 IMAGE_FOLDERS = ("images", "IRSTD1k_Img")
 MASK_FOLDERS = ("masks", "IRSTD1k_Label")
@@ -99,7 +98,7 @@ def find_layout(root: Path) -> Layout | None:
         images.name,
         masks.name,
         _mask_ending(images, masks),
-        tuple(dict.fromkeys(_list_folder(file, root) for file in find_lists(root).values())),
+        tuple(dict.fromkeys(key.rpartition("/")[0] for key in find_lists(root))),
         tuple(base.name for base in bases if base != root),
     )
 
@@ -116,10 +115,6 @@ def _mask_ending(images: Path, masks: Path) -> str:
             if file_name(frame) + ending in stems:
                 return ending
     return ""
-
-
-def _list_folder(file: Path, root: Path) -> str:
-    return "" if file.parent == root else file.parent.name
 
 
 def split_folders(root: Path) -> list[Path]:
@@ -182,14 +177,25 @@ def read_list(file: Path) -> list[str]:
         FileNotFoundError: no such file, or no name in it.
         ValueError: it is not UTF-8 text.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")  # Windows editors begin the file with a byte order mark
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: the list is not UTF-8 text ({error}); save it as UTF-8") from None
-    names = [bare_name(line) for line in (line.strip() for line in text.splitlines()) if line]
+    names = [bare_name(line) for line in (line.strip() for line in text_file(file).splitlines()) if line]
     if not names:
         raise FileNotFoundError(f"{file}: the list is empty")
     return names
+
+
+def write_list(file: Path, names: Iterable[str]) -> None:
+    """Writes a list, a name on each line."""
+    file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def by_name(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by what lists call them; raises ValueError where two have one name."""
+    found: dict[str, Path] = {}
+    for file in files:
+        other = found.setdefault(file_name(file), file)
+        if other is not file:
+            raise ValueError(f"{file.parent}: {other.name} and {file.name} have one name; keep one of them")
+    return found
 
 
 def role(split: str) -> tuple[str, str] | None:

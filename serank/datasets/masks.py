@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from serank.errors import FrameError
 from serank.frames.reading import decode
 from serank.metrics.components import label_components
 from serank.utils.text import listing
-
-__all__ = ["POLARITY", "Shape", "SizeMismatch", "TargetMask", "is_inverted", "read_mask", "target_mask"]
 
 Shape = tuple[int, int]
 
@@ -155,3 +154,9 @@ def _touch(values: NDArray[Any]) -> bool:
 def is_inverted(mask: NDArray[np.bool_]) -> bool:
     """Whether more than half of the pixels are target, as in a mask with dark targets on white."""
     return bool(mask.mean() > 0.5)
+
+
+def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Resizes a mask `(H, W)` to `(height, width)` by nearest neighbour."""
+    image = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(image) > 0

@@ -34,8 +34,6 @@ from serank.datasets.sample import Sample, Samples
 from serank.metrics.components import component_table, label_components
 from serank.utils.checks import check_count
 
-__all__ = ["NoisySIRST", "SIRSTAug", "sirst_aug"]
-
 PLACES = ("top-left", "top-right", "bottom-left", "bottom-right", "centre")
 SPARE = 2
 """Pixels between a target at a corner and the border of the crop."""

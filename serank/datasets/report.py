@@ -11,8 +11,6 @@ from serank.datasets.layouts import IMAGE_FOLDERS, MASK_FOLDERS, Layout, Overlap
 from serank.datasets.masks import POLARITY, Shape, SizeMismatch
 from serank.utils.text import listing
 
-__all__ = ["FolderReport"]
-
 
 @dataclass
 class FolderReport:

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from serank.frames.preparation import FrameSpec
 from serank.frames.scaling import standardise
 
-__all__ = ["JoinedSamples", "RawSample", "Sample", "Samples", "grey_statistics"]
-
 T = TypeVar("T")
 
 

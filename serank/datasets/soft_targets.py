@@ -13,8 +13,6 @@ from serank.errors import FrameError
 from serank.frames.reading import decode
 from serank.utils.text import listing
 
-__all__ = ["find_soft_targets", "read_soft_target"]
-
 
 def find_soft_targets(folder: Path, names: Sequence[str]) -> list[Path]:
     """The file `NAME.png` of each name; other files of the folder don't matter.

@@ -30,8 +30,6 @@ from typing import NamedTuple
 from serank.frames.reading import FRAME_SUFFIXES
 from serank.utils.text import listing
 
-__all__ = ["available_splits", "identify_split", "sirst_test_names", "split_names", "warn_sirst_test_names"]
-
 SIRST_FRAMES = 427
 SIRST_NAME = re.compile(r"Misc_([1-9]\d*)")
 

@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serank.datasets.labels.box_file import BOX_FILE, read_boxes
-from serank.datasets.layouts import find_lists, frame_folder, mask_folder, mask_of, read_list, role, split_folders
+from serank.datasets.layouts import (
+    find_lists,
+    frame_folder,
+    mask_folder,
+    mask_of,
+    read_list,
+    role,
+    split_folders,
+    write_list,
+)
 from serank.frames.sources import frame_files
 from serank.utils.files import replacing
-
-__all__ = ["FolderSplit", "choose_validation", "sequence_of", "split_folder"]
 
 _NUMBERED = re.compile(r"(.*?)[ _.\-]*\d+")
 
@@ -128,8 +135,8 @@ def split_folder(
     taken = set(validation)
     training = sorted(name for name in names if name not in taken)
     with replacing(folder / "train.txt") as first, replacing(folder / "val.txt") as second:
-        for file, listed in ((first, training), (second, validation)):
-            file.write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
+        write_list(first, training)
+        write_list(second, validation)
     sequences = len({sequence_of(name) for name in names}) if by_sequence else None
     return FolderSplit(folder, training, validation, sequences, len(frames) - len(labelled), len(labelled) - len(names))
 

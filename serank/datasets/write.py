@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from serank.datasets.layouts import write_list
 from serank.datasets.sample import Sample
 from serank.frames.reading import FRAME_SUFFIXES
 from serank.utils.files import check_new_folder, new_folder
-
-__all__ = ["write_folder"]
 
 
 def write_folder(
@@ -67,7 +66,7 @@ def _write(sets: Mapping[str, Sequence[Sample]], folder: Path) -> None:
             grey = np.rint(np.clip(frame, 0, 1) * 255).astype(np.uint8)
             Image.fromarray(grey).save(folder / "images" / f"{name}.png")
             Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(folder / "masks" / f"{name}.png")
-        (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        write_list(folder / f"{split}.txt", names)
 
 
 def _check_name(kind: str, name: str) -> None:

@@ -15,8 +15,6 @@ from serank.inference.detector import Detector
 from serank.metrics.boxes import BoxCurve, BoxGroup, BoxMetrics
 from serank.metrics.checks import CURVE_THRESHOLDS
 
-__all__ = ["BoxEvaluation", "BoxFrameScore", "evaluate_boxes"]
-
 
 @dataclass(frozen=True)
 class BoxFrameScore:

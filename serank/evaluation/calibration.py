@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serank.datasets import Sample
-from serank.evaluation.resolution import Resolution
 from serank.evaluation.results import Evaluation
-from serank.evaluation.runner import evaluate
+from serank.evaluation.runner import EvaluateOptions, evaluate
 from serank.evaluation.score_quality import expected_calibration_error
-from serank.evaluation.threshold import Per
+from serank.evaluation.threshold import Per, budget_unit
 from serank.inference.detector import Detector
 from serank.inference.scores import Calibration, calibrated_scores, check_calibration, log_odds
-from serank.metrics.checks import Protocol
 from serank.serankdet import SeRankDet
 
-__all__ = [
-    "ScoreCalibration",
-    "ScoreChoice",
-    "calibrate_scores",
-    "fit_calibration",
-    "pick_score",
-    "set_score_calibration",
-]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -104,14 +97,7 @@ def fit_calibration(peaks: NDArray[np.floating], true: NDArray[np.bool_]) -> Cal
 
 
 def calibrate_scores(
-    model: Detector,
-    dataset: Sequence[Sample],
-    *,
-    max_distance: float = 3.0,
-    protocol: Protocol = "standard",
-    resolution: Resolution = "native",
-    tta: int | None = None,
-    progress: bool = False,
+    model: Detector, dataset: Sequence[Sample], **options: Unpack[EvaluateOptions]
 ) -> ScoreCalibration:
     """Fits a calibration of the scores to a validation set: of detections with score s a share s is true there.
 
@@ -122,11 +108,7 @@ def calibrate_scores(
     Args:
         model: run in eval mode.
         dataset: validation samples, which the model wasn't trained on, with a few false detections at least.
-        max_distance: as for `evaluate`.
-        protocol: as for `evaluate`.
-        resolution: as for `evaluate`.
-        tta: as for `evaluate`.
-        progress: show a bar on standard error.
+        options: `max_distance`, `protocol`, `resolution`, `tta` and `progress` of `evaluate`.
 
     Returns:
         The calibration and its error, cross-fitted over two halves: every other frame.
@@ -134,16 +116,7 @@ def calibrate_scores(
     Raises:
         ValueError: no detection, or an argument out of its range.
     """
-    found = evaluate(
-        model,
-        dataset,
-        max_distance=max_distance,
-        protocol=protocol,
-        resolution=resolution,
-        tta=tta,
-        curves=False,
-        progress=progress,
-    ).detections
+    found = evaluate(model, dataset, threshold=None, curves=False, **options).detections
     calibration = fit_calibration(found.peaks, found.true)
     scores = np.zeros(len(found), np.float32)
     odd = found.frames % 2 == 1
@@ -184,10 +157,7 @@ def pick_score(evaluation: Evaluation, *, false_alarms: float, per: Per = "pixel
     Raises:
         ValueError: no score meets the budget, or an argument is out of its range.
     """
-    if per not in get_args(Per):
-        raise ValueError(f'per must be "pixel" or "frame"; got {per!r}')
-    if not 0 <= false_alarms < np.inf:
-        raise ValueError(f"false_alarms must be >= 0 and finite; got {false_alarms}")
+    unit = budget_unit(false_alarms, per)
     found = evaluation.detections
     pixels = sum(frame.height * frame.width for frame in evaluation.frames)
     cuts = np.unique(found.scores)  # ascending
@@ -208,15 +178,11 @@ def pick_score(evaluation: Evaluation, *, false_alarms: float, per: Per = "pixel
 
     if meets(everything := at(0.0)):
         return everything
-    # false alarms fall as the score rises: the first that meets the budget, by bisection
-    low, high = 0, len(cuts)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if meets(at(cuts[middle])) else (middle + 1, high)
-    if low == len(cuts):
-        unit = "false pixels per pixel" if per == "pixel" else "false components per frame"
+    # false alarms fall as the score rises: the first that meets the budget
+    first = bisect_left(cuts, True, key=lambda cut: meets(at(cut)))
+    if first == len(cuts):
         raise ValueError(
             f"no score keeps false alarms within {false_alarms:g} {unit}: false detections have the highest one, "
             f"{cuts[-1]:.7g}; allow more, or choose a threshold instead"
         )
-    return at(cuts[low])
+    return at(cuts[first])

@@ -47,8 +47,6 @@ from serank.metrics.detection import DetectionMetrics
 from serank.metrics.roc_auc import ScoreHistogram
 from serank.metrics.signal_to_clutter import signal_to_clutter
 
-__all__ = ["DEFAULT_THRESHOLDS", "Evaluator"]
-
 DEFAULT_THRESHOLDS = tuple(sorted({*CURVE_THRESHOLDS, *(1 / (1 + math.exp(-step / 2)) for step in range(-20, 21))}))
 """Thresholds of the curves unless others are given: 0, 0.1 to 1, and logits of -10, -9.5 to 10, because networks
 trained with the soft IoU loss give scores near 0 and 1, which even steps would not tell apart."""

@@ -14,8 +14,6 @@ from serank.evaluation.mat_files import load_mat
 from serank.frames.numpy_files import read_array
 from serank.frames.reading import FRAME_SUFFIXES, decode, open_held
 
-__all__ = ["MAP_SUFFIXES", "MapReader", "read_values"]
-
 MAP_SUFFIXES = frozenset({*FRAME_SUFFIXES, ".mat"})
 ROUNDING = 1e-6
 """By how much floats may leave [0, 1], as sums of softmax do."""

@@ -15,8 +15,6 @@ from serank.errors import FrameError
 from serank.frames.held import MAX_PIXELS, HeldFile
 from serank.frames.reading import open_held
 
-__all__ = ["load_mat"]
-
 COMPRESSED = 15
 HEADER = 128
 NUMERIC = {"double", "single", "logical"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}

@@ -13,20 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from serank.datasets import FolderDataset
-from serank.datasets.layouts import MASK_ENDINGS, frame_folder, mask_folder, mask_of, read_list, split_folders
-from serank.datasets.masks import target_mask
-from serank.datasets.splits import file_name
+from serank.datasets.layouts import MASK_ENDINGS, by_name, frame_folder, mask_folder, mask_of, read_list, split_folders
+from serank.datasets.masks import resize_mask, target_mask
 from serank.errors import FrameError
 from serank.evaluation.evaluator import Evaluator
 from serank.evaluation.map_files import MAP_SUFFIXES, MapReader, read_values
-from serank.evaluation.resolution import Resolution, check_resolution, resize_mask
+from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation, FrameView
 from serank.frames.preparation import resize
 from serank.frames.reading import FRAME_SUFFIXES, read_frame
 from serank.metrics.checks import Protocol
 from serank.utils.text import listing
-
-__all__ = ["PredictionFolder"]
 
 Truth: TypeAlias = "tuple[NDArray[np.bool_], NDArray[np.float32] | None]"
 """A mask and, where it is known, its frame."""
@@ -229,15 +226,8 @@ def _require(folder: Path) -> Path:
 
 def _by_stem(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
     """The visible files of a folder by their names without suffix, sorted."""
-    named: dict[str, Path] = {}
-    for file in sorted(_require(folder).iterdir()):
-        if file.suffix.lower() not in suffixes or file.name.startswith(".") or not file.is_file():
-            continue
-        name = file_name(file)
-        if name in named:
-            raise ValueError(f"{folder}: {named[name].name} and {file.name} have one name; keep one of them")
-        named[name] = file
-    return named
+    files = (file for file in sorted(_require(folder).iterdir()) if file.suffix.lower() in suffixes)
+    return by_name(file for file in files if not file.name.startswith(".") and file.is_file())
 
 
 def _size(array: NDArray[np.generic]) -> str:

@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from serank.frames.preparation import LARGEST_SIDE
-
-__all__ = ["Resolution", "check_resolution", "resize_mask"]
 
 Resolution: TypeAlias = "int | Literal['native']"
 
@@ -25,9 +21,3 @@ def check_resolution(resolution: int | str) -> Resolution:
             f'resolution must be "native" or a side of 32 to {LARGEST_SIDE} pixels, such as 512; got {resolution!r}'
         )
     return int(resolution)
-
-
-def resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """Resizes a mask `(H, W)` to `(height, width)` by nearest neighbour."""
-    image = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-    return np.asarray(image) > 0

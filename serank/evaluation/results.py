@@ -12,21 +12,6 @@ from numpy.typing import NDArray
 
 from serank.metrics.checks import Protocol
 
-__all__ = [
-    "AREA_BINS",
-    "SCR_BINS",
-    "Curves",
-    "DetectionScores",
-    "Evaluation",
-    "FrameScore",
-    "FrameView",
-    "Group",
-    "ScoreQuality",
-    "TargetScore",
-    "group_targets",
-    "plain_values",
-]
-
 INFINITE = float("inf")
 AREA_BINS = (
     ("1-4 px", 1.0, 5.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,8 +12,9 @@ from torch import nn
 from tqdm import tqdm
 
 from serank.datasets import Sample
+from serank.datasets.masks import resize_mask
 from serank.evaluation.evaluator import Evaluator
-from serank.evaluation.resolution import Resolution, check_resolution, resize_mask
+from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation
 from serank.frames.frame import Frame
 from serank.frames.preparation import resize
@@ -21,7 +22,15 @@ from serank.inference.detector import Detector, predict
 from serank.metrics.checks import Protocol
 from serank.utils.distributed import all_objects, is_main, rank, world_size
 
-__all__ = ["evaluate", "predict_sample"]
+
+class EvaluateOptions(TypedDict, total=False):
+    """Keywords of `evaluate` that other functions hand on to it."""
+
+    max_distance: float
+    protocol: Protocol
+    resolution: Resolution
+    tta: int | None
+    progress: bool
 
 
 def predict_sample(

@@ -7,8 +7,6 @@ from numpy.typing import NDArray
 
 from serank.evaluation.results import DetectionScores, ScoreQuality
 
-__all__ = ["SCORE_BINS", "expected_calibration_error", "score_quality"]
-
 SCORE_BINS = 10
 """Bins of equal width in [0, 1], by which the reliability of scores is told."""
 

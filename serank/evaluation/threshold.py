@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from serank.datasets import Sample
-from serank.evaluation.resolution import Resolution
 from serank.evaluation.results import Curves
-from serank.evaluation.runner import evaluate
+from serank.evaluation.runner import EvaluateOptions, evaluate
 from serank.inference.detector import Detector
-from serank.metrics.checks import Protocol
 from serank.serankdet import SeRankDet
 from serank.utils.checks import check_threshold
 
-__all__ = ["CANDIDATES", "Per", "ThresholdChoice", "choose_threshold", "pick_threshold", "set_threshold"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Per = Literal["pixel", "frame"]
 
@@ -42,6 +41,15 @@ class ThresholdChoice:
     """The same at every candidate."""
 
 
+def budget_unit(false_alarms: float, per: Per) -> str:
+    """What a budget of false alarms counts, in words; raises ValueError unless it is >= 0 and `per` is known."""
+    if per not in get_args(Per):
+        raise ValueError(f'per must be "pixel" or "frame"; got {per!r}')
+    if not 0 <= false_alarms < math.inf:
+        raise ValueError(f"false_alarms must be >= 0 and finite; got {false_alarms}")
+    return "false pixels per pixel" if per == "pixel" else "false components per frame"
+
+
 def pick_threshold(curve: Curves, *, false_alarms: float, per: Per = "pixel") -> ThresholdChoice:
     """Picks the threshold of the highest Pd among those that keep false alarms within a budget.
 
@@ -60,10 +68,7 @@ def pick_threshold(curve: Curves, *, false_alarms: float, per: Per = "pixel") ->
     Raises:
         ValueError: no threshold meets the budget, or an argument is out of its range.
     """
-    if per not in get_args(Per):
-        raise ValueError(f'per must be "pixel" or "frame"; got {per!r}')
-    if not 0 <= false_alarms < math.inf:
-        raise ValueError(f"false_alarms must be >= 0 and finite; got {false_alarms}")
+    unit = budget_unit(false_alarms, per)
     if curve.false_components is None:
         raise ValueError("curve has no false_components; take one from serank.evaluation.evaluate(..., curves=True)")
     order = np.argsort(curve.thresholds, kind="stable")
@@ -73,7 +78,6 @@ def pick_threshold(curve: Curves, *, false_alarms: float, per: Per = "pixel") ->
     found = (curve.fa if per == "pixel" else curve.false_components)[order]
     meets, pd = found <= false_alarms, curve.pd[order]
     if not meets.any():
-        unit = "false pixels per pixel" if per == "pixel" else "false components per frame"
         raise ValueError(
             f"no threshold keeps false alarms within {false_alarms:g} {unit}: the fewest are {found.min():.3g}, above "
             f"{curve.thresholds[order[found.argmin()]]:.7g}; allow more, or train on more frames like these"
@@ -104,28 +108,16 @@ def choose_threshold(
     *,
     false_alarms: float,
     per: Per = "pixel",
-    max_distance: float = 3.0,
-    protocol: Protocol = "standard",
-    resolution: Resolution = "native",
-    tta: int | None = None,
-    progress: bool = False,
+    **options: Unpack[EvaluateOptions],
 ) -> ThresholdChoice:
     """Chooses the threshold of the highest Pd that keeps false alarms on a validation set within a budget.
 
-    It is one of `CANDIDATES`, picked as by `pick_threshold`, whose budget and errors these are; the other arguments are
-    as for `evaluate`. The model is left as it is; `set_threshold` gives it the threshold. A budget below one false
-    component over the whole set can't be told from none. The model must not have been trained on `dataset`.
+    It is one of `CANDIDATES`, picked as by `pick_threshold`, whose budget and errors these are; `options` are
+    `max_distance`, `protocol`, `resolution`, `tta` and `progress` of `evaluate`. The model is left as it is;
+    `set_threshold` gives it the threshold. A budget below one false component over the whole set can't be told from
+    none. The model must not have been trained on `dataset`.
     """
-    result = evaluate(
-        model,
-        dataset,
-        max_distance=max_distance,
-        protocol=protocol,
-        resolution=resolution,
-        tta=tta,
-        thresholds=CANDIDATES,
-        progress=progress,
-    )
+    result = evaluate(model, dataset, curves=True, thresholds=CANDIDATES, **options)
     assert result.curves is not None
     return pick_threshold(result.curves, false_alarms=false_alarms, per=per)
 

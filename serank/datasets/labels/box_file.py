@@ -10,8 +10,6 @@ from pathlib import Path
 from serank.datasets.labels.rule import PixelBox
 from serank.datasets.labels.values import entry, json_file, number, shown
 
-__all__ = ["BOX_FILE", "read_boxes", "write_boxes"]
-
 BOX_FILE = "boxes.json"
 
 

@@ -11,8 +11,6 @@ from serank.datasets.labels.objects import LabelledFrame, LabelledObject, Point
 from serank.datasets.labels.places import find_frame, split_of
 from serank.datasets.labels.values import number, shown, text_file
 
-__all__ = ["is_centroids", "read_centroids"]
-
 COLUMNS = ("file", "x", "y", "label")
 
 

@@ -10,8 +10,6 @@ from serank.datasets.labels.objects import Box, LabelledFrame, LabelledObject, O
 from serank.datasets.labels.places import find_frame, split_of
 from serank.datasets.labels.values import entry, json_file, member, number, shown, xywh_box
 
-__all__ = ["is_coco", "read_coco"]
-
 
 def is_coco(content: dict[str, Any]) -> bool:
     """Whether a JSON object has COCO's two lists."""

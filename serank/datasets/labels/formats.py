@@ -22,8 +22,6 @@ from serank.datasets.labels.values import json_file
 from serank.datasets.labels.voc import read_voc
 from serank.datasets.labels.yolo import find_yaml, read_yolo
 
-__all__ = ["LabelFormat", "find_format", "import_hint", "read_labels"]
-
 LabelFormat = Literal["coco", "yolo", "voc", "labelme", "centroids"]
 
 

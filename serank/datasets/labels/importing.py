@@ -19,13 +19,12 @@ from serank.datasets.labels.formats import LabelFormat, read_labels
 from serank.datasets.labels.masks import object_mask
 from serank.datasets.labels.objects import Box, LabelledFrame, Outline, Point, Runs
 from serank.datasets.labels.places import frame_names
-from serank.datasets.labels.rule import FRACTION, PixelBox, Polarity, check_fraction, check_polarity
+from serank.datasets.labels.rule import FRACTION, PixelBox, check_fraction, check_polarity
 from serank.datasets.labels.sheet import CELLS, SheetCell, cut, draw_sheet
+from serank.frames.options import Polarity
 from serank.frames.preparation import unit_frame
 from serank.frames.reading import decode
 from serank.utils.files import check_new_folder, new_folder
-
-__all__ = ["SHEET_FILE", "ImportReport", "import_labels"]
 
 SHEET_FILE = "contact_sheet.png"
 

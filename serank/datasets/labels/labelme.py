@@ -10,8 +10,6 @@ from serank.datasets.labels.objects import LabelledFrame, LabelledObject, Outlin
 from serank.datasets.labels.places import find_frame, split_of
 from serank.datasets.labels.values import entry, json_file, member, number, shown, xyxy_box
 
-__all__ = ["is_labelme", "read_labelme"]
-
 
 def is_labelme(content: dict[str, Any]) -> bool:
     """Whether a JSON object is one of LabelMe's."""

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.datasets.labels.objects import Box, LabelledObject, Outline, Point, Runs
-from serank.datasets.labels.rule import FRACTION, PixelBox, Polarity, box_mask, point_mask
-
-__all__ = ["ObjectMask", "object_mask", "pixel_box"]
+from serank.datasets.labels.rule import FRACTION, PixelBox, box_mask, point_mask
+from serank.frames.options import Polarity
 
 Mask = NDArray[np.bool_]
 

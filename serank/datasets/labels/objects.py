@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["Box", "LabelledFrame", "LabelledObject", "Outline", "Point", "Runs", "Shape"]
-
 
 @dataclass(frozen=True)
 class Box:

@@ -10,8 +10,6 @@ from pathlib import Path, PurePosixPath
 from serank.datasets.splits import bare_name
 from serank.frames.reading import FRAME_SUFFIXES
 
-__all__ = ["find_frame", "frame_names", "split_of", "visible"]
-
 _SPLIT = re.compile(r"(?:^|[^a-z])(trainval|train|validation|valid|val|test)(?![a-z])")
 _SAME = {"valid": "val", "validation": "val"}
 

@@ -9,16 +9,14 @@ close to the point. For black-hot frames levels are negated first. Where nothing
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serank.frames.options import Polarity
 from serank.metrics.components import label_components
 
-__all__ = ["FRACTION", "PixelBox", "Polarity", "RuleMask", "box_mask", "check_fraction", "check_polarity", "point_mask"]
-
-Polarity = Literal["white-hot", "black-hot"]
 PixelBox = tuple[int, int, int, int]
 """x0, y0, x1, y1 in px; x1 and y1 are exclusive."""
 

@@ -10,8 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from serank.datasets.labels.masks import ObjectMask
 
-__all__ = ["CELLS", "SheetCell", "cut", "draw_sheet"]
-
 CELLS = 48
 """Most targets on a sheet."""
 COLUMNS = 6

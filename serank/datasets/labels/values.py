@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 
 from serank.datasets.labels.objects import Box
 
-__all__ = ["entry", "json_file", "member", "number", "shown", "text_file", "xywh_box", "xyxy_box"]
-
 T = TypeVar("T")
 
 

@@ -10,8 +10,6 @@ from serank.datasets.labels.objects import Box, LabelledFrame, LabelledObject
 from serank.datasets.labels.places import find_frame, split_of
 from serank.datasets.labels.values import number, text_file, xyxy_box
 
-__all__ = ["read_voc"]
-
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 SETS = ("train", "val", "test", "trainval")
 

@@ -11,8 +11,6 @@ from serank.datasets.labels.values import entry, number, shown, text_file
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
 
-__all__ = ["find_yaml", "read_yolo"]
-
 PARTS = ("train", "val", "test")
 SLACK = 0.001
 """Share of a side by which a box may leave the frame: rounding of the tools."""

@@ -12,22 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = [
-    "DETECTED",
-    "FAINT",
-    "FALSE",
-    "GREYS",
-    "INK",
-    "LINE_HEIGHT",
-    "MATCHED",
-    "MISSED",
-    "draw_legend",
-    "new_canvas",
-    "palette_image",
-    "printable",
-    "write_line",
-]
-
 GREYS = 248  # palette indices 0-247 are greys
 BACKGROUND, INK, FAINT, DETECTED, MISSED, MATCHED, FALSE = range(GREYS, GREYS + 7)  # palette indices of the colours
 # Okabe and Ito's colours, which readers with colour-blindness can tell apart, made lighter where they lie on grey

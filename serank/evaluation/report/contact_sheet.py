@@ -12,8 +12,6 @@ from PIL import Image
 from serank.evaluation.report.canvas import FAINT, INK, LINE_HEIGHT, draw_legend, new_canvas, palette_image, write_line
 from serank.evaluation.report.overlays import MatchMasks, draw_outlines
 
-__all__ = ["CROP_SIDE", "GAP", "Cell", "contact_sheet", "crop_window"]
-
 Float = NDArray[np.float32]
 
 CROP_SIDE = 192  # crops are enlarged by the largest whole factor that keeps them within this, px

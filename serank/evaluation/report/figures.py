@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,23 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "group_figure",
-    "new_figure",
-    "pd_fa_figure",
-    "reliability_figure",
-    "require_matplotlib",
-    "roc_figure",
-    "save_figure",
-    "score_roc_figure",
-    "training_figure",
-]
-
 # Okabe and Ito's colours, which readers with colour-blindness can tell apart
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 MAX_MARKERS = 64  # curves of more points are drawn without markers
 LABEL_SPACING = 0.13  # of the axes' size, between thresholds that are written beside a curve
 DPI = 120
+SHARES = (-0.03, 1.03)  # limits of an axis of shares
 
 
 def require_matplotlib() -> None:
@@ -73,14 +62,12 @@ def roc_figure(curves: Curves) -> Figure:
     order = np.lexsort((tpr, fpr))
     marker = "o" if len(fpr) <= MAX_MARKERS else None
     linear.plot(fpr[order], tpr[order], color=BLUE, marker=marker, markersize=3.5)
-    linear.set_xlim(-0.02, 1.02)
-    linear.set_ylim(-0.02, 1.02)
-    linear.set_xlabel("false positive rate, false pixels / background pixels")
-    linear.set_ylabel("true positive rate, found / target pixels")
+    linear.set(xlim=(-0.02, 1.02), xlabel="false positive rate, false pixels / background pixels")
+    linear.set(ylim=(-0.02, 1.02), ylabel="true positive rate, found / target pixels")
     linear.set_title("pixel ROC" if np.isnan(curves.auc) else f"pixel ROC, area {curves.auc:.4f}")
     _log_curve(logarithmic, fpr[order], tpr[order])
-    logarithmic.set_xlabel("false positive rate, logarithmic" + ("; hollow: 0" if (fpr == 0).any() else ""))
-    logarithmic.set_title("the same, small rates spread out")
+    label = "false positive rate, logarithmic" + ("; hollow: 0" if (fpr == 0).any() else "")
+    logarithmic.set(xlabel=label, title="the same, small rates spread out")
     return figure
 
 
@@ -104,32 +91,16 @@ def pd_fa_figure(curves: Curves, *, operating: tuple[float, float, float] | None
         position = (float(np.log10(x) / width), float(y))
         # a threshold is written only where it is clear of the previous one
         if last is None or np.hypot(position[0] - last[0], position[1] - last[1]) > LABEL_SPACING:
-            axes.annotate(
-                _format_threshold(threshold),
-                (x, y),
-                xytext=(3, -11),
-                textcoords="offset points",
-                fontsize=7,
-                color=GREY,
-            )
+            _note(axes, _format_threshold(threshold), (x, y), (3, -11), fontsize=7, color=GREY)
             last = position
     if operating is not None and np.isfinite(operating[1:]).all():
         threshold, y, x = operating
-        axes.plot(
-            max(x * 1e6, shown.min()),
-            y,
-            "o",
-            markersize=9,
-            markerfacecolor="none",
-            markeredgecolor=ORANGE,
-            markeredgewidth=2,
-            label=f"threshold in use, {_format_threshold(threshold)}",
-        )
+        label = f"threshold in use, {_format_threshold(threshold)}"
+        ring: dict[str, Any] = {"color": ORANGE, "fillstyle": "none", "markersize": 9, "markeredgewidth": 2}
+        axes.plot(max(x * 1e6, shown.min()), y, "o", label=label, **ring)
         axes.legend(loc="lower right", frameon=False)
     axes.set_xlabel("Fa, false pixels per million pixels" + ("; hollow: 0" if (fa == 0).any() else ""))
-    axes.set_ylabel("Pd, detected / all targets")
-    axes.set_title("Pd over Fa; small figures are thresholds")
-    axes.set_ylim(-0.03, 1.03)
+    axes.set(ylim=SHARES, ylabel="Pd, detected / all targets", title="Pd over Fa; small figures are thresholds")
     return figure
 
 
@@ -143,20 +114,11 @@ def group_figure(rows: Sequence[Group], label: str) -> Figure:
     axes.bar(positions, [row.pd if row.targets else 0.0 for row in rows], width=0.62, color=BLUE)
     for x, row in zip(positions, rows, strict=True):
         height, text = (row.pd, f"{row.detected}/{row.targets}") if row.targets else (0.0, "no\ntarget")
-        axes.annotate(
-            text,
-            (float(x), height),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-            color="black" if row.targets else GREY,
-        )
+        colour = "black" if row.targets else GREY
+        _note(axes, text, (float(x), height), (0, 3), ha="center", fontsize=9, color=colour)
     axes.set_xticks(positions, [printable(row.label) for row in rows], parse_math=False)
-    axes.set_ylim(0, 1.12)
-    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.set(ylim=(0, 1.12), yticks=np.linspace(0, 1, 6), ylabel="Pd, detected / all targets")
     axes.set_xlabel(printable(label), parse_math=False)
-    axes.set_ylabel("Pd, detected / all targets")
     return figure
 
 
@@ -173,11 +135,9 @@ def reliability_figure(quality: ScoreQuality) -> Figure:
     scores, shares = quality.mean_scores[filled], quality.true_shares[filled]
     axes.plot(scores, shares, color=BLUE, marker="o", markersize=5)
     for x, y, count in zip(scores, shares, quality.counts[filled], strict=True):
-        axes.annotate(f"{count}", (x, y), xytext=(4, -12), textcoords="offset points", fontsize=8, color=GREY)
-    axes.set_xlim(-0.03, 1.03)
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("score; small figures are detections")
-    axes.set_ylabel("share of them that is true")
+        _note(axes, f"{count}", (x, y), (4, -12), fontsize=8, color=GREY)
+    axes.set(xlim=SHARES, xlabel="score; small figures are detections")
+    axes.set(ylim=SHARES, ylabel="share of them that is true")
     axes.set_title(f"reliability, calibration error {quality.ece:.3f}")
     return figure
 
@@ -191,10 +151,8 @@ def score_roc_figure(quality: ScoreQuality) -> Figure:
     figure = new_figure(5.2, 4.4)
     axes = figure.add_subplot()
     axes.step(np.append(0, quality.false_per_frame), np.append(0, quality.true_kept), color=BLUE, where="post")
-    axes.set_xlim(left=0)
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("false detections kept, per frame")
-    axes.set_ylabel("true detections kept / all")
+    axes.set(xlim=(0, None), xlabel="false detections kept, per frame")
+    axes.set(ylim=SHARES, ylabel="true detections kept / all")
     axes.set_title("by score" if np.isnan(quality.auc) else f"by score, area {quality.auc:.3f}")
     return figure
 
@@ -217,13 +175,11 @@ def training_figure(rows: Sequence[Mapping[str, float]]) -> Figure:
     if validated:
         for key, name, colour in (("iou", "IoU", BLUE), ("niou", "nIoU", ORANGE), ("pd", "Pd", GREEN)):
             _draw_series(panels[1], series[key], colour, name)
-        panels[1].set_ylabel("validation, in [0, 1]")
-        panels[1].set_ylim(-0.02, 1.02)
+        panels[1].set(ylim=(-0.02, 1.02), ylabel="validation, in [0, 1]")
         panels[1].legend(loc="lower right", frameon=False, ncols=3)
     _draw_series(panels[-1], series["lr"], GREY)
-    panels[-1].set_ylabel("learning rate")
+    panels[-1].set(xlabel="epoch", ylabel="learning rate")
     panels[-1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    panels[-1].set_xlabel("epoch")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
     return figure
 
@@ -242,6 +198,11 @@ def _finite(*arrays: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     if not finite.any():
         raise ValueError("curves hold no finite point: the set has no target or no background pixels")
     return [array[finite] for array in arrays]
+
+
+def _note(axes: Axes, text: str, place: tuple[float, float], offset: tuple[int, int], **style: Any) -> None:
+    """Writes beside a point, `offset` in points of print."""
+    axes.annotate(text, place, xytext=offset, textcoords="offset points", **style)
 
 
 def _format_threshold(value: float) -> str:

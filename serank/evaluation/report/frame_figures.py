@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from serank.evaluation.report.top_k import TopKLevel
 
-__all__ = ["MAX_CELLS", "block_maxima", "surface_figure", "top_k_figure"]
-
 Float = NDArray[np.float32]
 
 MAX_CELLS = 96  # of a surface or map along a side
@@ -42,8 +40,7 @@ def surface_figure(frame: Float | None, probability: Float, title: str = "") -> 
         picture.imshow(frame, cmap="gray", interpolation="nearest")
         picture.set_title("frame")
         _draw_surface(figure, (1, 3, 2), frame, "grey value", "gray", (float(frame.min()), float(frame.max())))
-    picture.set_xlabel("column, px")
-    picture.set_ylabel("row, px")
+    picture.set(xlabel="column, px", ylabel="row, px")
     _draw_surface(figure, (1, columns, columns), probability, "probability", "viridis", (0.0, 1.0))
     figure.suptitle(printable(title), parse_math=False)
     return figure
@@ -79,8 +76,7 @@ def top_k_figure(frame: Float, levels: Sequence[TopKLevel], title: str = "") -> 
             extent=(-0.5, right, bottom, -0.5),
             interpolation="nearest",
         )
-        panel.set_xlim(-0.5, width - 0.5)
-        panel.set_ylim(height - 0.5, -0.5)
+        panel.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         panel.set_title(
             f"level {level.level}: {level.channels} channels, {level.k} of {level.counts.size} points each", fontsize=9
         )
@@ -120,7 +116,7 @@ def _draw_surface(
         if cells.shape[axis] == 1:  # a surface needs two points along each side
             cells = np.repeat(cells, 2, axis=axis)
     rows, columns = (np.arange(side) * step for side in cells.shape)
-    low, high = limits
+    low, high = limits if limits[1] > limits[0] else (limits[0], limits[0] + 1)
     # three-dimensional axes have no type hints
     axes: Any = figure.add_subplot(*position, projection="3d")
     axes.plot_surface(
@@ -128,15 +124,14 @@ def _draw_surface(
         cells,
         cmap=colours,
         vmin=low,
-        vmax=high if high > low else low + 1,
+        vmax=high,
         rcount=MAX_CELLS + 1,
         ccount=MAX_CELLS + 1,
         linewidth=0,
         antialiased=False,
     )
-    axes.set_xlim(0, columns[-1])
-    axes.set_ylim(rows[-1], 0)  # the first row at the back, as in the picture beside it
-    axes.set_zlim(low, high if high > low else low + 1)
+    # the first row at the back, as in the picture beside it
+    axes.set(xlim=(0, columns[-1]), ylim=(rows[-1], 0), zlim=(low, high))
     longest = max(height, width)
     axes.set_box_aspect((max(width / longest, 0.2), max(height / longest, 0.2), 0.55), zoom=1.12)
     axes.view_init(elev=35, azim=-65)

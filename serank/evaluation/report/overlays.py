@@ -25,8 +25,6 @@ from serank.metrics.checks import Protocol
 from serank.metrics.components import component_table, dilate, find_components, label_components
 from serank.metrics.counting import match_components
 
-__all__ = ["MatchMasks", "draw_outlines", "match_masks", "match_overlay"]
-
 Float = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 

@@ -29,8 +29,6 @@ from serank.evaluation.results import Evaluation, FrameScore, FrameView, TargetS
 from serank.metrics.components import find_components
 from serank.serankdet import SeRankDet
 
-__all__ = ["Gallery", "file_names", "worst_false_alarms", "worst_misses"]
-
 MIN_CROP = 48  # side in px of a contact sheet's crops, more around larger targets
 
 

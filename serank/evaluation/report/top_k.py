@@ -20,8 +20,6 @@ from serank.layers.attention import SeRankAttention
 from serank.models.network import STRIDE
 from serank.serankdet import SeRankDet
 
-__all__ = ["TopKLevel", "count_top_k"]
-
 
 class TopKLevel(NamedTuple):
     """Top-k points of one encoder level."""

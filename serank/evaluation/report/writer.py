@@ -23,8 +23,6 @@ from serank.evaluation.results import Evaluation, FrameScore, FrameView, TargetS
 from serank.serankdet import SeRankDet
 from serank.utils.files import new_folder
 
-__all__ = ["check_report_folder", "write_report"]
-
 CONTENTS = frozenset({"index.html", "report.json", "frames.csv", "targets.csv", "pictures"})  # of a report's folder
 
 
