@@ -27,8 +27,6 @@ from serank.utils.checks import check_threshold
 if TYPE_CHECKING:
     from serank.inference.fused_network import InferenceNetwork
 
-__all__ = ["SeRankDet"]
-
 Network = TypeVar("Network", bound="SeRankDet")
 
 

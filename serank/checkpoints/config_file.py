@@ -15,17 +15,6 @@ from typing import Any
 from serank._version import __version__
 from serank.errors import CheckpointError
 
-__all__ = [
-    "FREE",
-    "MAX_CONFIG",
-    "VERSION",
-    "check_constructor",
-    "config_digest",
-    "config_text",
-    "known_arguments",
-    "read_config",
-]
-
 MAX_CONFIG = 2**20
 """Largest `config.json` that is read, in bytes; a real one has about 1 kB."""
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from serank.errors import CheckpointError
 
-__all__ = ["CARD", "CONFIG", "FILES", "WEIGHTS", "Folder", "bundled", "read_card"]
-
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"

@@ -18,8 +18,6 @@ from serank.checkpoints.hub_guard import MAX_ANSWER, Guard
 from serank.errors import CheckpointError
 from serank.utils.digest import sha256
 
-__all__ = ["Repository", "check_repo_id", "check_revision", "push"]
-
 PART = r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 REPO_ID = re.compile(f"{PART}/{PART}")
 COMMIT = re.compile(r"[0-9a-f]{40}")

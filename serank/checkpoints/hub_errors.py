@@ -10,8 +10,6 @@ from contextlib import contextmanager
 
 from serank.errors import CheckpointError
 
-__all__ = ["UnreachableError", "explained"]
-
 LOGIN = "log in with `hf auth login`, set HF_TOKEN or pass token"
 
 

@@ -24,8 +24,6 @@ from uuid import uuid4
 from serank.checkpoints.hub_errors import UnreachableError
 from serank.errors import CheckpointError
 
-__all__ = ["MAX_ANSWER", "SECONDS", "SLOWEST", "Guard"]
-
 T = TypeVar("T")
 
 SECONDS = 60.0

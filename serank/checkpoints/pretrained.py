@@ -29,8 +29,6 @@ from serank.utils.checks import check_device
 from serank.utils.files import remove_leftovers, replacing
 from serank.utils.text import did_you_mean
 
-__all__ = ["Pretrained"]
-
 Model = TypeVar("Model", bound="Pretrained")
 
 

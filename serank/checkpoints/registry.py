@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from serank.checkpoints.card import Result, read_metadata
 from serank.checkpoints.folder import CARD, CONFIG, bundled
 
-__all__ = ["OTHERS", "Published", "no_weights", "published"]
-
 
 @dataclass(frozen=True)
 class Published:

@@ -29,8 +29,6 @@ from serank.layers.attention import positional_values
 from serank.utils.checks import check_device
 from serank.utils.text import listing
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MAX_BYTES", "load_released", "read_released", "released_name"]
-
 Model = TypeVar("Model", bound=nn.Module)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -17,16 +17,6 @@ from serank.utils.digest import content_digest
 from serank.utils.files import replacing
 from serank.utils.text import listing
 
-__all__ = [
-    "CONFIG_DIGEST",
-    "MAX_WEIGHTS",
-    "WEIGHTS_DIGEST",
-    "largest_file",
-    "load_strictly",
-    "non_finite",
-    "save_weights",
-]
-
 MAX_WEIGHTS = 2**33
 """Largest `model.safetensors` that is read, in bytes, whatever its config asks for: width 350 in float32."""
 

@@ -21,8 +21,6 @@ from serank.frames.sources import SourceFrame, read_sources
 from serank.inference.fused_network import InferenceNetwork
 from serank.serankdet import SeRankDet
 
-__all__ = ["COLUMNS", "MAX_FRAMES", "Analyst", "Finding", "count_frames"]
-
 COLUMNS = ("x", "y", "score", "area, px", "box: x0, y0, x1, y1")
 """Heads of the table; positions in pixels, (0, 0) is the first pixel's centre."""
 MAX_FRAMES = 1000

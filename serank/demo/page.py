@@ -15,8 +15,6 @@ from serank.frames.reading import FRAME_SUFFIXES, VIDEO_SUFFIXES
 if TYPE_CHECKING:
     from gradio import Blocks
 
-__all__ = ["HOST", "build_page", "serve"]
-
 HOST = "127.0.0.1"
 """This machine alone: uploads are read by whoever reaches the page."""
 

@@ -13,8 +13,6 @@ from serank.errors import FrameError
 from serank.frames.held import HeldFile, check_pixel_count
 from serank.frames.pillow_images import image_pixels
 
-__all__ = ["read_bmp"]
-
 BI_RGB, BI_BITFIELDS, BI_ALPHABITFIELDS = 0, 3, 6
 
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from serank.frames.scaling import location_spread
 
-__all__ = ["repair_defects"]
-
 Array: TypeAlias = NDArray[Any]
 
 PIXEL_SPREADS, PIXEL_RANGE = 4.0, 0.1

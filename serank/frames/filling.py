@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fill", "is_wide"]
-
 
 def fill(values: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[Any]:
     """A copy of `values` whose missing pixels hold the value of the nearest one that isn't.

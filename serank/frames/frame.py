@@ -31,8 +31,6 @@ from serank.frames.scaling import (
 if TYPE_CHECKING:
     from serank.frames.reading import FrameLike
 
-__all__ = ["CleanPixels", "Frame", "FramePreparer"]
-
 CRUSHED = 0.02
 """Share of the range in which the central 90% of a frame's pixels must not lie; quiet skies of 8 bits keep above it."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")

@@ -7,8 +7,6 @@ from typing import BinaryIO
 
 from serank.errors import FrameError
 
-__all__ = ["MAX_PIXELS", "HeldFile", "check_pixel_count"]
-
 MAX_PIXELS = 2**27
 """Largest frame that is decoded, such as 16384 x 8192: a file that claims more is refused as a decompression bomb."""
 

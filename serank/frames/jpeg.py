@@ -19,8 +19,6 @@ from serank.errors import FrameError
 from serank.frames.held import HeldFile, check_pixel_count
 from serank.frames.orientation import exif_orientation, upright
 
-__all__ = ["decode_jpeg", "read_jpeg"]
-
 SOI, EOI, SOS, DRI, APP1 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1
 FRAMES = {0xC0, 0xC1, 0xC2}
 """Start of a frame: baseline, extended and progressive, with Huffman codes."""

@@ -13,8 +13,6 @@ from serank.errors import FrameError
 from serank.frames.held import HeldFile, check_pixel_count
 from serank.frames.pillow_images import image_pixels
 
-__all__ = ["JP2_STARTS", "read_jpeg2000"]
-
 CODESTREAM = b"\xff\x4f\xff\x51"
 JP2_STARTS = (b"\0\0\0\x0cjP  \r\n\x87\n", CODESTREAM)
 SOT, EOC = 0xFF90, 0xFFD9

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from serank.errors import FrameError
 from serank.frames.held import HeldFile, check_pixel_count
 
-__all__ = ["PGM_STARTS", "read_pgm"]
-
 PGM_STARTS = (b"P2", b"P5")
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _HEADER = re.compile(rb"P[25]" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})\s")

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from serank.errors import FrameError
 from serank.frames.held import MAX_PIXELS, HeldFile
 
-__all__ = ["NPY_START", "NPZ_START", "read_array", "split_frames"]
-
 NPY_START, NPZ_START = b"\x93NUMPY", b"PK\x03\x04"
 MAX_BYTES = 16 * MAX_PIXELS
 

@@ -15,8 +15,6 @@ from serank.errors import FrameError
 from serank.frames.reading import decode
 from serank.utils.checks import check_number
 
-__all__ = ["FrameOptions", "Ignore", "Polarity"]
-
 Polarity = Literal["white-hot", "black-hot"]
 Ignore: TypeAlias = "str | os.PathLike[str] | NDArray[Any] | Sequence[Sequence[float]]"
 """Path of a mask file, mask `(H, W)` bool, or boxes `(N, 4)`."""

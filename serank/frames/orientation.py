@@ -12,8 +12,6 @@ from serank.errors import FrameError
 from serank.frames.held import HeldFile
 from serank.frames.tiff_tags import TiffTags
 
-__all__ = ["ORIENTATION", "exif_orientation", "upright"]
-
 ORIENTATION = 274
 """Number of the tag; its values 1 to 8 say which sides of the picture the first row and column are."""
 

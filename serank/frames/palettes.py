@@ -12,8 +12,6 @@ from serank.errors import FrameError
 from serank.frames.scaling import Array
 from serank.utils.text import did_you_mean
 
-__all__ = ["KNOWN_PALETTES", "has_colours", "palette_grey"]
-
 KNOWN_PALETTES = (
     "inferno",
     "plasma",

@@ -12,8 +12,6 @@ from serank.errors import FrameError
 from serank.frames.held import check_pixel_count
 from serank.frames.orientation import ORIENTATION
 
-__all__ = ["image_pixels"]
-
 
 def image_pixels(image: Image.Image, name: str) -> NDArray[Any]:
     """The pixels of a PIL image; palettes are looked up, alpha is dropped.

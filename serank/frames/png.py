@@ -19,8 +19,6 @@ from serank.errors import FrameError
 from serank.frames.held import HeldFile, check_pixel_count
 from serank.frames.orientation import exif_orientation, upright
 
-__all__ = ["PNG_START", "read_png"]
-
 PNG_START = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples a pixel of each colour type: grey, colour, palette, grey with alpha, colour with alpha."""

@@ -16,18 +16,6 @@ from serank.errors import FrameError
 from serank.frames.filling import fill
 from serank.frames.scaling import Scaling, standardise, to_unit
 
-__all__ = [
-    "LARGEST_SIDE",
-    "TILE_STEP",
-    "Array",
-    "FrameSpec",
-    "check_pixels",
-    "luminance",
-    "resize",
-    "tiles",
-    "unit_frame",
-]
-
 TILE_STEP = 16
 """Networks with four poolings pad other sides to a multiple of this."""
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from serank.errors import FrameError
 from serank.frames.bmp import read_bmp
-from serank.frames.held import MAX_PIXELS, HeldFile
+from serank.frames.held import HeldFile
 from serank.frames.jpeg import read_jpeg
 from serank.frames.jpeg2000 import JP2_STARTS, read_jpeg2000
 from serank.frames.netpbm import PGM_STARTS, read_pgm
@@ -26,19 +26,6 @@ from serank.frames.png import PNG_START, read_png
 from serank.frames.preparation import Array, unit_frame
 from serank.frames.tiff import TIFF_STARTS, count_tiff_frames, read_tiff
 from serank.frames.webp import read_webp
-
-__all__ = [
-    "FRAME_SUFFIXES",
-    "MAX_PIXELS",
-    "VIDEO_SUFFIXES",
-    "FrameLike",
-    "count_pages",
-    "decode",
-    "decode_pages",
-    "open_held",
-    "read_frame",
-    "read_pixels",
-]
 
 FRAME_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".webp", ".jp2", ".pgm", ".npy", ".npz"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".webm", ".wmv"})

@@ -12,21 +12,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "CLIPPED_QUANTILE",
-    "MOST_PIXELS",
-    "STEP_QUANTILES",
-    "TOLERANCE",
-    "UNIT_MEDIAN",
-    "UNIT_SPREAD",
-    "Z_RANGE",
-    "Scaling",
-    "evenly_spread",
-    "location_spread",
-    "standardise",
-    "to_unit",
-]
-
 Scaling = Literal["unit", "standard"]
 Array: TypeAlias = NDArray[Any]
 Float: TypeAlias = NDArray[np.float32]

@@ -13,8 +13,6 @@ from serank.frames.preparation import Array
 from serank.frames.reading import FRAME_SUFFIXES, VIDEO_SUFFIXES, count_pages, decode_pages
 from serank.utils.text import listing
 
-__all__ = ["SourceFrame", "find_sources", "frame_files", "may_hold_several", "passed_over", "read_sources"]
-
 PAGED_SUFFIXES = frozenset({".tif", ".tiff", ".npy", ".npz"})
 NAMED = 3
 """Files that are passed over and named in a warning; the others are counted."""

@@ -22,8 +22,6 @@ from serank.frames.orientation import ORIENTATION, upright
 from serank.frames.tiff_segments import Segment, unpack_segment
 from serank.frames.tiff_tags import Directory, TiffTags
 
-__all__ = ["TIFF_STARTS", "count_tiff_frames", "read_tiff"]
-
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, OPACITY, CMYK, YCBCR = range(7)
 UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4

@@ -16,8 +16,6 @@ from serank.errors import FrameError
 from serank.frames.jpeg import decode_jpeg
 from serank.frames.tiff_tags import Directory
 
-__all__ = ["Segment", "unpack_segment"]
-
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 7, 8, 32946, 32773
 FAX = (2, 3, 4)
 NAMES = {6: "old JPEG", 34712: "JPEG 2000", 34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP"}

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from serank.errors import FrameError
 from serank.frames.held import HeldFile
 
-__all__ = ["Directory", "TiffTags"]
-
 SUBFILE_TYPE = 254
 TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 11: "f4", 12: "f8", 13: "u4"}
 TYPES |= {16: "u8", 17: "i8", 18: "u8"}

@@ -14,8 +14,6 @@ from serank.frames.held import HeldFile, check_pixel_count
 from serank.frames.orientation import exif_orientation, upright
 from serank.frames.pillow_images import image_pixels
 
-__all__ = ["read_webp"]
-
 
 def read_webp(held: HeldFile) -> NDArray[Any]:
     """The pixels of a WebP file, `(H, W, 3)` uint8, alpha dropped.

@@ -39,8 +39,6 @@ from serank.utils.text import printable
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["BatchResult", "write_detections"]
-
 WRITER_THREADS = 2
 PENDING_RESULTS = 4
 """Results that are being written or wait for it, at most."""
@@ -283,6 +281,7 @@ class PictureNames:
             self._names.setdefault(file, name)
 
     def __call__(self, item: SourceFrame, ending: str = "_detections") -> str:
+        """Name of the item's picture or map, in the output folder."""
         name = self._names[item.file]
         return f"{name}{ending}.png" if item.index is None else f"{name}/{item.index:06d}{ending}.png"
 

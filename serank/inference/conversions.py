@@ -15,18 +15,6 @@ if TYPE_CHECKING:
 
     from serank.inference.detections import Detections
 
-__all__ = [
-    "COCO_CATEGORIES",
-    "coco",
-    "coco_annotation",
-    "geojson",
-    "pandas_frame",
-    "pixel_runs",
-    "records",
-    "supervision_detections",
-    "yolo_lines",
-]
-
 COCO_CATEGORIES = [{"id": 1, "name": "target", "supercategory": ""}]
 DTYPES = {"index": "Int64", "track": "Int64"} | {
     name: "int64" if name == "area" else "float64" for name in ("x", "y", "score", "area", "x0", "y0", "x1", "y1")

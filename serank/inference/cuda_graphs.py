@@ -22,8 +22,6 @@ from torch import Tensor
 
 from serank.utils.cuda_graph import record_graph
 
-__all__ = ["CudaRecorder", "GraphCache", "Recorder", "graphs_on"]
-
 LOGGER = logging.getLogger("serank.inference")
 
 Replay: TypeAlias = Callable[[Tensor], Tensor]

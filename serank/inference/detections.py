@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from PIL import Image
 
-__all__ = ["Detection", "Detections", "FrameSource", "Picks", "find_detections"]
-
 Float = NDArray[np.float32]
 Picks: TypeAlias = slice | Sequence[bool] | Sequence[int] | NDArray[Any]
 """What picks several detections: a slice, a bool for each of them, or their numbers."""

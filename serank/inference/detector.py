@@ -24,8 +24,6 @@ from serank.inference.scores import Calibration
 from serank.inference.tta import ORIENTATIONS, Orientation, check_tta
 from serank.utils.checks import check_count, check_threshold
 
-__all__ = ["Detector", "predict"]
-
 Float = NDArray[np.float32]
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from serank.inference.detections import Detections
 
-__all__ = ["html", "plot", "png_bytes"]
-
 SHOWN_ROWS = 20
 """Rows of a notebook's table; the rest is counted."""
 

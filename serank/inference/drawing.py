@@ -14,8 +14,6 @@ from PIL import Image, ImageDraw, ImageFont
 from serank.inference.label_room import LabelRoom
 from serank.utils.files import replacing
 
-__all__ = ["overlay", "png_options", "save_overlay"]
-
 BOX_INDEX = 255  # palette index of the box colour; 0-254 are greys
 BOX_COLOUR = (255, 80, 0)
 FONT_SIZE = 12  # smaller text is hard to read where a palette leaves no soft edges

@@ -22,8 +22,6 @@ from serank.layers.lsff import LSFF
 from serank.models.network import DecoderStep, PlainBlock
 from serank.utils.cuda_graph import recording
 
-__all__ = ["FusedConv", "can_fold", "can_fuse", "can_pack", "can_run_cudnn", "fold_batch_norm"]
-
 LOGGER = logging.getLogger("serank.inference")
 
 KNOWN = (

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from serank.layers.lsff import LSFF
 
-__all__ = ["FusedGate"]
-
 
 class FusedGate(nn.Module):
     """`LSFF.gate`, whose mean of two means is part of the 7x7 convolution.

@@ -33,8 +33,6 @@ from serank.models.network import DecoderStep, SeRankNet, crop_or_pad, pad_to_st
 from serank.utils.checks import check_map
 from serank.utils.cuda_graph import recording
 
-__all__ = ["InferenceNetwork"]
-
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 

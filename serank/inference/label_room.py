@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["LabelPlace", "LabelRoom"]
-
 Rectangle = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels of the picture, x1 and y1 inclusive."""
 

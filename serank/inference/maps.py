@@ -10,8 +10,6 @@ from PIL import Image
 
 from serank.utils.files import replacing
 
-__all__ = ["save_probability"]
-
 
 def save_probability(probability: NDArray[np.float32], path: Path) -> None:
     """Writes a map as 8-bit grey, whole or not at all; the folder of `path` is made if its parent is there.

@@ -31,8 +31,6 @@ from serank.utils.files import replacing
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["METADATA", "SUFFIXES", "export", "preprocessing"]
-
 METADATA = "serank"
 """Key of the JSON in an ONNX file's metadata; in an exported program the file `serank.json`."""
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}

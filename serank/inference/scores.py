@@ -9,8 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Calibration", "calibrated_scores", "check_calibration", "log_odds"]
-
 Calibration: TypeAlias = tuple[float, float]
 """Intercept, and weight of the peak's log-odds, >= 0; see `calibrated_scores`."""
 

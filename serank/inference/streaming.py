@@ -25,8 +25,6 @@ from serank.utils.checks import check_count, check_threshold
 from serank.utils.distributed import rank, world_size
 from serank.utils.prefetch import prefetch
 
-__all__ = ["StreamOptions", "detect_files", "detect_sources", "existing_sources", "frame_source"]
-
 PREFETCHED_FRAMES = 4
 """Frames that are read in advance, besides those of the next batch; few, since frames may be large."""
 

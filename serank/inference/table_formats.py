@@ -10,8 +10,6 @@ from typing import Any, Protocol, TypeAlias
 
 from serank.inference.conversions import COCO_CATEGORIES, coco_annotation
 
-__all__ = ["COLUMNS", "ENCODINGS", "Encoding", "Record", "detection_rows"]
-
 Record: TypeAlias = dict[str, Any]
 """Of a finished frame: `frame`, `index`, `picture` and `Detections.to_dict()`, for COCO also `runs`, the detections'
 masks as of `pixel_runs`; of a failure: `frame`, `reason`."""

@@ -13,8 +13,6 @@ from serank.inference.conversions import yolo_lines
 from serank.inference.table_formats import ENCODINGS, Record
 from serank.utils.files import replacing, share
 
-__all__ = ["TABLE_FORMATS", "TableWriter", "YoloWriter", "open_table", "table_path"]
-
 TABLE_FORMATS = ("json", "jsonl", "csv", "coco", "yolo")
 
 FLUSH_INTERVAL = 1.0

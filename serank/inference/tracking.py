@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from serank.inference.detections import Detections
 from serank.utils.checks import check_count
 
-__all__ = ["CentroidTracker", "check_tracking"]
-
 MAX_GAP = 3
 """Frames in which a target may be unseen without losing its number, unless `confirm` looks back further."""
 VELOCITY_GAIN = 0.5

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ORIENTATIONS", "Orientation", "check_tta"]
-
 Kind = TypeVar("Kind", bound=np.generic)
 
 

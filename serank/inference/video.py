@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.stream import VideoStream
 
-__all__ = ["DEFAULT_RATE", "VideoWriter", "check_video", "frame_rate", "video_writer"]
-
 CONTAINERS = (".mp4", ".mkv", ".mov", ".avi")
 CODECS = ("libx264", "mpeg4")
 """The first that PyAV's FFmpeg has: H.264, which browsers play, else MPEG-4 part 2."""

@@ -15,8 +15,6 @@ from serank.layers.ranking import top_k_in_spatial_order
 from serank.layers.tracing import exporting, exporting_to_onnx
 from serank.utils.checks import check_map
 
-__all__ = ["SeRankAttention", "rank_size"]
-
 DEEPEST = 8
 """Encoder level whose points are 128 px apart; a larger number is hardly meant as a level."""
 

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from serank.utils.checks import check_map
 
-__all__ = ["BRANCHES", "DDC", "DifferenceConv2d", "conv_bn_relu"]
-
 BRANCHES = ("vanilla", "difference", "dilated")
 """Names of the parallel branches of `DDC`, in the order in which they are concatenated."""
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from serank.utils.checks import check_map
 
-__all__ = ["LSFF"]
-
 
 class LSFF(nn.Module):
     """Large selective feature fusion: a 7x7 spatial gate chooses between the encoder's and the decoder's features.

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from serank.layers.tracing import exporting, exporting_to_onnx
 
-__all__ = ["first_largest", "top_k_in_spatial_order"]
-
 SPARSE = 16
 """From this many points for each one taken, looking at blocks first is faster on a CPU, see docs/speed.md."""
 SHORT, LONG = 8, 16

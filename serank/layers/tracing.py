@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["exporting", "exporting_to_onnx"]
-
 
 def exporting() -> bool:
     """Whether `torch.export`, which `torch.onnx` uses too, is tracing."""

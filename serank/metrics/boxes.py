@@ -20,8 +20,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from serank.metrics.checks import check_thresholds
 
-__all__ = ["BOX_BINS", "BoxCurve", "BoxGroup", "BoxMatch", "BoxMetrics", "match_boxes"]
-
 Float = NDArray[np.float64]
 
 BOX_BINS = (

@@ -13,17 +13,6 @@ from serank.utils.checks import check_threshold
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "CURVE_THRESHOLDS",
-    "Frames",
-    "Protocol",
-    "check_distance",
-    "check_protocol",
-    "check_same_settings",
-    "check_thresholds",
-    "checked_frames",
-]
-
 Protocol = Literal["standard", "released"]
 Frames: TypeAlias = "NDArray[Any] | Tensor | Sequence[NDArray[Any] | Tensor]"
 

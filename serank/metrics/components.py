@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 # scipy is imported in the functions, since it takes longer to import than all the rest of serank
 
-__all__ = ["ComponentTable", "component_table", "dilate", "find_components", "label_components"]
-
 
 @dataclass(frozen=True)
 class ComponentTable:

@@ -12,24 +12,6 @@ from numpy.typing import NDArray
 from serank.metrics.checks import Protocol
 from serank.metrics.components import ComponentTable, find_components
 
-__all__ = [
-    "IOU_UNIT",
-    "Counts",
-    "Match",
-    "PdFaCurve",
-    "RocCurve",
-    "count_frame",
-    "count_pixels",
-    "count_regions",
-    "match_components",
-    "mean_iou",
-    "pd_fa_rates",
-    "pooled_iou",
-    "ratio",
-    "roc_rates",
-    "summary",
-]
-
 RATE_EPSILON = 1e-3  # pixels that the released code adds to the denominators of its rates
 F1_EPSILON = 1e-5  # what the released code adds to precision + recall
 IOU_UNIT = 2**64  # per-frame IoU is summed as an integer in units of 1 / IOU_UNIT: no order of frames changes it

@@ -6,8 +6,6 @@ from serank.metrics.checks import Frames, Protocol, check_distance, check_protoc
 from serank.metrics.counting import Counts, count_frame, summary
 from serank.utils.checks import check_threshold
 
-__all__ = ["DetectionMetrics"]
-
 
 class DetectionMetrics:
     """All metrics at one threshold, accumulated over calls.

@@ -23,8 +23,6 @@ from serank.metrics.counting import (
 )
 from serank.utils.checks import check_threshold
 
-__all__ = ["iou", "niou", "pd_fa", "pd_fa_curve", "roc"]
-
 
 def iou(probability: Frames, target: Frames, threshold: float = 0.5, protocol: Protocol = "standard") -> float:
     """Intersection over union of target pixels in [0, 1], counted over the whole set.

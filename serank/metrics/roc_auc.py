@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ScoreHistogram"]
-
 SHIFT = 16
 BINS = (int(np.float32(1).view(np.uint32)) >> SHIFT) + 1
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from serank.metrics.components import ComponentTable, dilate
 
-__all__ = ["STD_FLOOR", "WINDOW", "signal_to_clutter"]
-
 STD_FLOOR = 0.005  # lowest local standard deviation, about one grey level of 8 bits
 WINDOW = 8  # pixels by which the local background reaches beyond a target's own size, on each side
 GUARD = 2  # pixels around every target that are no background: a target's glow reaches beyond its mask

@@ -16,8 +16,6 @@ import numpy as np
 
 from serank.layers.ddc import BRANCHES
 
-__all__ = ["SeRankConfig", "to_json"]
-
 LARGEST = 1e6
 """Largest absolute value of a setting that is no integer."""
 

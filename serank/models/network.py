@@ -18,8 +18,6 @@ from serank.models.config import SeRankConfig
 from serank.utils.checkpointing import recomputed
 from serank.utils.checks import check_map
 
-__all__ = ["STRIDE", "DecoderStep", "PlainBlock", "SeRankNet", "crop_or_pad", "pad_to_stride"]
-
 LEVELS = 5
 STRIDE = 2 ** (LEVELS - 1)
 """Sides are padded to a multiple of this inside the network and cropped back."""

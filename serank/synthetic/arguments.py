@@ -10,8 +10,6 @@ import numpy as np
 from serank.synthetic.backgrounds import BACKGROUNDS
 from serank.synthetic.sensor import Sensor
 
-__all__ = ["check_scene", "count_range", "value_range"]
-
 MIN_SIDE = 16
 MOST = {"noise": 0.5, "blur": 10.0, "shot": 0.5, "stripes": 0.5, "shading": 0.5, "defects": 0.1}
 

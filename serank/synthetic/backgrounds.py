@@ -14,8 +14,6 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-__all__ = ["BACKGROUNDS", "MAKERS", "power_law_noise"]
-
 Array = NDArray[np.float64]
 
 # Each maker is (rng, height, width) -> (H, W) float64, roughly in [0, 1].

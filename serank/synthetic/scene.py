@@ -14,8 +14,6 @@ from serank.synthetic.sensor import Sensor, add_defects, clutter
 from serank.synthetic.targets import MASK_FRACTION, Target, footprint, plant
 from serank.utils.checks import check_count
 
-__all__ = ["Scene", "SizeLaw", "make_scene"]
-
 SizeLaw: TypeAlias = Literal["even", "log"]
 
 

@@ -14,8 +14,6 @@ from serank.synthetic.scene import SizeLaw, make_scene
 from serank.synthetic.sensor import Sensor
 from serank.utils.checks import check_count
 
-__all__ = ["SyntheticScenes"]
-
 
 class SyntheticScenes(Samples[Sample]):
     """A data set of synthetic scenes, each made when it is asked for.

@@ -11,8 +11,6 @@ from scipy import ndimage
 
 from serank.synthetic.backgrounds import MAKERS, power_law_noise
 
-__all__ = ["Sensor", "add_defects", "clutter"]
-
 Array = NDArray[np.float64]
 
 DEFECT_SHARE = (0.3, 1.0)

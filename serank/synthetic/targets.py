@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from serank.metrics.signal_to_clutter import STD_FLOOR, WINDOW
 
-__all__ = ["MASK_FRACTION", "Target", "footprint", "plant"]
-
 Array = NDArray[np.float64]
 
 MASK_FRACTION = math.exp(-1)

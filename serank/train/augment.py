@@ -20,8 +20,6 @@ from serank.train.paste import paste_target
 from serank.train.sensor import add_sensor_effects
 from serank.utils.checks import check_count, check_number
 
-__all__ = ["Augmentation", "RandomCrops"]
-
 Float = NDArray[np.float32]
 
 SHARES = (

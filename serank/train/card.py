@@ -13,8 +13,6 @@ from serank._version import __version__
 from serank.checkpoints.card import INTRODUCTION, METRICS, UNKNOWN, Result, front_matter
 from serank.train.recipe import Recipe
 
-__all__ = ["training_card"]
-
 
 def training_card(
     config: Mapping[str, Any],

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["TURNS", "consistency_loss", "turn", "turn_back"]
-
 TURNS = 7
 """Rotations and flips of a square besides leaving it as it is, numbered from 0."""
 

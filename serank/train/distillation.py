@@ -12,8 +12,6 @@ from serank.losses import bce_loss
 from serank.serankdet import SeRankDet
 from serank.utils.digest import content_digest
 
-__all__ = ["Teacher", "distillation_loss"]
-
 
 class Teacher:
     """A copy of a network in eval mode, without gradients.

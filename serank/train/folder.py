@@ -20,8 +20,6 @@ from serank.utils.digest import content_digest
 from serank.utils.distributed import from_main, is_main
 from serank.utils.files import remove_leftovers, replacing, writable_folder
 
-__all__ = ["RunFolder", "make_run_folder"]
-
 STATE = "last.pt"
 LOG = "log.csv"
 CURVES = "curves.png"

@@ -12,8 +12,6 @@ from serank.train.augment import RandomCrops
 from serank.train.recipe import Recipe
 from serank.utils.distributed import rank, world_size
 
-__all__ = ["MicroBatches", "crop_loader"]
-
 Key = tuple[int, int]
 
 

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from serank.train.recipe import Recipe
 
-__all__ = ["allocate_moments", "load_optimizer", "make_optimizer", "optimizer_state", "set_lr"]
-
 
 def make_optimizer(
     parameters: Sequence[nn.Parameter], recipe: Recipe, device: torch.device, *, recordable: bool

@@ -6,8 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["paste_target"]
-
 Float = NDArray[np.float32]
 
 MARGIN = 4

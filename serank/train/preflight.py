@@ -17,8 +17,6 @@ from serank.errors import FrameError
 from serank.metrics.components import label_components
 from serank.utils.text import listing
 
-__all__ = ["SetSummary", "inspect_samples", "warn_shared_frames"]
-
 SHOWN = 10
 """Problems listed in an error."""
 

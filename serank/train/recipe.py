@@ -12,8 +12,6 @@ from serank.train.augment import Augmentation
 from serank.train.sensor import SENSOR
 from serank.utils.checks import check_count, check_number
 
-__all__ = ["PRESETS", "Precision", "Preset", "Recipe", "preset"]
-
 Precision = Literal["float32", "bfloat16", "float16"]
 
 

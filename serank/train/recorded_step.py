@@ -15,8 +15,6 @@ from torch import Tensor
 
 from serank.utils.cuda_graph import record_graph
 
-__all__ = ["Execution", "PendingStep", "RecordedStep", "execution_on", "record_on_cuda"]
-
 Results: TypeAlias = tuple[Tensor, Tensor]
 Recorder: TypeAlias = Callable[[Callable[[], Results], Callable[[], None]], Callable[[], Results]]
 """From a step and what undoes it to a replay of it. The step may run a few times first, and is then undone."""

@@ -36,8 +36,6 @@ from serank.utils.distributed import (
     world_size,
 )
 
-__all__ = ["TrainingRun"]
-
 LOGGER = logging.getLogger("serank.train")
 
 MOST_SKIPPED = 50

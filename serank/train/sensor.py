@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from serank.train.augment import Augmentation
 
-__all__ = ["SENSOR", "add_sensor_effects"]
-
 Float = NDArray[np.float32]
 
 SENSOR: dict[str, Any] = {

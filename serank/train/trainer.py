@@ -22,8 +22,6 @@ from serank.train.run import TrainingRun
 from serank.utils.checks import check_count, check_device, choose_device
 from serank.utils.distributed import is_main, restore_batch_norm, world_size
 
-__all__ = ["fit"]
-
 LOGGER = logging.getLogger("serank.train")
 
 

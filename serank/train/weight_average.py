@@ -6,8 +6,6 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-__all__ = ["WeightAverage"]
-
 
 class WeightAverage:
     """Moves the weights of `average` towards those of `network`; both must keep their tensors, which are listed once.

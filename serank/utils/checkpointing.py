@@ -12,8 +12,6 @@ from typing import cast
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["recomputed"]
-
 
 def recomputed(block: nn.Module, *inputs: Tensor) -> Tensor:
     """`block(*inputs)`, its activations recomputed in the backward pass: same gradients, less memory, more time.

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["check_count", "check_device", "check_map", "check_number", "check_threshold", "choose_device"]
-
 
 def check_count(value: Any, name: str, minimum: int = 1) -> int:
     """`value` as an int; raises ValueError, which names the argument, unless it is a whole number >= `minimum`."""

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["record_graph", "recording"]
-
 T = TypeVar("T")
 
 RECORDING = threading.Lock()

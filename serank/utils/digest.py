@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["content_digest", "sha256"]
-
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file of any size, in hexadecimal digits."""

@@ -19,20 +19,6 @@ from torch import nn
 
 from serank.utils.checks import check_device, choose_device
 
-__all__ = [
-    "all_objects",
-    "from_main",
-    "is_main",
-    "mean_over_processes",
-    "pool_statistics",
-    "rank",
-    "restore_batch_norm",
-    "same_weights",
-    "started",
-    "synchronise_batch_norm",
-    "world_size",
-]
-
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)

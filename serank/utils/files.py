@@ -17,8 +17,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["check_new_folder", "locked", "new_folder", "remove_leftovers", "replacing", "share", "writable_folder"]
-
 TEMPORARY = ".serank-"
 """How temporary names begin, by which those of a killed process are told from a user's hidden files."""
 

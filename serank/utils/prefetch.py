@@ -9,8 +9,6 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
-__all__ = ["prefetch", "threaded_map"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

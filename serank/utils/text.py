@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-__all__ = ["did_you_mean", "listing", "printable"]
-
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'detect'?"` for the known name that is closest to `name`, or `""` if none is close."""
