@@ -77,14 +77,12 @@ class Network:
         return total / weights
 
     def logits(self, frame: Float) -> Float:
-        """Scaled values `(H, W)` to logits `(H, W)`."""
+        """Grey `(H, W)` to logits `(H, W)`."""
         logits: Float = self.session.run(["logits"], {"x": self.normalise(frame)})[0][0, 0]
         return logits
 
     def normalise(self, frame: Float) -> Float:
-        """Scaled values `(H, W)` to the network's input `(1, C, H, W)`."""
-        if self.spec["scaling"] == "standard":
-            frame = np.arcsinh(frame)
+        """Grey `(H, W)` in [0, 1] to the network's input `(1, C, H, W)`."""
         x = np.repeat(frame[None, None], self.spec["in_channels"], axis=1)
         mean, std = (np.reshape(np.float32(self.spec[key]), (1, -1, 1, 1)) for key in ("mean", "std"))
         return (x - mean) / std
@@ -114,8 +112,8 @@ def ramp(length: int, overlap: int) -> Float:
     return np.minimum(distance / max(overlap, 1), 1).astype(np.float32)
 
 
-def read_frame(path: str, rules: dict[str, Any], scaling: str) -> Float:
-    """An image file as the network has it scaled: grey `(H, W)` in [0, 1], or standardised values."""
+def read_frame(path: str, rules: dict[str, Any]) -> Float:
+    """An image file as grey `(H, W)` in [0, 1]."""
     with Image.open(path, formats=("PNG", "TIFF", "BMP", "JPEG")) as image:
         mode = image.mode
         if mode in ("RGB", "RGBA", "LA") and any(";16" in str(part[-1]) for part in getattr(image, "tile", ())):
@@ -130,8 +128,6 @@ def read_frame(path: str, rules: dict[str, Any], scaling: str) -> Float:
         values = np.rint(grey).astype(values.dtype)
     if not np.isfinite(values).all():
         raise SystemExit(f"{path}: has pixels that are NaN or infinite")
-    if scaling == "standard":
-        return standardise(values, rules)
     return to_unit(values, rules)
 
 
@@ -148,12 +144,14 @@ def to_unit(values: NDArray[Any], rules: dict[str, Any]) -> Float:
             return np.asarray(np.clip(values.astype(np.float32) / np.float32(255), 0, 1))
     if values.min() == values.max():
         return np.zeros(values.shape, np.float32)
-    return np.asarray(np.clip(rules["unit_median"] + rules["unit_spread"] * standardise(values, rules), 0, 1))
+    median, spread = location_spread(values, rules)
+    unit = rules["unit_median"] + rules["unit_spread"] * (values - median) / spread
+    return np.asarray(np.clip(unit, 0, 1), np.float32)
 
 
-def standardise(values: NDArray[Any], rules: dict[str, Any]) -> Float:
-    """Values less their median, over their spread: the mean distance from it, large ones clipped at a quantile, and at
-    least the median step between neighbouring values."""
+def location_spread(values: NDArray[Any], rules: dict[str, Any]) -> tuple[np.float64, np.float64]:
+    """Median and spread: the mean distance from the median, large ones clipped at a quantile, and at least the median
+    step between neighbouring values."""
     x = values.ravel()
     stride = -(-x.size // rules["most_pixels"])
     while stride > 1 and math.gcd(stride, values.shape[-1]) > 1:
@@ -167,8 +165,7 @@ def standardise(values: NDArray[Any], rules: dict[str, Any]) -> Float:
     if distinct.size < 2:
         distinct = np.unique(x)
     step = np.median(np.diff(distinct)) if distinct.size > 1 else 1.0
-    z: Float = np.clip((values - median) / max(spread, step), *rules["z_range"]).astype(np.float32)
-    return z
+    return median, max(spread, step)
 
 
 def find(probability: Float, threshold: float, calibration: Sequence[float] | None) -> list[dict[str, Any]]:
@@ -215,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = []
     for path in options.frames:
         try:
-            frame = read_frame(path, network.spec["grey"], network.spec["scaling"])
+            frame = read_frame(path, network.spec["grey"])
         except OSError as error:
             raise SystemExit(f"{path}: can't be read: {error}") from error
         height, width = frame.shape

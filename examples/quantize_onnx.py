@@ -41,7 +41,7 @@ class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 def network_input(network: Network, path: str) -> Float:
     """A frame as the network gets it, `(1, C, H, W)`, cut to the largest size of a tile."""
-    frame = read_frame(path, network.spec["grey"], network.spec["scaling"])
+    frame = read_frame(path, network.spec["grey"])
     height, width = network.working_shape(*frame.shape)
     tile = network.spec["tile"]
     return network.normalise(resize(frame, height, width)[:tile, :tile])

@@ -16,7 +16,6 @@ from serank.checkpoints.config_file import check_constructor
 from serank.checkpoints.pretrained import Pretrained
 from serank.checkpoints.released import IMAGENET_MEAN, IMAGENET_STD, load_released
 from serank.frames.preparation import FrameSpec
-from serank.frames.scaling import Scaling
 from serank.inference.detector import Detector
 from serank.inference.scores import check_calibration
 from serank.layers.ddc import BRANCHES
@@ -41,7 +40,7 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
     through a single channel. `stem_channels=in_channels` gives the paper's stem.
 
     The arguments are the fields of `serank.models.config.SeRankConfig`, which says what each one means and which values
-    it takes: `in_channels` to `bias` make the graph, `mean` to `scaling` and `repair` prepare frames for it,
+    it takes: `in_channels` to `bias` make the graph, `mean` to `overlap` and `repair` prepare frames for it,
     `threshold` is the probability above which `detect` takes a pixel as target, `tta` how many rotations and flips it
     averages over, and `score_calibration` what gives the scores their meaning.
 
@@ -81,7 +80,6 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         scale_range: Sequence[float] = (0.5, 2.5),
         tile: int = 1024,
         overlap: int = 128,
-        scaling: Scaling = "unit",
         threshold: float = 0.5,
         tta: int = 1,
         score_calibration: Sequence[float] | None = None,
@@ -108,7 +106,6 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
             scale_range=scale_range,
             tile=tile,
             overlap=overlap,
-            scaling=scaling,
             threshold=threshold,
             tta=tta,
             score_calibration=score_calibration,
@@ -121,7 +118,6 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
             scale_range=config.scale_range,
             tile=config.tile,
             overlap=config.overlap,
-            scaling=scaling,
             repair=config.repair,
         )
         super().__init__(config)

@@ -87,12 +87,6 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--width", type=int, help="channels of the finest level (default: 8)")
     group.add_argument("--in-channels", type=int, metavar="C", help="channels of the input (default: 1)")
     add_preparation(group, "the checkpoint's, or 320", "the checkpoint's, or 0.5 2.5")
-    group.add_argument(
-        "--scaling",
-        choices=("unit", "standard"),
-        help="of the frames: grey in [0, 1], or standardised by each frame's own median and spread, for cameras of any "
-        "range (default: the checkpoint's, or unit)",
-    )
     group.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone")
     group.add_argument(
         "--freeze-statistics",
@@ -264,10 +258,6 @@ def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any)
     changes = preparation(options)
     if options.in_channels is not None:
         changes["in_channels"] = options.in_channels
-    if options.scaling is not None:
-        changes["scaling"] = options.scaling
-    if options.scaling == "standard":
-        changes |= {"mean": 0.0, "std": 1.0}
     prepared = {"working_size": chosen.working_size, "scale_range": chosen.scale_range} if chosen else {}
     if options.init:
         if options.width is not None:

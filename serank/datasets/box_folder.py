@@ -90,4 +90,4 @@ class BoxFolder(Samples[BoxSample]):
         index = range(len(self))[index]
         file = self._frames[index]
         clean = self._prepare.clean(decode(file), str(file), file)
-        return BoxSample(self.names[index], self._prepare.scale(clean)[1], self._boxes[index].copy(), clean.missing)
+        return BoxSample(self.names[index], self._prepare.scale(clean), self._boxes[index].copy(), clean.missing)

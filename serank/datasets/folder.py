@@ -29,7 +29,7 @@ from serank.datasets.layouts import (
     split_folders,
 )
 from serank.datasets.masks import POLARITY, Shape, SizeMismatch, is_inverted, read_mask, resize_mask
-from serank.datasets.sample import RawSample, Sample, Samples
+from serank.datasets.sample import Sample, Samples
 from serank.datasets.soft_targets import find_soft_targets, read_soft_target
 from serank.datasets.splits import available_splits, split_names, warn_sirst_test_names
 from serank.errors import FrameError
@@ -183,10 +183,7 @@ class FolderDataset(Samples[Sample]):
                 self._cache[index] = stored
         clean, mask, soft = stored
         copied = None if soft is None else soft.copy()
-        raw, unit = self._prepare.scale(clean)
-        if raw.dtype in (np.bool_, np.uint8):
-            return Sample(self.names[index], unit, mask.copy(), copied, clean.wide)
-        return RawSample.of(self.names[index], unit, mask.copy(), raw, copied, clean.wide)
+        return Sample(self.names[index], self._prepare.scale(clean), mask.copy(), copied, clean.wide)
 
     def _mask(self, name: str, file: Path, shape: Shape) -> NDArray[np.bool_]:
         mask, grey, _ = read_mask(file)

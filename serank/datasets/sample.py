@@ -5,13 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-from serank.frames.preparation import FrameSpec
-from serank.frames.scaling import standardise
 
 T = TypeVar("T")
 
@@ -28,39 +25,6 @@ class Sample(NamedTuple):
     """`(H, W)` uint8, target probability in steps of 1/255 to learn beside the mask; `None` where there is none."""
     hidden: NDArray[np.bool_] | None = None
     """`(H, W)` bool, where nothing can be found: no data, or ignored; `None` for nowhere."""
-
-    def scaled(self, spec: FrameSpec) -> NDArray[np.float32]:
-        """The frame `(H, W)` as a network with this preparation has it scaled, in training as in detection."""
-        return spec.rescale(self.frame)
-
-
-class RawSample(Sample):
-    """A sample whose file holds counts or temperatures, of which `frame` shows a part of the range.
-
-    Attributes:
-        raw: `(H, W)`, the values as stored.
-    """
-
-    raw: NDArray[Any]
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        frame: NDArray[np.float32],
-        mask: NDArray[np.bool_],
-        raw: NDArray[Any],
-        soft: NDArray[np.uint8] | None = None,
-        hidden: NDArray[np.bool_] | None = None,
-    ) -> RawSample:
-        """The sample of these values."""
-        sample = cls(name, frame, mask, soft, hidden)
-        sample.raw = raw
-        return sample
-
-    def scaled(self, spec: FrameSpec) -> NDArray[np.float32]:
-        """As `Sample.scaled`; standardised from the values as stored."""
-        return standardise(self.raw) if spec.scaling == "standard" else self.frame
 
 
 class Samples(Sequence[T]):

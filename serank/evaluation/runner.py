@@ -16,7 +16,6 @@ from serank.datasets.masks import resize_mask
 from serank.evaluation.evaluator import Evaluator
 from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation
-from serank.frames.frame import Frame
 from serank.frames.preparation import resize
 from serank.inference.detector import Detector, predict
 from serank.metrics.checks import Protocol
@@ -45,16 +44,14 @@ def predict_sample(
     """
     resolution = check_resolution(resolution)
     spec = model.frame_spec
-    values, hidden = sample.scaled(spec), sample.hidden
+    hidden = sample.hidden
     if resolution != "native":
         side = resolution
         sample = Sample(sample.name, resize(sample.frame, side, side), resize_mask(sample.mask, side, side))
-        values = resize(values, side, side)
         hidden = None if hidden is None else resize_mask(hidden, side, side)
         spec = replace(spec, working_size=None, tile=max(spec.tile, side))
     network, orientations = cast(nn.Module, model), model.tta if tta is None else tta
-    frame = Frame(sample.frame, values)
-    probability = predict(network, [frame], spec, channels=model.in_channels, tta=orientations)[0]
+    probability = predict(network, [sample.frame], spec, channels=model.in_channels, tta=orientations)[0]
     return sample, probability if hidden is None else np.where(hidden, np.float32(0), probability)
 
 

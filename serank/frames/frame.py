@@ -19,14 +19,7 @@ from serank.frames.options import FrameOptions
 from serank.frames.palettes import has_colours, palette_grey
 from serank.frames.preparation import Array, FrameSpec, check_pixels, luminance
 from serank.frames.reading import read_pixels
-from serank.frames.scaling import (
-    UNIT_MEDIAN,
-    UNIT_SPREAD,
-    evenly_spread,
-    location_spread,
-    standardise,
-    to_unit,
-)
+from serank.frames.scaling import UNIT_MEDIAN, UNIT_SPREAD, evenly_spread, location_spread, to_unit
 
 if TYPE_CHECKING:
     from serank.frames.reading import FrameLike
@@ -44,9 +37,7 @@ class Frame:
     """A prepared frame."""
 
     grey: NDArray[np.float32]
-    """`(H, W)` float32 in [0, 1], to look at."""
-    values: NDArray[np.float32]
-    """`(H, W)` float32, what the network's scaling makes of it, see `serank.frames.FrameSpec.scaling`."""
+    """`(H, W)` float32 in [0, 1], what the network takes, see `serank.frames.scaling.to_unit`."""
     hidden: NDArray[np.bool_] | None = None
     """`(H, W)`, pixels where nothing may be found; `None` for none. All of them in a constant frame."""
 
@@ -86,7 +77,6 @@ class FramePreparer:
     """
 
     def __init__(self, spec: FrameSpec, options: FrameOptions | None = None) -> None:
-        self.scaling = spec.scaling
         self.options = FrameOptions() if options is None else options
         self.repair = self.options.repaired(spec.repair).repair
         self._said: set[str] = set()
@@ -121,12 +111,11 @@ class FramePreparer:
             FrameError: not a frame, or one that doesn't fit the options.
         """
         clean = self.clean(pixels, name, file)
-        grey, unit = self.scale(clean)
+        unit = self.scale(clean)
         hidden = clean.missing
-        values = standardise(grey, clean.valid, inverted=self._inverted) if self.scaling == "standard" else unit
         if self._is_constant(clean.values, unit, clean.valid, name):
-            hidden = np.ones(grey.shape, np.bool_)
-        return Frame(unit, values, hidden)
+            hidden = np.ones(unit.shape, np.bool_)
+        return Frame(unit, hidden)
 
     def clean(self, pixels: Array, name: str, file: str | os.PathLike[str] | None = None) -> CleanPixels:
         """Decoded pixels as grey values, without defects and gaps; arguments and errors are those of `prepare`."""
@@ -144,17 +133,13 @@ class FramePreparer:
             grey = fill(grey, missing)
         return CleanPixels(repair_defects(grey) if self.repair else grey, missing)
 
-    def scale(self, clean: CleanPixels) -> tuple[Array, NDArray[np.float32]]:
-        """The values within the range of the options, and grey `(H, W)` float32 in [0, 1]."""
+    def scale(self, clean: CleanPixels) -> NDArray[np.float32]:
+        """Grey `(H, W)` float32 in [0, 1], by the range of the options where they have one."""
         grey = clean.values
         if self.options.value_range is not None:
             low, high = self.options.value_range
             grey = np.clip((grey.astype(np.float64) - low) / (high - low), 0, 1)
-        return grey, to_unit(grey, clean.valid, inverted=self._inverted)
-
-    @property
-    def _inverted(self) -> bool:
-        return self.options.polarity == "black-hot"
+        return to_unit(grey, clean.valid, inverted=self.options.polarity == "black-hot")
 
     def _grey(self, array: Array, name: str) -> Array:
         if array.ndim == 3 and has_colours(array):
@@ -174,16 +159,15 @@ class FramePreparer:
                 f"{name}: constant, nothing can be found in it; if the scene isn't, look at how the file was written",
             )
             return True
-        if self.scaling == "unit":
-            low, high = np.quantile(evenly_spread(unit, valid), (0.05, 0.95))
-            if high - low < CRUSHED:
-                median, spread = location_spread(stored, valid)
-                ends = (median - UNIT_MEDIAN / UNIT_SPREAD * spread, median + (1 - UNIT_MEDIAN) / UNIT_SPREAD * spread)
-                self._warn(
-                    "crushed",
-                    f"{name}: 90% of its pixels lie in {100 * (high - low):.2g}% of the range, and targets may be "
-                    f"lost; pass value_range=({ends[0]:.6g}, {ends[1]:.6g}) (--range), or one that you know",
-                )
+        low, high = np.quantile(evenly_spread(unit, valid), (0.05, 0.95))
+        if high - low < CRUSHED:
+            median, spread = location_spread(stored, valid)
+            ends = (median - UNIT_MEDIAN / UNIT_SPREAD * spread, median + (1 - UNIT_MEDIAN) / UNIT_SPREAD * spread)
+            self._warn(
+                "crushed",
+                f"{name}: 90% of its pixels lie in {100 * (high - low):.2g}% of the range, and targets may be "
+                f"lost; pass value_range=({ends[0]:.6g}, {ends[1]:.6g}) (--range), or one that you know",
+            )
         return False
 
     def _warn(self, kind: str, message: str) -> None:

@@ -25,8 +25,7 @@ class FrameOptions:
     """What detection is told of the frames.
 
     Attributes:
-        value_range: values (low, high) of black and white; `None` takes what the values tell. For networks with
-            `scaling="standard"`, which take any range, values outside are clipped to it.
+        value_range: values (low, high) of black and white; `None` takes what the values tell.
         no_data: value or values that stand for no data, such as -9999; NaN stands for infinities too. These pixels are
             filled from their neighbours, and nothing is found there.
         polarity: `"black-hot"` frames, whose targets are dark, are inverted.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from PIL import Image
 
 from serank.errors import FrameError
 from serank.frames.filling import fill
-from serank.frames.scaling import Scaling, standardise, to_unit
+from serank.frames.scaling import to_unit
 
 TILE_STEP = 16
 """Networks with four poolings pad other sides to a multiple of this."""
@@ -36,7 +36,7 @@ class FrameSpec:
     """How frames are brought to what a network was trained on.
 
     Attributes:
-        mean: subtracted from the scaled values; one number, or one for each input channel.
+        mean: subtracted from grey in [0, 1]; one number, or one for each input channel.
         std: divides the result; like `mean`.
         working_size: longest side in pixels to which frames are scaled, 1 to 4096; `None` leaves their size.
         scale_range: least and largest factor by which that scaling may change a frame, 0 < low <= 1 <= high, with
@@ -45,10 +45,6 @@ class FrameSpec:
         tile: largest side of the tiles of large frames, in scaled pixels, 32 to 4096.
         overlap: pixels that neighbouring tiles share, at most half a tile; their outputs are blended linearly across
             it.
-        scaling: `"unit"` takes grey in [0, 1] (`serank.frames.scaling.to_unit`). `"standard"` takes every frame less
-            its median, over its robust spread (`serank.frames.scaling.standardise`), so that gain and offset fall out,
-            and, once it has its size, the inverse hyperbolic sine of that: linear within a spread, logarithmic far
-            above it.
         repair: whether dead pixels and lines are replaced from their neighbours first
             (`serank.frames.defects.repair_defects`).
     """
@@ -59,7 +55,6 @@ class FrameSpec:
     scale_range: Sequence[float] = (0.5, 2.5)
     tile: int = 1024
     overlap: int = 128
-    scaling: Scaling = "unit"
     repair: bool = True
 
     def __post_init__(self) -> None:
@@ -86,8 +81,6 @@ class FrameSpec:
                 f"overlap must lie in 0 to {self.tile // 2}, half of tile={self.tile}; got {self.overlap}. Lower "
                 "it, or take larger tiles"
             )
-        if self.scaling not in get_args(Scaling):
-            raise ValueError(f'scaling must be "unit" or "standard"; got {self.scaling!r}')
 
     def scale(self, height: int, width: int) -> float:
         """Factor by which a frame is scaled, in training as in detection."""
@@ -101,10 +94,6 @@ class FrameSpec:
         scale = self.scale(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
-    def rescale(self, grey: Array) -> NDArray[np.float32]:
-        """Grey `(H, W)` in [0, 1] -> what is resized and given to `normalise`: the same, or standardised."""
-        return standardise(grey) if self.scaling == "standard" else grey.astype(np.float32, copy=False)
-
     def statistics(self, like: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
         """`mean` and `std`, each `(1, channels, 1, 1)`, with the dtype and on the device of `like`."""
         mean, std = (
@@ -116,15 +105,13 @@ class FrameSpec:
     def normalise(
         self, x: torch.Tensor, channels: int, statistics: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Scaled values `(B, 1, H, W)` -> the network's input `(B, channels, H, W)`, less `mean`, over `std`.
+        """Grey `(B, 1, H, W)` in [0, 1] -> the network's input `(B, channels, H, W)`, less `mean`, over `std`.
 
         Args:
-            x: grey in [0, 1], or standardised values, as `scaling` says.
+            x: grey in [0, 1].
             channels: of the network.
             statistics: what `statistics` gives, where it was sent to the device before.
         """
-        if self.scaling == "standard":
-            x = x.asinh()
         mean, std = self.statistics(x, channels) if statistics is None else statistics
         return (x - mean) / std
 

@@ -1,26 +1,23 @@
-"""Pixel values to the numbers a network takes: grey in [0, 1], or standardised by the frame's own median and spread.
+"""Pixel values to what a network takes, grey in [0, 1].
 
-Neither is moved by a few outliers, such as dead lines, a letterbox, the sun or burned-in text: location and spread come
-from the bulk of the pixels, whatever the others hold.
+A few outliers, such as dead lines, a letterbox, the sun or burned-in text, hardly move it: median and spread come from
+the bulk of the pixels, whatever the others hold.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Scaling = Literal["unit", "standard"]
 Array: TypeAlias = NDArray[Any]
 Float: TypeAlias = NDArray[np.float32]
 Bool: TypeAlias = NDArray[np.bool_]
 
 UNIT_MEDIAN, UNIT_SPREAD = 0.42, 0.075
 """Grey of a frame's median and size of one spread, for values of an unknown range; those of a typical 8-bit frame."""
-Z_RANGE = (-10.0, 27.0)
-"""Where standardised values are clipped, in spreads from the median."""
 CLIPPED_QUANTILE = 0.9
 """Deviations from the median count up to this quantile of theirs: a larger one counts as much as that."""
 STEP_QUANTILES = (0.05, 0.95)
@@ -67,30 +64,6 @@ def location_spread(values: Array, valid: Bool | None = None) -> tuple[float, fl
     return median, max(mean, step)
 
 
-def standardise(values: Array, valid: Bool | None = None, *, inverted: bool = False) -> Float:
-    """Values less their median, over their spread (`location_spread`), clipped to `Z_RANGE`.
-
-    Args:
-        values: `(H, W)`, real and finite.
-        valid: `(H, W)`, the pixels that median and spread come from; `None` takes all.
-        inverted: turn dark into bright.
-
-    Returns:
-        `(H, W)` float32 in [-10, 27]; a constant becomes 0.
-    """
-    values = _finite_differences(values)
-    median, spread = location_spread(values, valid)
-    if inverted:
-        spread = -spread
-    if values.dtype in (np.uint8, np.uint16):  # a table of all levels is faster
-        levels = np.arange(np.iinfo(values.dtype).max + 1)
-        table: Float = np.clip((levels - median) / spread, *Z_RANGE).astype(np.float32)
-        return table[values]
-    with np.errstate(over="ignore"):  # of the most extreme floats, which are clipped anyway
-        z: Float = np.clip((values.astype(np.float64) - median) / spread, *Z_RANGE).astype(np.float32)
-    return z
-
-
 def to_unit(values: Array, valid: Bool | None = None, *, inverted: bool = False) -> Float:
     """Values as grey in [0, 1].
 
@@ -116,9 +89,8 @@ def to_unit(values: Array, valid: Bool | None = None, *, inverted: bool = False)
         values = _finite_differences(values)
         if _is_constant(values, valid):
             return np.zeros(values.shape, np.float32)
-        z = standardise(values, valid, inverted=inverted)
-        robust: Float = np.clip(UNIT_MEDIAN + UNIT_SPREAD * z, 0, 1)
-        return robust
+        median, spread = location_spread(values, valid)
+        return _around_median(values, median, -spread if inverted else spread)
     with np.errstate(over="ignore"):  # of stray float64 values, which are clipped anyway
         unit: Float = values.astype(np.float32) / np.float32(top) if top != 1 else values.astype(np.float32)
     if values.dtype not in (np.bool_, np.uint8):
@@ -140,6 +112,16 @@ def _top(values: Array, valid: Bool | None) -> float | None:
         if _share(near) > 1 - STRAY and _share(near & (np.abs(x - np.rint(x)) <= TOLERANCE * 255)) > 1 - STRAY:
             return 255.0
     return None
+
+
+def _around_median(values: Array, median: float, spread: float) -> Float:
+    """The median becomes `UNIT_MEDIAN`, what lies one spread above it `UNIT_SPREAD` more."""
+    if values.dtype == np.uint16:  # a table of all levels is faster
+        return _around_median(np.arange(2**16), median, spread)[values]
+    with np.errstate(over="ignore"):  # of the most extreme floats, which are clipped anyway
+        z = ((values.astype(np.float64) - median) / spread).astype(np.float32)
+        unit: Float = np.clip(UNIT_MEDIAN + UNIT_SPREAD * z, 0, 1)
+    return unit
 
 
 def _share(chosen: Bool) -> float:

@@ -73,7 +73,7 @@ def predict(
     """
     orientations = ORIENTATIONS[check_tta(tta)]
     parameter = next(model.parameters())
-    scaled_frames = [f.values if isinstance(f, Frame) else spec.rescale(f) for f in frames]
+    scaled_frames = [f.grey if isinstance(f, Frame) else f.astype(np.float32, copy=False) for f in frames]
 
     def run(batch: Sequence[Float]) -> Float:
         x = spec.normalise(torch.from_numpy(np.stack(batch)[:, None]).to(parameter.device), channels)

@@ -87,7 +87,7 @@ def preprocessing(detector: Detector, name: str | None = None) -> dict[str, Any]
 
     Returns:
         `name`, `serank` (the version that wrote it), `in_channels`, the attributes of `serank.frames.FrameSpec`,
-        `grey` (the constants of `serank.frames.scaling`, by which it scales values), `threshold`, `tta` and
+        `grey` (the constants of `serank.frames.scaling`, by which values become grey), `threshold`, `tta` and
         `score_calibration`.
     """
     spec = {key: to_json(value) for key, value in asdict(detector.frame_spec).items()}
@@ -98,7 +98,6 @@ def preprocessing(detector: Detector, name: str | None = None) -> dict[str, Any]
         "clipped_quantile": scaling.CLIPPED_QUANTILE,
         "step_quantiles": list(scaling.STEP_QUANTILES),
         "most_pixels": scaling.MOST_PIXELS,
-        "z_range": list(scaling.Z_RANGE),
         "stray": scaling.STRAY,
         "tolerance": scaling.TOLERANCE,
     }

@@ -171,7 +171,7 @@ class SeRankConfig:
     bias: bool = _flag(False)
     """Give every convolution a bias, as the released code does."""
     mean: float | Sequence[float] = _per_channel(0.5)
-    """Subtracted from the scaled values before the network; a number, or one for each input channel."""
+    """Subtracted from grey in [0, 1] before the network; a number, or one for each input channel."""
     std: float | Sequence[float] = _per_channel(0.25)
     """Divides the result, > 0; like `mean`."""
     working_size: int | None = _integer(None, 1, 4096)
@@ -182,9 +182,6 @@ class SeRankConfig:
     """Largest side of the tiles into which `detect` cuts larger frames, in scaled pixels, 32 to 4096."""
     overlap: int = _integer(128, 0, 2048)
     """Pixels that neighbouring tiles share, at most half of `tile`."""
-    scaling: str = _choice("unit", "standard")
-    """`"unit"` gives the network grey in [0, 1]; `"standard"` each frame less its own median, over its own robust
-    spread, through the inverse hyperbolic sine, for which `mean=0, std=1` suit. See `serank.frames.FrameSpec`."""
     threshold: float = _number(0.5)
     """Probability in [0, 1] above which `detect` takes a pixel as target, unless it is told another."""
     tta: int = _one_of(1, 4, 8)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from serank.datasets.sample import Sample
 from serank.frames.preparation import FrameSpec
-from serank.frames.scaling import UNIT_MEDIAN, UNIT_SPREAD, Z_RANGE, location_spread
+from serank.frames.scaling import UNIT_MEDIAN, UNIT_SPREAD, location_spread
 from serank.train.paste import paste_target
 from serank.train.sensor import add_sensor_effects
 from serank.utils.checks import check_count, check_number
@@ -37,9 +37,6 @@ SHARES = (
 """Attributes of `Augmentation` that are shares of the crops."""
 COUNTS = (0.35, 0.1)
 """Largest change of the gain's logarithm and of the offset, in grey, of `Augmentation.counts`."""
-STANDARD_CONTRAST = (1.75, 1.5)
-"""By what `Augmentation.contrast` is multiplied for standardised frames: of the gain's logarithm, and of the offset in
-spreads."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,7 @@ class Augmentation:
         scale: range (low, high) of the random scale, log-uniform, on top of the scale used in detection.
         target_share: share of crops positioned to hold a target, where the frame has one, in [0, 1].
         blur: share of crops blurred by a Gaussian with a sigma of up to 1 px, in [0, 1].
-        contrast: largest relative change of gain and, times 0.5, of offset, in [0, 1]. For standardised frames
-            (`scaling="standard"`), whose gain and offset are known but for their estimation, 1.75 times the largest
-            change of the gain's logarithm, and 1.5 times that of the offset in spreads.
+        contrast: largest relative change of gain and, times 0.5, of offset, in [0, 1].
         paste: share of crops that get a target of another frame, see `serank.train.paste.paste_target`, in [0, 1].
         noise: share of crops with noise added to each pixel, in [0, 1]. This and the following are sensor effects, see
             `serank.train.sensor`, which has shares that suit any camera's frames (`SENSOR`).
@@ -136,10 +131,9 @@ class RandomCrops:
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
-        """The crop of (epoch, index): scaled frame `(1, crop, crop)` float32, mask alike, 0 or 1, and its name.
+        """The crop of (epoch, index): frame `(1, crop, crop)` float32 in [0, 1], mask alike, 0 or 1, and its name.
 
-        The frame is what `FrameSpec.normalise` takes: grey in [0, 1], or standardised values. With `soft` the mask is
-        `(2, crop, crop)`: the mask, then the soft target in [0, 1].
+        With `soft` the mask is `(2, crop, crop)`: the mask, then the soft target in [0, 1].
         """
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
@@ -156,7 +150,6 @@ class RandomCrops:
                 rng,
                 soft=soft,
                 donor_soft=donor_soft,
-                limits=_limits(self.spec),
             )
         targets = np.stack([mask, soft]) if self.soft and soft is not None else mask[None]
         return torch.from_numpy(frame)[None], torch.from_numpy(targets), sample.name
@@ -170,19 +163,18 @@ def random_crop(
     scale = float(np.exp(rng.uniform(np.log(a.scale[0]), np.log(a.scale[1]))))
     window = a.crop / (scale * spec.scale(*sample.frame.shape))
     at = _corner(sample.mask, window, rng, a.target_share)
-    whole = sample.scaled(spec)
-    frame = _cut(whole, at, window, a.crop)
+    frame = _cut(sample.frame, at, window, a.crop)
     targets = [_binary(_cut(sample.mask.astype(np.float32), at, window, a.crop))]
     if sample.soft is not None:
         targets.append(np.clip(_cut(sample.soft.astype(np.float32) / np.float32(255), at, window, a.crop), 0, 1))
     if rng.random() < a.blur:
         frame = ndimage.gaussian_filter(frame, rng.uniform(0, 1))
     median, spread = 0.0, 1.0
-    if spec.scaling == "unit" and (a.has_sensor_effects or a.counts):
-        median, spread = location_spread(whole)
+    if a.has_sensor_effects or a.counts:
+        median, spread = location_spread(sample.frame)
     if a.has_sensor_effects:
         frame = add_sensor_effects(frame, targets[0], a, spread, rng)
-    frame = _change_contrast(frame, a, spec, median, spread, rng)
+    frame = _change_contrast(frame, a, median, spread, rng)
     for axis in (0, 1):
         if rng.random() < 0.5:
             frame, targets = np.flip(frame, axis), [np.flip(target, axis) for target in targets]
@@ -192,25 +184,15 @@ def random_crop(
     return np.ascontiguousarray(frame, np.float32), mask, soft[0] if soft else None
 
 
-def _change_contrast(
-    frame: Float, a: Augmentation, spec: FrameSpec, median: float, spread: float, rng: np.random.Generator
-) -> Float:
-    """Another gain and offset, clipped to the scaling's range."""
-    if spec.scaling == "standard":
-        log_gain, offset = (rng.uniform(-a.contrast, a.contrast) * factor for factor in STANDARD_CONTRAST)
-        changed = (frame - offset) * math.exp(log_gain)
-    elif a.counts and rng.random() < a.counts:
+def _change_contrast(frame: Float, a: Augmentation, median: float, spread: float, rng: np.random.Generator) -> Float:
+    """Another gain and offset, clipped to [0, 1]."""
+    if a.counts and rng.random() < a.counts:
         log_gain, offset = (rng.uniform(-largest, largest) for largest in COUNTS)
         changed = UNIT_MEDIAN + offset + (frame - median) * (math.exp(log_gain) * UNIT_SPREAD / spread)
     else:
         gain = 1 + rng.uniform(-a.contrast, a.contrast)
         changed = frame * gain + 0.5 * rng.uniform(-a.contrast, a.contrast)
-    return np.asarray(np.clip(changed, *_limits(spec)))
-
-
-def _limits(spec: FrameSpec) -> tuple[float, float]:
-    """Between which values scaled frames lie."""
-    return Z_RANGE if spec.scaling == "standard" else (0.0, 1.0)
+    return np.asarray(np.clip(changed, 0, 1))
 
 
 def _corner(

@@ -31,8 +31,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, frames: Tensor) -> Tensor:
-        """Probabilities, `(B, 1, H, W)`, float32, for scaled frames `(B, 1, H, W)` on the same device."""
-        # in the scaling of the student, which must be the teacher's
+        """Probabilities, `(B, 1, H, W)`, float32, for frames `(B, 1, H, W)` in [0, 1] on the same device."""
         frames = frames.to(self.model.head.weight.dtype)
         x = self.model.frame_spec.normalise(frames, self.model.in_channels).to(memory_format=torch.channels_last)
         logits: Tensor = self.model(x)

@@ -24,21 +24,19 @@ def paste_target(
     *,
     soft: Float | None = None,
     donor_soft: Float | None = None,
-    limits: tuple[float, float] = (0.0, 1.0),
 ) -> bool:
     """Adds one target of `donor` to `frame`, in place, where there is no target yet.
 
     What is added is the target's contrast to the background around it, so that the new background keeps its texture.
 
     Args:
-        frame: `(H, W)` float32 within `limits`.
+        frame: `(H, W)` float32 in [0, 1].
         mask: `(H, W)` float32, 0 or 1.
         donor: like `frame`, of any size.
         donor_mask: like `mask`, of the size of `donor`.
         rng: source of the random numbers.
         soft: soft target of `frame`, which takes over that of the target where both are given.
         donor_soft: soft target of `donor`.
-        limits: of the values.
 
     Returns:
         Whether a target was added. None is where the donor has no target, its border cuts the drawn one, that one is
@@ -70,7 +68,7 @@ def paste_target(
     weight = np.clip(1 - distance / MARGIN, 0, 1)
     gain = np.exp(rng.uniform(*np.log(GAIN)))
     added = frame[place] + gain * weight * (patch - np.median(patch[~near]))
-    frame[place] = np.clip(added, *limits)
+    frame[place] = np.clip(added, 0, 1)
     mask[place][own] = 1
     if soft is not None and donor_soft is not None:
         soft[place] = np.maximum(soft[place], weight * donor_soft[top : top + height, left : left + width])

@@ -87,11 +87,6 @@ class TrainingRun:
     ) -> None:
         self.recipe = recipe
         self.device = device
-        if teacher is not None and teacher.frame_spec.scaling != model.frame_spec.scaling:
-            raise ValueError(
-                f"teacher has scaling={teacher.frame_spec.scaling!r} and the network "
-                f"{model.frame_spec.scaling!r}; a teacher must see its frames scaled alike"
-            )
         self.teacher = None if teacher is None else Teacher(teacher, device)
         self.digests = digests | ({} if self.teacher is None else {"teacher": self.teacher.digest})
         self.workers = workers
