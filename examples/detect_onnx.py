@@ -144,28 +144,44 @@ def to_unit(values: NDArray[Any], rules: dict[str, Any]) -> Float:
             return np.asarray(np.clip(values.astype(np.float32) / np.float32(255), 0, 1))
     if values.min() == values.max():
         return np.zeros(values.shape, np.float32)
-    median, spread = location_spread(values, rules)
-    unit = rules["unit_median"] + rules["unit_spread"] * (values - median) / spread
+    median, contrast = location_contrast(values, rules)
+    unit = rules["unit_median"] + rules["unit_contrast"] * (values - median) / contrast
     return np.asarray(np.clip(unit, 0, 1), np.float32)
 
 
-def location_spread(values: NDArray[Any], rules: dict[str, Any]) -> tuple[np.float64, np.float64]:
-    """Median and spread: the mean distance from the median, large ones clipped at a quantile, and at least the median
-    step between neighbouring values."""
+def location_contrast(values: NDArray[Any], rules: dict[str, Any]) -> tuple[np.float64, np.float64]:
+    """Median, and the geometric mean of spread and noise.
+
+    The spread is the mean distance from the median, large ones clipped at a quantile, and at least the median step
+    between neighbouring values; the noise is in proportion to the mean mixed difference of 2x2 pixels, clipped alike.
+    """
     x = values.ravel()
     stride = -(-x.size // rules["most_pixels"])
+    every = stride
     while stride > 1 and math.gcd(stride, values.shape[-1]) > 1:
         stride += 1
     x = np.sort(x[::stride].astype(np.float64))
     median = np.median(x)
-    distance = np.abs(x - median)
-    spread = np.minimum(distance, np.quantile(distance, rules["clipped_quantile"])).mean()
+    mean = clipped_mean(np.abs(x - median), rules)
     low, high = np.quantile(x, rules["step_quantiles"])
     distinct = np.unique(x[(x >= low) & (x <= high)])
     if distinct.size < 2:
         distinct = np.unique(x)
     step = np.median(np.diff(distinct)) if distinct.size > 1 else 1.0
-    return median, max(spread, step)
+    spread = max(mean, step)
+    noise = 0.0
+    if min(values.shape) > 1:
+        rows = np.arange(0, len(values) - 1, every)
+        slopes = np.diff(values.astype(np.float64), axis=1)
+        noise = float(clipped_mean(np.abs(slopes[rows + 1] - slopes[rows]), rules)) / rules["mean_difference"]
+    least, most = rules["noise_spreads"]
+    noise = min(max(noise, rules["noise_steps"] * step, least * spread), most * spread)
+    return median, np.sqrt(spread) * np.sqrt(noise)
+
+
+def clipped_mean(distance: NDArray[np.float64], rules: dict[str, Any]) -> np.float64:
+    """Mean of distances, those above a quantile of theirs as that quantile."""
+    return np.minimum(distance, np.quantile(distance, rules["clipped_quantile"])).mean()  # type: ignore[no-any-return]
 
 
 def find(probability: Float, threshold: float, calibration: Sequence[float] | None) -> list[dict[str, Any]]:

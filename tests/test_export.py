@@ -130,7 +130,10 @@ def test_metadata_is_all_that_frames_need(sirst: SeRankDet) -> None:
         "in_channels": 1,
         "grey": {
             "unit_median": 0.42,
-            "unit_spread": 0.075,
+            "unit_contrast": 0.012,
+            "noise_steps": 0.5,
+            "noise_spreads": [1 / 300, 1 / 5],
+            "mean_difference": 1.4,
             "clipped_quantile": 0.9,
             "step_quantiles": [0.05, 0.95],
             "most_pixels": 2**18,

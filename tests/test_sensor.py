@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from serank.datasets import Sample
 from serank.frames import FrameSpec
-from serank.frames.scaling import UNIT_MEDIAN, UNIT_SPREAD, location_spread
+from serank.frames.scaling import UNIT_CONTRAST, UNIT_MEDIAN, location_contrast
 from serank.train import Augmentation
 from serank.train.augment import random_crop
 from serank.train.sensor import SENSOR, add_sensor_effects
@@ -100,9 +100,9 @@ def test_counts_map_a_crop_as_a_frame_of_unknown_range_is() -> None:
     still: dict[str, Any] = {"scale": (1.0, 1.0), "blur": 0.0, "crop": 96}
     sample = Sample("scene", frame * 0.3 + 0.5, mask > 0)
     rng = np.random.default_rng(0)
-    found = [location_spread(random_crop(sample, Augmentation(counts=1.0, **still), spec, rng)[0]) for _ in range(40)]
-    medians, spreads = np.transpose(found)
+    found = [location_contrast(random_crop(sample, Augmentation(counts=1.0, **still), spec, rng)[0]) for _ in range(40)]
+    medians, contrasts = np.transpose(found)
     assert np.abs(medians - UNIT_MEDIAN).max() < 0.1 + 1e-3
-    assert np.abs(np.log(spreads / UNIT_SPREAD)).max() < 0.35 + 0.05
+    assert np.abs(np.log(contrasts / UNIT_CONTRAST)).max() < 0.35 + 0.05
     assert medians.std() > 0.03
-    assert np.log(spreads).std() > 0.1
+    assert np.log(contrasts).std() > 0.1

@@ -19,7 +19,7 @@ from serank.frames.options import FrameOptions
 from serank.frames.palettes import has_colours, palette_grey
 from serank.frames.preparation import Array, FrameSpec, check_pixels, luminance
 from serank.frames.reading import read_pixels
-from serank.frames.scaling import UNIT_MEDIAN, UNIT_SPREAD, evenly_spread, location_spread, to_unit
+from serank.frames.scaling import UNIT_CONTRAST, UNIT_MEDIAN, evenly_spread, location_contrast, to_unit
 
 if TYPE_CHECKING:
     from serank.frames.reading import FrameLike
@@ -161,8 +161,9 @@ class FramePreparer:
             return True
         low, high = np.quantile(evenly_spread(unit, valid), (0.05, 0.95))
         if high - low < CRUSHED:
-            median, spread = location_spread(stored, valid)
-            ends = (median - UNIT_MEDIAN / UNIT_SPREAD * spread, median + (1 - UNIT_MEDIAN) / UNIT_SPREAD * spread)
+            median, contrast = location_contrast(stored, valid)
+            full = contrast / UNIT_CONTRAST
+            ends = (median - UNIT_MEDIAN * full, median + (1 - UNIT_MEDIAN) * full)
             self._warn(
                 "crushed",
                 f"{name}: 90% of its pixels lie in {100 * (high - low):.2g}% of the range, and targets may be "

@@ -16,14 +16,21 @@ Array: TypeAlias = NDArray[Any]
 Float: TypeAlias = NDArray[np.float32]
 Bool: TypeAlias = NDArray[np.bool_]
 
-UNIT_MEDIAN, UNIT_SPREAD = 0.42, 0.075
-"""Grey of a frame's median and size of one spread, for values of an unknown range; those of a typical 8-bit frame."""
+UNIT_MEDIAN, UNIT_CONTRAST = 0.42, 0.012
+"""Grey of a frame's median and size of one contrast (`location_contrast`), for values of an unknown range; those of
+typical 8-bit frames."""
+NOISE_STEPS = 0.5
+"""Least noise that is assumed, in steps of the quantisation."""
+NOISE_SPREADS = (1 / 300, 1 / 5)
+"""Least and largest noise that is assumed, in spreads of the frame."""
 CLIPPED_QUANTILE = 0.9
 """Deviations from the median count up to this quantile of theirs: a larger one counts as much as that."""
+MEAN_DIFFERENCE = 1.4
+"""Mean clipped mixed difference of 2x2 pixels of white noise, over its standard deviation."""
 STEP_QUANTILES = (0.05, 0.95)
 """Between which quantiles of the values the step of their quantisation is looked for."""
 MOST_PIXELS = 2**18
-"""Of larger frames evenly spread pixels give median and spread."""
+"""Of larger frames evenly spread pixels give median, spread and noise."""
 STRAY = 0.05
 """Share of pixels below which values outside an expected range are defects, and not a sign of another range."""
 TOLERANCE = 1e-6
@@ -46,6 +53,51 @@ def location_spread(values: Array, valid: Bool | None = None) -> tuple[float, fl
     Returns:
         Median and spread > 0, 1.0 for a constant.
     """
+    median, mean, step = _statistics(values, valid)
+    return median, max(mean, step)
+
+
+def location_contrast(values: Array, valid: Bool | None = None) -> tuple[float, float]:
+    """Median of a frame and the size of its contrasts: the geometric mean of spread and noise.
+
+    The spread alone (`location_spread`) would blow up a quiet sky as much as it shrinks clouds, and the noise alone
+    depends on the optics and on what the camera's processing smooths. The noise is that of single pixels: the mean
+    absolute mixed difference of 2x2 pixels, clipped at its 0.9 quantile, which neither slopes nor stripes of rows and
+    columns enter; within `NOISE_STEPS` and `NOISE_SPREADS`. All follow gain and offset exactly.
+
+    Args:
+        values: `(H, W)`, real and finite.
+        valid: `(H, W)`, true where a value counts; `None` counts all. At least one must.
+
+    Returns:
+        Median and contrast > 0.
+    """
+    median, mean, step = _statistics(values, valid)
+    spread = max(mean, step)
+    least, most = NOISE_SPREADS
+    noise = min(max(_noise(values, valid), NOISE_STEPS * step, least * spread), most * spread)
+    return median, math.sqrt(spread) * math.sqrt(noise)
+
+
+def _noise(values: Array, valid: Bool | None) -> float:
+    """Standard deviation of white noise that has these mixed differences, for the most part; 0 without any."""
+    height, width = values.shape
+    if height < 2 or width < 2:
+        return 0.0
+    rows = np.arange(0, height - 1, -(-values.size // MOST_PIXELS))
+    above, below = values[rows].astype(np.float64), values[rows + 1].astype(np.float64)
+    difference = np.abs(np.diff(below, axis=1) - np.diff(above, axis=1))
+    if valid is not None:
+        both = valid[rows] & valid[rows + 1]
+        difference = difference[both[:, 1:] & both[:, :-1]]
+    if not difference.size:
+        return 0.0
+    clipped = np.minimum(difference, np.quantile(difference, CLIPPED_QUANTILE))
+    return float(clipped.mean()) / MEAN_DIFFERENCE
+
+
+def _statistics(values: Array, valid: Bool | None) -> tuple[float, float, float]:
+    """Median, mean clipped distance from it, and step of the quantisation (1.0 for a constant)."""
     x = np.sort(evenly_spread(values, valid))
     median = float(np.median(x))
     distance = np.abs(x - median)
@@ -61,7 +113,7 @@ def location_spread(values: Array, valid: Bool | None = None) -> tuple[float, fl
     if distinct.size < 2:
         distinct = _distinct(x)
     step = float(np.median(np.diff(distinct))) if distinct.size > 1 else 1.0
-    return median, max(mean, step)
+    return median, mean, step
 
 
 def to_unit(values: Array, valid: Bool | None = None, *, inverted: bool = False) -> Float:
@@ -70,8 +122,8 @@ def to_unit(values: Array, valid: Bool | None = None, *, inverted: bool = False)
     - bool and uint8: over 1 and 255; so are floats and wide integers that hold whole numbers in 0 to 255, as other
       libraries return 8-bit files.
     - floats in [0, 1]: as they are.
-    - uint16, other integers and other floats (counts, temperatures): the median becomes 0.42 and a spread 0.075, as in
-      a typical 8-bit frame, since cameras use a narrow, drifting part of their range.
+    - uint16, other integers and other floats (counts, temperatures): the median becomes 0.42 and a contrast
+      (`location_contrast`) 0.012, as in typical 8-bit frames, since cameras use a narrow, drifting part of their range.
 
     Floats may miss a range by a millionth of its size, and fewer than 5% of the pixels by any amount: those are
     defects, and are clipped.
@@ -89,8 +141,8 @@ def to_unit(values: Array, valid: Bool | None = None, *, inverted: bool = False)
         values = _finite_differences(values)
         if _is_constant(values, valid):
             return np.zeros(values.shape, np.float32)
-        median, spread = location_spread(values, valid)
-        return _around_median(values, median, -spread if inverted else spread)
+        median, contrast = location_contrast(values, valid)
+        return _around_median(values, median, -contrast if inverted else contrast)
     with np.errstate(over="ignore"):  # of stray float64 values, which are clipped anyway
         unit: Float = values.astype(np.float32) / np.float32(top) if top != 1 else values.astype(np.float32)
     if values.dtype not in (np.bool_, np.uint8):
@@ -114,13 +166,13 @@ def _top(values: Array, valid: Bool | None) -> float | None:
     return None
 
 
-def _around_median(values: Array, median: float, spread: float) -> Float:
-    """The median becomes `UNIT_MEDIAN`, what lies one spread above it `UNIT_SPREAD` more."""
+def _around_median(values: Array, median: float, contrast: float) -> Float:
+    """The median becomes `UNIT_MEDIAN`, what lies one contrast above it `UNIT_CONTRAST` more."""
     if values.dtype == np.uint16:  # a table of all levels is faster
-        return _around_median(np.arange(2**16), median, spread)[values]
+        return _around_median(np.arange(2**16), median, contrast)[values]
     with np.errstate(over="ignore"):  # of the most extreme floats, which are clipped anyway
-        z = ((values.astype(np.float64) - median) / spread).astype(np.float32)
-        unit: Float = np.clip(UNIT_MEDIAN + UNIT_SPREAD * z, 0, 1)
+        z = ((values.astype(np.float64) - median) / contrast).astype(np.float32)
+        unit: Float = np.clip(UNIT_MEDIAN + UNIT_CONTRAST * z, 0, 1)
     return unit
 
 

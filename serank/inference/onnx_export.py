@@ -94,7 +94,10 @@ def preprocessing(detector: Detector, name: str | None = None) -> dict[str, Any]
     about = {"name": name, "serank": __version__, "in_channels": detector.in_channels}
     grey = {
         "unit_median": scaling.UNIT_MEDIAN,
-        "unit_spread": scaling.UNIT_SPREAD,
+        "unit_contrast": scaling.UNIT_CONTRAST,
+        "noise_steps": scaling.NOISE_STEPS,
+        "noise_spreads": list(scaling.NOISE_SPREADS),
+        "mean_difference": scaling.MEAN_DIFFERENCE,
         "clipped_quantile": scaling.CLIPPED_QUANTILE,
         "step_quantiles": list(scaling.STEP_QUANTILES),
         "most_pixels": scaling.MOST_PIXELS,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from serank.datasets.sample import Sample
 from serank.frames.preparation import FrameSpec
-from serank.frames.scaling import UNIT_MEDIAN, UNIT_SPREAD, location_spread
+from serank.frames.scaling import UNIT_CONTRAST, UNIT_MEDIAN, location_contrast, location_spread
 from serank.train.paste import paste_target
 from serank.train.sensor import add_sensor_effects
 from serank.utils.checks import check_count, check_number
@@ -57,7 +57,7 @@ class Augmentation:
         dead_lines: share of crops with dead rows or columns.
         hot_region: share of crops with a disc far hotter than the scene, never over a target.
         saturation: share of crops whose brightest pixels saturate.
-        counts: share of crops mapped as frames of an unknown range are, by the median and spread of their frame, give
+        counts: share of crops mapped as frames of an unknown range are, by the median and contrast of their frame, give
             or take a little (`serank.frames.scaling.to_unit`); it takes the place of `contrast`.
 
     numpy's numbers are stored as Python's.
@@ -169,12 +169,9 @@ def random_crop(
         targets.append(np.clip(_cut(sample.soft.astype(np.float32) / np.float32(255), at, window, a.crop), 0, 1))
     if rng.random() < a.blur:
         frame = ndimage.gaussian_filter(frame, rng.uniform(0, 1))
-    median, spread = 0.0, 1.0
-    if a.has_sensor_effects or a.counts:
-        median, spread = location_spread(sample.frame)
     if a.has_sensor_effects:
-        frame = add_sensor_effects(frame, targets[0], a, spread, rng)
-    frame = _change_contrast(frame, a, median, spread, rng)
+        frame = add_sensor_effects(frame, targets[0], a, location_spread(sample.frame)[1], rng)
+    frame = _change_contrast(frame, a, sample.frame, rng)
     for axis in (0, 1):
         if rng.random() < 0.5:
             frame, targets = np.flip(frame, axis), [np.flip(target, axis) for target in targets]
@@ -184,11 +181,12 @@ def random_crop(
     return np.ascontiguousarray(frame, np.float32), mask, soft[0] if soft else None
 
 
-def _change_contrast(frame: Float, a: Augmentation, median: float, spread: float, rng: np.random.Generator) -> Float:
-    """Another gain and offset, clipped to [0, 1]."""
+def _change_contrast(frame: Float, a: Augmentation, whole: Float, rng: np.random.Generator) -> Float:
+    """Another gain and offset, clipped to [0, 1]; `whole` is the frame that the crop is of."""
     if a.counts and rng.random() < a.counts:
         log_gain, offset = (rng.uniform(-largest, largest) for largest in COUNTS)
-        changed = UNIT_MEDIAN + offset + (frame - median) * (math.exp(log_gain) * UNIT_SPREAD / spread)
+        median, contrast = location_contrast(whole)
+        changed = UNIT_MEDIAN + offset + (frame - median) * (math.exp(log_gain) * UNIT_CONTRAST / contrast)
     else:
         gain = 1 + rng.uniform(-a.contrast, a.contrast)
         changed = frame * gain + 0.5 * rng.uniform(-a.contrast, a.contrast)
