@@ -283,7 +283,7 @@ def test_a_half_precision_module_stays_close_to_float32(dtype: torch.dtype) -> N
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 @pytest.mark.parametrize("shape", [(3, 6, 7), (6, 7), (1, 2, 3, 6, 7)])
 def test_other_than_four_axes_are_refused(shape: tuple[int, ...], options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=rf"x must be \(B, C, H, W\); got shape {re.escape(str(shape))}; .* x\[None\]"):
+    with pytest.raises(ValueError, match=rf"x must have shape \(B, C, H, W\); got {re.escape(str(shape))}"):
         SeRankAttention(5, **options)(torch.zeros(shape))
 
 

@@ -146,6 +146,7 @@ def test_metadata_is_all_that_frames_need(sirst: SeRankDet) -> None:
         "scale_range": list(spec.scale_range),
         "tile": spec.tile,
         "overlap": spec.overlap,
+        "repair": True,
         "threshold": sirst.threshold,
         "tta": 1,
         "score_calibration": None,

@@ -124,7 +124,7 @@ def test_a_replayed_step_trains_the_same(
     assert "can't be recorded as a CUDA graph and runs without: no graph" in caplog.text
     caplog.clear()
     model, history = trained(simulated, 16, recipe, monkeypatch)
-    assert not caplog.records
+    assert "runs without" not in caplog.text
     for name, value in expected.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     for row, other in zip(without.rows, history.rows, strict=True):

@@ -114,7 +114,7 @@ def test_every_nth_frame(source: Path) -> None:
 
 def test_sequences_have_tracks_of_their_own(tmp_path: Path) -> None:
     frame = np.tile(np.linspace(0, 30, WIDTH).astype(np.uint8), (HEIGHT, 1))
-    frame[20, 20] = 255
+    frame[20:22, 20:22] = 255  # a single pixel would be repaired as dead
     (tmp_path / "f").mkdir()
     write_clip(tmp_path / "f" / "a.mkv", [frame] * 2)
     for name in ("b.png", "c.png"):
