@@ -122,7 +122,7 @@ def checks(options: argparse.Namespace) -> dict[str, Callable[[], tuple[bool, st
                 "--workers",
                 "1",
             ]
-            command += ["--width", str(options.width), "--crop", str(size), "--device", device, "--workers", "1"]
+            command += ["--width", str(options.width), "--crop", str(size), "--device", device]
             command += ["--output", f"{folder}/run", "--precision", "bfloat16"]
             start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", "-m", "serank"]
             done = subprocess.run([*start, *command], capture_output=True, text=True, timeout=90, check=False)

@@ -132,7 +132,7 @@ def read_frame(path: str, rules: dict[str, Any]) -> Float:
 
 
 def to_unit(values: NDArray[Any], rules: dict[str, Any]) -> Float:
-    """Grey in [0, 1]: 8-bit values over 255, floats in [0, 1] as they are, others by their median and spread."""
+    """Grey in [0, 1]: 8-bit values over 255, floats in [0, 1] as they are, others by their median and contrast."""
     if values.dtype == np.uint8:
         return values.astype(np.float32) / np.float32(255)
     most, tolerance = 1 - rules["stray"], rules["tolerance"]

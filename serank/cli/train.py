@@ -104,7 +104,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--preset",
         choices=sorted(PRESETS),
-        help="a recipe with its width and working size: the bundled checkpoints', or the paper's for a data set",
+        help="a recipe with its width and working size: for a small network, or the paper's for a data set",
     )
 
     def option(flag: str, text: str, **arguments: Any) -> None:
