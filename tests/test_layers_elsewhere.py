@@ -85,6 +85,7 @@ def test_onnx(network: UNet, tmp_path: Path) -> None:
             input_names=["x"],
             dynamic_shapes=dynamic(),
             external_data=False,
+            dynamo=True,  # PyTorch before 2.9 asks for it
             verbose=False,
         )
     session = onnxruntime.InferenceSession(tmp_path / "unet.onnx", providers=["CPUExecutionProvider"])

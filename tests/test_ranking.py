@@ -174,6 +174,7 @@ def test_the_same_positions_in_onnx_runtime(tmp_path: Path) -> None:
             input_names=["x"],
             dynamic_shapes={"x": {0: torch.export.Dim("batch"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}},
             external_data=False,
+            dynamo=True,  # PyTorch before 2.9 asks for it
             verbose=False,
         )
     session = onnxruntime.InferenceSession(tmp_path / "top_k.onnx", providers=["CPUExecutionProvider"])

@@ -24,6 +24,7 @@ from serank.train.history import selection_score
 from serank.train.recipe import PRESETS, Preset, Recipe, preset
 from serank.train.sensor import SENSOR
 from serank.train.trainer import fit
+from serank.utils.allocation import keep_freed_memory
 from serank.utils.distributed import from_main, is_main, started
 
 RECIPE = (
@@ -160,6 +161,8 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     with started(options.device) as device:
+        if device == "cpu":
+            keep_freed_memory()  # a command has the process to itself, which a program that calls `fit` may not
         return _train_here(options, device)
 
 

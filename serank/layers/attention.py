@@ -176,7 +176,8 @@ class SeRankAttention(nn.Module):
 
 def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
     """`(B, C, K) -> (B, C, 2 K)` in the tokens' dtype, whatever that of the layer's parameters."""
-    dtype = next((p.dtype for p in layer.parameters() if p.is_floating_point()), tokens.dtype)
+    # no `next` with a default, which torch.compile and torch.export of PyTorch 2.6 can't trace
+    dtype = [*(p.dtype for p in layer.parameters() if p.is_floating_point()), tokens.dtype][0]
     projected: Tensor = layer(tokens.to(dtype))
     return projected.to(tokens.dtype)
 

@@ -47,8 +47,8 @@ def top_k_in_spatial_order(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if not (exporting() or torch.compiler.is_compiling()) and _sparse(x, k):
         return _by_blocks(x, k, LONG if _count(x) >= LONG**2 * k else SHORT)
     points = x.flatten(2)
-    with torch.no_grad():
-        index = first_largest(points, min(k, points.shape[2]))
+    # not within no_grad, which PyTorch 2.6 exports as a graph of its own and can't save
+    index = first_largest(points.detach(), min(k, points.shape[2]))
     return points.gather(2, index), index
 
 
