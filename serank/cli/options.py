@@ -75,6 +75,23 @@ def load_checkpoint(options: argparse.Namespace, device: str) -> SeRankDet:
     return model.reconfigured(**changes) if changes else model
 
 
+def about_checkpoint(options: argparse.Namespace, model: SeRankDet, device: str) -> dict[str, str]:
+    """What an evaluation measured, for its report."""
+    about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
+    if model.tta > 1:
+        about["test-time augmentation"] = f"mean over {model.tta} orientations"
+    if given := frames_given(options):
+        about["frame options"] = " ".join(given)
+    if options.resolution == "native":
+        spec = model.frame_spec
+        low, high = spec.scale_range
+        size = (
+            f"scaled to {spec.working_size} px by {low:g} to {high:g}" if spec.working_size else "as large as they are"
+        )
+        about["frames"] = f"{size}, in tiles of up to {spec.tile} px that share {spec.overlap} px"
+    return about | ({"split": options.split} if options.split else {})
+
+
 def add_frame_options(parser: argparse.ArgumentParser) -> None:
     """Options that say what is known of the frames."""
     group = parser.add_argument_group("frames")
