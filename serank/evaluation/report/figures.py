@@ -106,12 +106,14 @@ def _pd_figure(
     false, pd, thresholds = false[order], pd[order], thresholds[order]
     shown = _log_curve(axes, false, pd)
     last: tuple[float, float] | None = None
-    width = np.log10(shown.max() / shown.min()) or 1.0
-    for x, y, threshold in zip(shown, pd, thresholds, strict=True):
-        position = (float(np.log10(x) / width), float(y))
+    spread = np.log10(np.maximum(shown, 1e-300))
+    places = spread / (np.ptp(spread) or 1.0)
+    for x, y, place, threshold in zip(shown, pd, places, thresholds, strict=True):
+        position = (float(place), float(y))
         # a threshold is written only where it is clear of the previous one
         if last is None or np.hypot(position[0] - last[0], position[1] - last[1]) > LABEL_SPACING:
-            _note(axes, _format_threshold(threshold), (x, y), (3, -11), fontsize=7, color=GREY)
+            offset = (5, -11) if y > LABEL_SPACING / 2 else (5, 3)  # not across the lower edge
+            _note(axes, _format_threshold(threshold), (x, y), offset, fontsize=7, color=GREY)
             last = position
     if operating is not None and np.isfinite(operating[1:]).all():
         threshold, y, x = operating
@@ -170,7 +172,8 @@ def score_roc_figure(quality: ScoreQuality) -> Figure:
     figure = new_figure(5.2, 4.4)
     axes = figure.add_subplot()
     axes.step(np.append(0, quality.false_per_frame), np.append(0, quality.true_kept), color=BLUE, where="post")
-    axes.set(xlim=(0, None), xlabel="false detections kept, per frame")
+    most = quality.false_per_frame.max() or 1.0
+    axes.set(xlim=(SHARES[0] * most, SHARES[1] * most), xlabel="false detections kept, per frame")
     axes.set(ylim=SHARES, ylabel="true detections kept / all")
     axes.set_title("by score" if np.isnan(quality.auc) else f"by score, area {quality.auc:.3f}")
     return figure
@@ -230,17 +233,21 @@ def _format_threshold(value: float) -> str:
 
 
 def _log_curve(axes: Axes, x: Float, y: Float) -> Float:
-    """Draws y over logarithmic x; x of 0 goes to the left edge as a hollow point. Returns x as drawn."""
+    """Draws y over logarithmic x; x of 0 goes to the left as a hollow point. Returns x as drawn."""
     positive = x[x > 0]
-    floor = float(positive.min()) / 3 if len(positive) else 1e-3
-    shown: Float = np.where(x > 0, x, floor)
-    axes.set_xscale("log")
-    # labels at powers of ten alone, and room for two of them: those between run into each other on a short axis
-    axes.xaxis.set_minor_formatter("")
-    low, high = np.floor(np.log10(shown.min())), np.ceil(np.log10(shown.max()))
-    axes.set_xlim(0.7 * 10**low, 1.4 * 10**high)
+    zero = x == 0
+    floor = float(positive.min()) / 3 if len(positive) else 0.0
+    shown: Float = np.where(zero, floor, x)
+    if len(positive):
+        axes.set_xscale("log")
+        # labels at powers of ten alone, and room for two of them: those between run into each other on a short axis
+        axes.xaxis.set_minor_formatter("")
+        low, high = np.floor(np.log10(shown.min())), np.ceil(np.log10(shown.max()))
+        axes.set_xlim(0.7 * 10**low, 1.4 * 10**high)
+    else:  # a logarithmic axis has no place for 0 alone
+        axes.set(xlim=(-0.1, 1), xticks=[0])
     axes.plot(shown, y, color=BLUE, marker="o" if len(x) <= MAX_MARKERS else None, markersize=3.5)
-    if (zero := x == 0).any():
+    if zero.any():
         axes.plot(shown[zero], y[zero], "o", color=BLUE, markerfacecolor="white", markersize=5.5)
     return shown
 
