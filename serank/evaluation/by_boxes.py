@@ -24,6 +24,7 @@ class BoxFrameView(NamedTuple):
     frame: NDArray[np.float32]
     """`(H, W)`, in [0, 1]."""
     detections: Detections
+    """What was found in it."""
     boxes: NDArray[np.float64]
     """`(M, 4)`, x0, y0, x1, y1 in px, x1 and y1 exclusive."""
 
