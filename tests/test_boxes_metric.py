@@ -192,7 +192,8 @@ def test_evaluate_command_by_boxes(tmp_path: Path, capsys: pytest.CaptureFixture
     command = ["evaluate", str(root), "--match", "boxes", "--checkpoint", str(tmp_path / "checkpoint")]
     # at threshold 0 a frame is one detection, whose centroid is the frame's centre
     assert main([*command, "--tolerance", "30", "--threshold", "0", "--output", str(output)]) == 0
-    out = capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assert "all 2 frames, training frames among them if there are any; --split takes one of val" in error
     assert "Pd 0.6667  false components 0.000 a frame  by boxes grown by 30 px  (2 frames, 3 boxes" in out
     report = json.loads((output / "report.json").read_text())
     assert report["metrics"]["found"] == 2

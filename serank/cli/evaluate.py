@@ -21,11 +21,11 @@ from serank.cli.options import (
     frame_options,
     frames_given,
     load_checkpoint,
+    mention_lists,
     preparation,
     print_metrics,
 )
 from serank.datasets import FolderDataset
-from serank.datasets.layouts import find_lists
 from serank.evaluation.calibration import calibrate_scores, pick_score, set_score_calibration
 from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.folder import check_report_folder
@@ -174,12 +174,8 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     frames = frame_options(options)
     model = load_checkpoint(options, device)
     dataset = FolderDataset(options.root, options.split, options=frames.repaired(model.frame_spec.repair))
-    if options.split is None and (lists := find_lists(Path(options.root))) and is_main():
-        print(
-            f"serank evaluate: all {len(dataset)} frames, training frames among them if there are any; "
-            f"--split takes one of {', '.join(lists)}",
-            file=sys.stderr,
-        )
+    if is_main():
+        mention_lists(options, len(dataset))
     by_budget = options.budget is not None or options.budget_frame is not None
     notes = [_choose(options, model, dataset)] if by_budget and options.by == "threshold" else []
     notes += [_calibrate(options, model, dataset)] if options.calibrate else []

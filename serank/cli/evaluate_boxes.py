@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from serank.cli.options import about_checkpoint, frame_options, load_checkpoint
+from serank.cli.options import about_checkpoint, frame_options, load_checkpoint, mention_lists
 from serank.datasets import BoxFolder
 from serank.evaluation.by_boxes import BoxFrameView, evaluate_boxes, view_boxes
 from serank.evaluation.report.box_writer import write_box_report
@@ -52,6 +52,7 @@ def measure_boxes(options: argparse.Namespace, device: str) -> None:
     frames = frame_options(options)  # refused before a network is loaded
     model = load_checkpoint(options, device)
     dataset = BoxFolder(options.root, options.split, options=frames.repaired(model.frame_spec.repair))
+    mention_lists(options, len(dataset))
     network = model.optimize()
     result = evaluate_boxes(
         network,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,6 +75,18 @@ def load_checkpoint(options: argparse.Namespace, device: str) -> SeRankDet:
     model = SeRankDet.from_pretrained(options.checkpoint, device=device)
     changes = preparation(options) | ({} if options.tta is None else {"tta": options.tta})
     return model.reconfigured(**changes) if changes else model
+
+
+def mention_lists(options: argparse.Namespace, frames: int) -> None:
+    """Says on standard error that all of a set is measured where it has lists to choose from."""
+    from serank.datasets.layouts import find_lists
+
+    if options.split is None and (lists := find_lists(Path(options.root))):
+        print(
+            f"serank evaluate: all {frames} frames, training frames among them if there are any; "
+            f"--split takes one of {', '.join(lists)}",
+            file=sys.stderr,
+        )
 
 
 def about_checkpoint(options: argparse.Namespace, model: SeRankDet, device: str) -> dict[str, str]:
