@@ -20,6 +20,7 @@ from PIL import Image
 from serank import SeRankDet
 from serank.cli.entry import main
 from serank.datasets import write_folder
+from serank.inference import write_detections
 from serank.synthetic import SyntheticScenes
 from serank.utils.signals import stop_signals
 
@@ -59,8 +60,8 @@ def data(folder: Path, count: int = 4) -> Path:
 
 
 def training(folder: Path, output: Path, *more: str) -> list[str]:
-    given = ["--width", "2", "--working-size", "64", "--crop", "32", "--batch-size", "2", "--workers", "0", "--val-split", ""]
-    return ["train", str(data(folder)), *given, "--output", str(output), *more]
+    given = ["--width", "2", "--working-size", "64", "--crop", "32", "--batch-size", "2", "--workers", "0"]
+    return ["train", str(data(folder)), *given, "--val-split", "", "--output", str(output), *more]
 
 
 def test_training_that_is_stopped_while_it_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +103,52 @@ def test_a_report_that_is_stopped_leaves_nothing(
 # ---------- several processes ----------
 
 
+def noise(file: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 40), np.uint8)).save(file)
+
+
+def as_one_of_two(monkeypatch: pytest.MonkeyPatch, other_ends: Callable[[], None]) -> None:
+    """Makes this process the first of two, of which the other is gone when they join."""
+
+    def gone(_: object) -> None:
+        other_ends()
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr("serank.inference.batch.world_size", lambda: 2)
+    monkeypatch.setattr("serank.inference.batch.all_objects", gone)
+
+
+def test_the_table_is_made_where_another_process_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise(tmp_path / "a.png")
+    other: dict[str, Any] = {"frame": "b.png", "height": 4, "width": 4, "detections": []}
+
+    def killed() -> None:
+        line = json.dumps([[1, 0], other])
+        (tmp_path / "out" / ".detections-00001.jsonl").write_text(f"{line}\n{line[:-9]}")
+
+    as_one_of_two(monkeypatch, killed)
+    with pytest.raises(RuntimeError, match="Connection closed by peer"):
+        write_detections(SeRankDet(width=1).eval(), [tmp_path / "a.png"], tmp_path / "out", pictures=False)
+    table = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [Path(frame["frame"]).name for frame in table["frames"]] == ["a.png", "b.png"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["detections.json"]
+
+
+def test_an_earlier_table_stays_where_no_frame_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "detections.json").write_text("earlier")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    as_one_of_two(monkeypatch, lambda: None)
+    monkeypatch.setattr(SeRankDet, "forward", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        write_detections(SeRankDet(width=1).eval(), [tmp_path / "a.png"], tmp_path / "out", pictures=False)
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["earlier"]
+
+
 class Started:
     """A command under torchrun, of two processes that talk through gloo."""
 
@@ -128,7 +175,7 @@ class Started:
                 if int((place / "stat").read_text().rpartition(")")[2].split()[1]) == self.process.pid:
                     variables = (place / "environ").read_bytes().split(b"\0")
                     found[int(next(v for v in variables if v.startswith(b"RANK="))[5:])] = int(place.name)
-            except (OSError, StopIteration):  # it ended just now, or it is none of the two
+            except (OSError, StopIteration):  # noqa: PERF203 - it ended just now, or it is none of the two
                 continue
         return found
 

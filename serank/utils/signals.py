@@ -21,9 +21,9 @@ SAME_STOP = 5.0
 def stop_signals() -> Iterator[list[int]]:
     """SIGTERM and SIGHUP raise `KeyboardInterrupt` in the main thread, as Ctrl-C does, so that results are kept.
 
-    Signals within `SAME_STOP` of the last one that raised don't disturb what is kept; in a process of torchrun this
-    holds for Ctrl-C too. A signal that is ignored, such as SIGHUP under nohup, stays ignored. In another thread than the main one this does
-    nothing, as Python sets handlers there alone.
+    Signals within `SAME_STOP` of the last one that raised don't disturb what is being kept; in a process of torchrun
+    this holds for Ctrl-C too. A signal that is ignored, such as SIGHUP under nohup, stays ignored. In another thread
+    than the main one this does nothing, as Python sets handlers there alone.
 
     Yields:
         Numbers of the signals that came, in order.
