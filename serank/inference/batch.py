@@ -104,7 +104,7 @@ def write_detections(
     The table has the frames that are finished, whatever ends the run: Ctrl-C, an error, or, but for the last second, a
     kill. Frames that don't exist or can't be read are failures of the result, and the others go on. Started by
     torchrun, every process takes its share of the frames, and the first one makes the table at the end, in the order
-    of the frames; `output` must then be one folder for all.
+    of the frames, also where another one was killed; `output` must then be one folder for all.
 
     File names are written with bytes that aren't UTF-8 as `\\xNN`.
 
