@@ -145,7 +145,16 @@ def listed(**entries: object) -> Change:
 
 
 def hashes() -> Iterator[Scenario]:
-    values = ("../../../escaped", "/tmp/serank-escaped", "..%2f..%2fescaped", "a" * 39, "a" * 41, "A" * 40, "a" * 63 + "/", "")
+    values = (
+        "../../../escaped",
+        "/tmp/no-escape",
+        "..%2f..%2fescaped",
+        "a" * 39,
+        "a" * 41,
+        "A" * 40,
+        "a" * 63 + "/",
+        "",
+    )
     for where, name in ((HEAD_CONFIG, "ETag"), (HEAD_WEIGHTS, "X_Linked_Etag"), (HEAD_WEIGHTS, "X_Repo_Commit")):
         for value in values:
             sent = f'"{value}"' if "tag" in name else value
@@ -365,5 +374,5 @@ def test_servers_that_answer_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyP
     print("\n" + table(outcomes))
     assert not wrong, "\n".join(wrong)
     assert not list(tmp_path.rglob("*escaped*"))
-    assert not Path("/tmp/serank-escaped").exists()
+    assert not Path("/tmp/no-escape").exists()
     assert sum(outcomes.values()) >= 150
