@@ -11,7 +11,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+<<<<<<< HEAD
 from serank.cli.parser import COMMANDS, CommandModule, add_command, build_parser
+=======
+from serank._version import __version__
+from serank.utils.signals import INTERRUPTED, stop_signals
+>>>>>>> i21
 from serank.utils.text import did_you_mean
 
 
@@ -22,12 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line, without the program's name; `sys.argv[1:]` if left out.
 
     Returns:
-        Exit status: 0 done, 1 something failed (said on standard error), 2 wrong usage, 130 interrupted.
+        Exit status: 0 done, 1 something failed (said on standard error), 2 wrong usage; 130 after Ctrl-C, 143 after
+        SIGTERM, 129 after SIGHUP and 141 where the reader of standard output is gone.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     module, options = _parse(given)
     options.line = shlex.join(["serank", *given])  # for model cards
-    with _messages(options.command):
+    with _messages(options.command), stop_signals() as received:
         try:
             status = module.run(options)
             sys.stdout.flush()
@@ -36,11 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _failed(options.command, error)
             return 128 + 13  # as a process that SIGPIPE ends
         except (OSError, ValueError, RuntimeError, FloatingPointError, ImportError) as error:  # ImportError: an extra
-            return _failed(options.command, error)
+            status = _failed(options.command, error)
+            if received:  # what is stopped may fail by that, as where another process of torchrun is gone already
+                status = INTERRUPTED
         except KeyboardInterrupt:
             print(f"serank {options.command}: interrupted", file=sys.stderr)
-            return 130
-    return status
+            status = INTERRUPTED
+        return 128 + received[0] if received and status == INTERRUPTED else status
 
 
 @contextmanager
