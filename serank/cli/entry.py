@@ -11,12 +11,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-<<<<<<< HEAD
 from serank.cli.parser import COMMANDS, CommandModule, add_command, build_parser
-=======
-from serank._version import __version__
 from serank.utils.signals import INTERRUPTED, stop_signals
->>>>>>> i21
 from serank.utils.text import did_you_mean
 
 
