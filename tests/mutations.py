@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -228,3 +229,12 @@ def _header(content: bytes, kind: str, rng: np.random.Generator) -> bytes:
         header["__metadata__"][key] = str(rng.choice(["", "pt", "0" * 64]))
     text = json.dumps(header, separators=(",", ":")).encode()
     return struct.pack("<Q", len(text)) + text + content[8 + size :]
+
+
+def table(outcomes: Counter[tuple[str, str]]) -> str:
+    """Counts of each result, by kind, as lines of text."""
+    kinds = sorted({kind for kind, _ in outcomes})
+    results = sorted({result for _, result in outcomes})
+    rows = [f"{k:18}" + "".join(f"{outcomes[k, r]:>12}" for r in results) for k in kinds]
+    total = f"{'all':18}" + "".join(f"{sum(outcomes[k, r] for k in kinds):>12}" for r in results)
+    return "\n".join([f"{'':18}" + "".join(f"{r:>12}" for r in results), *rows, total])

@@ -114,7 +114,9 @@ def test_ranges_bars() -> None:
 
 def test_ranges_versions_are_what_they_say() -> None:
     grey = np.random.default_rng(0).integers(40, 90, (100, 120)).astype(np.uint8)
-    versions = {name: pixels for _, name, pixels in ranges.recasts(grey, np.random.default_rng(0))}
+    mask = np.zeros(grey.shape, bool)
+    mask[30, 84] = mask[50, 0] = True  # where the disc and the strip would lie
+    versions = {name: pixels for _, name, pixels in ranges.recasts(grey, mask, np.random.default_rng(0))}
     counts = versions["14-bit counts"]
     assert counts.max() < 2**14
     assert versions["12-bit counts"].max() < 2**12
@@ -122,6 +124,8 @@ def test_ranges_versions_are_what_they_say() -> None:
     assert shares["counts, 0.2% dead pixels"] == pytest.approx(0.002, rel=0.3)
     assert shares["counts, hot disc of 0.5%"] == pytest.approx(0.005, rel=0.1)
     assert shares["counts, letterbox of 4%"] == pytest.approx(0.04, rel=0.2)
+    for name in ("counts, hot disc of 0.5%", "counts, letterbox of 4%"):
+        assert (versions[name] == counts)[mask].all()
 
 
 def test_video_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,19 +188,27 @@ def test_box_folder_reads_and_refuses(tmp_path: Path) -> None:
 def test_evaluate_command_by_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = box_folder(tmp_path / "set")
     SeRankDet(width=4).save_pretrained(tmp_path / "checkpoint")
-    output = tmp_path / "report"
+    output = tmp_path / "new" / "report"
     command = ["evaluate", str(root), "--match", "boxes", "--checkpoint", str(tmp_path / "checkpoint")]
     # at threshold 0 a frame is one detection, whose centroid is the frame's centre
     assert main([*command, "--tolerance", "30", "--threshold", "0", "--output", str(output)]) == 0
-    out = capsys.readouterr().out
+    out, error = capsys.readouterr()
+    assert "all 2 frames, training frames among them if there are any; --split takes one of val" in error
     assert "Pd 0.6667  false components 0.000 a frame  by boxes grown by 30 px  (2 frames, 3 boxes" in out
     report = json.loads((output / "report.json").read_text())
     assert report["metrics"]["found"] == 2
     assert report["about"]["data"] == str(root)
+    assert f"report {output / 'index.html'}" in out
+    assert len(list((output / "pictures" / "overlays").iterdir())) == 2
+    assert main([*command, "--no-overlays", "--output", str(output)]) == 0  # in place of the older one
+    assert not (output / "pictures" / "overlays").exists()
+    capsys.readouterr()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
     for more, message in (
         (["--budget", "1e-6"], "--budget: not for --match boxes"),
         (["--resolution", "256"], "--resolution: not for --match boxes"),
-        (["--output", str(output)], "--output must be a new folder"),
+        (["--output", str(tmp_path / "other")], "holds 'notes.txt', which no report has"),
         (["--tolerance", "-1"], "tolerance must be >= 0 px"),
     ):
         assert main([*command, *more]) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -18,7 +19,8 @@ import pytest
 from PIL import Image
 
 from serank import Detections, SeRankDet
-from serank.cli.entry import COMMANDS, main
+from serank.cli.entry import main
+from serank.cli.parser import COMMANDS
 from serank.datasets import write_folder
 from serank.inference import Detector, write_detections
 from serank.synthetic import SyntheticScenes
@@ -342,6 +344,44 @@ def test_help_reads(command: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert out.startswith("usage: serank")
     assert "None" not in out
     assert "SUPPRESS" not in out
+
+
+COMPLETED = {  # words before the cursor, the last one begun: words that complete it
+    "serank det": "detect",
+    "serank detect --pol": "--polarity",
+    "serank detect --polarity ": "white-hot black-hot",
+    "serank evaluate --matc": "--match",
+    "serank completion b": "bash",
+}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash isn't installed")
+def test_completion_in_bash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out, "utf-8")
+    for line, expected in COMPLETED.items():
+        words = " ".join(f"'{word}'" for word in line.split(" "))
+        ask = (
+            f'. "{script}"; COMP_WORDS=({words}); COMP_CWORD={line.count(" ")}; _shtab_serank; echo "${{COMPREPLY[@]}}"'
+        )
+        done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == expected.split(), line
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+def test_completion_of_other_shells_names_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in COMMANDS)
+
+
+def test_completion_without_shtab_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 1
+    assert "pip install 'serank[completion]'" in capsys.readouterr().err
 
 
 def test_wrong_usage_returns_2() -> None:

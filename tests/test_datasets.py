@@ -459,7 +459,10 @@ def test_report_names_false_colour_and_what_is_passed_over(tmp_path: Path) -> No
     assert report.coloured == ["a"]
     assert report.passed_over == ["images/notes.txt", "masks/Thumbs.db"]
     assert report.broken_links == ["images/c.png"]
-    assert "frames in false colour, where targets may be dark (raw counts, or palette=): 1 (a)" in report.problems
+    assert (
+        "frames in false colour, where targets may be dark (raw counts, or palette=, --palette): 1 (a)"
+        in report.problems
+    )
     assert "broken links: 1 (images/c.png)" in report.problems
     assert len(report.problems) == 2
     assert "  others  passed over, no images: 2 (images/notes.txt, masks/Thumbs.db)" in str(report).splitlines()

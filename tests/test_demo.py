@@ -53,7 +53,8 @@ def test_a_finding_is_what_detect_finds(analyst: Analyst) -> None:
         [f"{x:.1f}", f"{y:.1f}", f"{score:.3f}", f"{area}"]
         for (x, y), score, area in zip(expected.centroids, expected.scores, expected.areas, strict=True)
     ]
-    assert found.summary == f"{SKY.name}: 2 detections in 256 x 256 px with probability above 0.60"
+    where = f"{SKY.name}: 2 detections in 256 x 256 px with probability above 0.60"
+    assert found.summary == f"{where}; score p: peak probability"
     with Image.open(found.probability) as picture:
         np.testing.assert_allclose(np.asarray(picture) / 255, expected.probability, atol=0.01)
     with Image.open(found.picture) as picture:

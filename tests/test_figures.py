@@ -11,10 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from serank.evaluation import Curves, Group
+from serank.evaluation import Curves, Group, ScoreQuality
 from serank.evaluation.report import figures
 from serank.evaluation.report.frame_figures import MAX_CELLS, block_maxima, surface_figure, top_k_figure
 from serank.evaluation.report.top_k import TopKLevel
+from serank.metrics import BoxCurve
 
 Float = NDArray[np.float32]
 Rows = list[dict[str, float]]
@@ -82,6 +83,30 @@ def test_pd_fa_of_a_single_threshold_of_0(tmp_path: Path) -> None:
     (axes,) = panels(figures.pd_fa_figure(one))
     assert axes.lines[0].get_ydata().tolist() == [0.5]
     drawn(figures.pd_fa_figure(one, operating=(0.0, 0.5, 0.0)), tmp_path / "one.png")
+
+
+def test_curves_without_a_false_alarm_have_an_axis_of_0() -> None:
+    (axes,) = panels(figures.pd_fa_figure(curves(fa=np.zeros(5)), operating=(0.5, 0.9, 0.0)))
+    assert axes.get_xscale() == "linear"
+    assert axes.get_xticks().tolist() == [0]
+    assert axes.lines[-1].get_xdata()[0] == 0
+    empty = np.zeros(10)
+    nothing = ScoreQuality(
+        0.0, np.zeros(10, np.int64), empty, empty, np.array([0.9, 0.8]), np.array([0.5, 1]), np.zeros(2), 1.0
+    )
+    (axes,) = panels(figures.score_roc_figure(nothing))
+    assert axes.get_xlim()[0] < 0 < axes.get_xlim()[1]  # its line does not lie on the frame's edge
+
+
+def test_box_curve_is_in_false_components_per_frame(tmp_path: Path) -> None:
+    curve = BoxCurve(np.array([0.3, 0.5, 0.9, 1.0]), np.array([1, 0.9, 0.6, 0]), np.array([2, 0.5, 0, 0]))
+    figure = figures.box_figure(curve, operating=(0.3, 1.0, 2.0))
+    (axes,) = panels(figure)
+    np.testing.assert_allclose(axes.lines[0].get_xdata()[:2], [2, 0.5])
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [1, 0.9, 0.6, 0])
+    np.testing.assert_allclose([axes.lines[-1].get_xdata()[0], axes.lines[-1].get_ydata()[0]], [2, 1])
+    assert "false components per frame; hollow: 0" in texts(figure)
+    assert drawn(figure, tmp_path / "boxes.png").std() > 1
 
 
 def test_thresholds_next_to_1_are_told_from_it() -> None:

@@ -234,7 +234,8 @@ def test_names_of_cameras_palettes(name: str, table: str) -> None:
     ("name", "message"),
     [
         ("white-hot", 'has no colours; pass polarity="white-hot"'),
-        ("lava", "no public table of this camera's palette; pass raw counts"),
+        ("lava", 'no public table of this camera\'s palette; pass raw counts, or palette="auto" (--palette auto)'),
+        ("jet", "pass raw counts, or as palette= (--palette) the name of theirs in matplotlib"),
         ("ironbo", "got 'ironbo'; did you mean 'ironbow'"),
         ("infreno", "got 'infreno'; did you mean 'inferno'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,21 @@ def test_import_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     (tmp_path / "bare").mkdir()
     assert main(["import", str(tmp_path / "bare"), "--output", str(tmp_path / "o")]) == 1
     assert "no labels that are known" in capsys.readouterr().err
+
+
+def test_a_list_to_train_on_alone_is_said_and_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = yolo_folder(tmp_path / "in")
+    yaml = root / "data.yaml"
+    yaml.write_text("".join(line for line in yaml.read_text().splitlines(True) if not line.startswith("val")))
+    out = tmp_path / "out"
+    assert main(["import", str(root), "--output", str(out)]) == 0
+    command = f"serank split {out} --overwrite"
+    assert f"train.txt 1; `{command}` writes train.txt and val.txt" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match=re.escape(f"by `{command}`")):
+        FolderDataset(out, "val")
+    (out / "train.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(f"by `serank split {out}`")):
+        FolderDataset(out, "val")
 
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

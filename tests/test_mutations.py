@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mutations import Array, checkpoint_mutation, image_files, image_mutations, networks
+from mutations import Array, checkpoint_mutation, image_files, image_mutations, networks, table
 from PIL import Image
 
 from serank import SeRankDet
@@ -43,14 +43,6 @@ def declared_sides(content: bytes) -> list[int] | None:
                 return sorted(image.size)
     except Exception:  # of any kind: Pillow and NumPy give up in many ways
         return None
-
-
-def table(outcomes: Counter[tuple[str, str]]) -> str:
-    kinds = sorted({kind for kind, _ in outcomes})
-    results = sorted({result for _, result in outcomes})
-    rows = [f"{k:18}" + "".join(f"{outcomes[k, r]:>12}" for r in results) for k in kinds]
-    total = f"{'all':18}" + "".join(f"{sum(outcomes[k, r] for k in kinds):>12}" for r in results)
-    return "\n".join([f"{'':18}" + "".join(f"{r:>12}" for r in results), *rows, total])
 
 
 def pages_of(file: Path, content: bytes) -> list[Array]:

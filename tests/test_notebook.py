@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ def test_the_notebook_runs_and_is_stored_without_outputs(
     if not whole:
         monkeypatch.setattr(SeRankDet, "export", export)
     namespace: dict[str, object] = {}
+    start = time.process_time()
     for cell in cells:
         source = cell.source if whole else re.sub(r"epochs=\d+", "epochs=1", cell.source)
         exec(compile(source, f"{NOTEBOOK.name}, {cell.id}", "exec"), namespace)
+    assert time.process_time() - start < 90
     assert whole or exported == [{"name": "mine"}]
     assert (tmp_path / "tutorial" / "mine.onnx").stat().st_size > 1e6
     assert "iou  before" in capsys.readouterr().out

@@ -24,8 +24,9 @@ from serank import SeRankDet
 from serank.evaluation import Evaluation, Evaluator, FrameView, write_report
 from serank.evaluation.report import canvas
 from serank.evaluation.report.contact_sheet import CROP_SIDE, GAP, Cell, contact_sheet, crop_window
+from serank.evaluation.report.folder import file_names
 from serank.evaluation.report.overlays import MatchMasks, match_masks, match_overlay
-from serank.evaluation.report.pictures import file_names, worst_false_alarms, worst_misses
+from serank.evaluation.report.pictures import worst_false_alarms, worst_misses
 from serank.inference import predict
 from serank.metrics import Protocol, component_table, label_components
 
@@ -415,7 +416,7 @@ def test_without_overlays_only_what_is_shown_is_looked_at(tmp_path: Path) -> Non
 def test_rankings(views: Views) -> None:
     evaluation = measured(views)
     assert [target.frame for target in worst_misses(evaluation)[:2]] == ["frame_2", "frame_1"]
-    assert [score.false_pixels for score in worst_false_alarms(evaluation)] == [6, 4, 2]
+    assert [score.false_pixels for score in worst_false_alarms(evaluation.frames)] == [6, 4, 2]
     few, many = replace(evaluation.targets[1], area=1), replace(evaluation.targets[1], area=9)
     assert worst_misses(replace(evaluation, targets=[few, many])) == [many, few]
 

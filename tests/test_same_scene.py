@@ -309,7 +309,7 @@ def test_what_is_lost_is_said_once() -> None:
     assert frame.hidden.all()
     with pytest.warns(UserWarning, match=r"lie in .*% of the range.*pass value_range="):
         prepare((100 + GREY / 60).astype(np.uint8))
-    with pytest.warns(UserWarning, match="false colour"):
+    with pytest.warns(UserWarning, match=r'false colour.* palette="auto" \(--palette auto\)'):
         prepare(np.random.default_rng(0).integers(0, 255, (20, 20, 3)).astype(np.uint8))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -29,13 +29,12 @@ def run(options: argparse.Namespace) -> int:
     from serank.checkpoints.folder import bundled
     from serank.demo import serve
     from serank.utils.checks import check_device
-    from serank.utils.signals import stop_signals
 
     def announce(address: str) -> None:
         print(f"{address} (Ctrl-C ends it)", flush=True)
 
     check_device(options.device)
-    with stop_signals(), suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt):
         serve(
             options.checkpoint or sorted(bundled()),
             device=options.device,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,13 +84,11 @@ def _confirmation(text: str) -> tuple[int, int]:
 
 def run(options: argparse.Namespace) -> int:
     from serank.utils.distributed import started
-    from serank.utils.signals import stop_signals
+    from serank.utils.signals import INTERRUPTED
 
-    with stop_signals() as received, started(options.device) as device:
+    with started(options.device) as device:
         result = _detect(options, device)
-        if result.interrupted:
-            return 128 + (received or [signal.SIGINT])[0]
-    return 1 if result.failures else 0
+    return INTERRUPTED if result.interrupted else int(result.failures > 0)
 
 
 def _detect(options: argparse.Namespace, device: str) -> BatchResult:

@@ -13,6 +13,7 @@ from serank.checkpoints.card import short_card
 from serank.checkpoints.folder import read_card
 from serank.cli.evaluate_boxes import add_boxes, check_boxes, measure_boxes
 from serank.cli.options import (
+    about_checkpoint,
     add_frame_options,
     add_model,
     add_preparation,
@@ -20,19 +21,19 @@ from serank.cli.options import (
     frame_options,
     frames_given,
     load_checkpoint,
+    mention_lists,
     preparation,
     print_metrics,
 )
 from serank.datasets import FolderDataset
-from serank.datasets.layouts import find_lists
 from serank.evaluation.calibration import calibrate_scores, pick_score, set_score_calibration
 from serank.evaluation.predictions import PredictionFolder
-from serank.evaluation.report.writer import check_report_folder, write_report
+from serank.evaluation.report.folder import check_report_folder
+from serank.evaluation.report.writer import write_report
 from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation, FrameView
 from serank.evaluation.runner import EvaluateOptions, evaluate, predict_sample
 from serank.evaluation.threshold import choose_threshold, set_threshold
-from serank.frames.preparation import FrameSpec
 from serank.serankdet import SeRankDet
 from serank.utils.distributed import is_main, started
 from serank.utils.files import writable_folder
@@ -173,12 +174,8 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     frames = frame_options(options)
     model = load_checkpoint(options, device)
     dataset = FolderDataset(options.root, options.split, options=frames.repaired(model.frame_spec.repair))
-    if options.split is None and (lists := find_lists(Path(options.root))) and is_main():
-        print(
-            f"serank evaluate: all {len(dataset)} frames, training frames among them if there are any; "
-            f"--split takes one of {', '.join(lists)}",
-            file=sys.stderr,
-        )
+    if is_main():
+        mention_lists(options, len(dataset))
     by_budget = options.budget is not None or options.budget_frame is not None
     notes = [_choose(options, model, dataset)] if by_budget and options.by == "threshold" else []
     notes += [_calibrate(options, model, dataset)] if options.calibrate else []
@@ -198,14 +195,7 @@ def _measure(options: argparse.Namespace, device: str) -> None:
 
     if by_budget and options.by == "score":
         _print_score(options, result)
-    about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
-    if model.tta > 1:
-        about["test-time augmentation"] = f"mean over {model.tta} orientations"
-    if given_frames := frames_given(options):
-        about["frame options"] = " ".join(given_frames)
-    if options.resolution == "native":
-        about["frames"] = _in_words(model.frame_spec)
-    _finish(options, result, about, look, model)
+    _finish(options, result, about_checkpoint(options, model, device), look, model)
 
 
 def _measuring(options: argparse.Namespace) -> EvaluateOptions:
@@ -216,13 +206,6 @@ def _measuring(options: argparse.Namespace) -> EvaluateOptions:
         "resolution": options.resolution,
         "progress": sys.stderr.isatty(),
     }
-
-
-def _in_words(spec: FrameSpec) -> str:
-    """How frames were scaled and cut, in words."""
-    low, high = spec.scale_range
-    size = f"scaled to {spec.working_size} px by {low:g} to {high:g}" if spec.working_size else "as large as they are"
-    return f"{size}, in tiles of up to {spec.tile} px that share {spec.overlap} px"
 
 
 def _oddities(result: Evaluation) -> list[str]:
@@ -306,7 +289,8 @@ def _score(options: argparse.Namespace) -> None:
         protocol=options.protocol,
         progress=sys.stderr.isatty(),
     )
-    _finish(options, result, {"predictions": options.predictions, "data": options.targets}, folder.load)
+    about = {"predictions": options.predictions, "data": options.targets}
+    _finish(options, result, about | ({"split": options.split} if options.split else {}), folder.load)
 
 
 def _finish(
@@ -317,8 +301,6 @@ def _finish(
     model: SeRankDet | None = None,
 ) -> None:
     """Prints the figures and the problems, and writes the report."""
-    if options.split:
-        about = about | {"split": options.split}
     result = replace(result, about=about)
     print_metrics(result.metrics)
     more = [] if result.curves is None else [f"AUC {result.curves.auc:.4f}"]

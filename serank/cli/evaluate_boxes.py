@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
-from serank.cli.options import frame_options, load_checkpoint
+from serank.cli.options import about_checkpoint, frame_options, load_checkpoint, mention_lists
 from serank.datasets import BoxFolder
-from serank.evaluation import evaluate_boxes
-from serank.utils.files import new_folder
-
-REPORT = "report.json"
+from serank.evaluation.by_boxes import BoxFrameView, evaluate_boxes, view_boxes
+from serank.evaluation.report.box_writer import write_box_report
+from serank.evaluation.report.folder import check_report_folder
 
 
 def add_boxes(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +33,7 @@ def check_boxes(options: argparse.Namespace) -> None:
         if options.tolerance is not None:
             raise ValueError("--tolerance is for --match boxes; --max-distance is what masks are matched by")
         return
-    others = ("predictions", "targets", "resize", "budget", "budget_frame", "calibrate", "save", "no_overlays")
+    others = ("predictions", "targets", "resize", "budget", "budget_frame", "calibrate", "save")
     usual = dict.fromkeys(others) | {"by": "threshold", "protocol": "standard", "resolution": "native"}
     usual["max_distance"] = 3.0
     if given := [name for name, value in usual.items() if (getattr(options, name) or None) != value]:
@@ -46,26 +43,31 @@ def check_boxes(options: argparse.Namespace) -> None:
         )
     if options.root is None:
         raise ValueError("--match boxes needs ROOT, a folder with images/ and boxes.json")
-    if options.output and (Path(options.output).exists() or not Path(options.output).absolute().parent.is_dir()):
-        raise FileExistsError(f"{options.output}: --output must be a new folder in one that exists")
+    if options.output:
+        check_report_folder(options.output)
 
 
 def measure_boxes(options: argparse.Namespace, device: str) -> None:
-    """Runs a checkpoint, prints its figures and writes them to `report.json`."""
+    """Runs a checkpoint, prints its figures and writes the report."""
     frames = frame_options(options)  # refused before a network is loaded
     model = load_checkpoint(options, device)
     dataset = BoxFolder(options.root, options.split, options=frames.repaired(model.frame_spec.repair))
+    mention_lists(options, len(dataset))
+    network = model.optimize()
     result = evaluate_boxes(
-        model.optimize(),
+        network,
         dataset,
         threshold=options.threshold,
         tolerance=options.tolerance or 0.0,
         progress=sys.stderr.isatty(),
     )
-    about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
-    result = replace(result, about=about | ({"split": options.split} if options.split else {}))
     print(result)
-    if options.output:
-        with new_folder(options.output) as folder:
-            (folder / REPORT).write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
-        print(f"report {Path(options.output) / REPORT}")
+    if not options.output:
+        return
+    places = {name: i for i, name in enumerate(dataset.names)}
+
+    def look(name: str) -> BoxFrameView:
+        return view_boxes(network, dataset[places[name]], result.threshold)
+
+    result = replace(result, about=about_checkpoint(options, model, device))
+    print(f"report {write_box_report(result, options.output, look=look, overlays=not options.no_overlays)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -73,6 +75,35 @@ def load_checkpoint(options: argparse.Namespace, device: str) -> SeRankDet:
     model = SeRankDet.from_pretrained(options.checkpoint, device=device)
     changes = preparation(options) | ({} if options.tta is None else {"tta": options.tta})
     return model.reconfigured(**changes) if changes else model
+
+
+def mention_lists(options: argparse.Namespace, frames: int) -> None:
+    """Says on standard error that all of a set is measured where it has lists to choose from."""
+    from serank.datasets.layouts import find_lists
+
+    if options.split is None and (lists := find_lists(Path(options.root))):
+        print(
+            f"serank evaluate: all {frames} frames, training frames among them if there are any; "
+            f"--split takes one of {', '.join(lists)}",
+            file=sys.stderr,
+        )
+
+
+def about_checkpoint(options: argparse.Namespace, model: SeRankDet, device: str) -> dict[str, str]:
+    """What an evaluation measured, for its report."""
+    about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
+    if model.tta > 1:
+        about["test-time augmentation"] = f"mean over {model.tta} orientations"
+    if given := frames_given(options):
+        about["frame options"] = " ".join(given)
+    if options.resolution == "native":
+        spec = model.frame_spec
+        low, high = spec.scale_range
+        size = (
+            f"scaled to {spec.working_size} px by {low:g} to {high:g}" if spec.working_size else "as large as they are"
+        )
+        about["frames"] = f"{size}, in tiles of up to {spec.tile} px that share {spec.overlap} px"
+    return about | ({"split": options.split} if options.split else {})
 
 
 def add_frame_options(parser: argparse.ArgumentParser) -> None:

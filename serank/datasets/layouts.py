@@ -166,8 +166,14 @@ def find_list(root: Path, split: str) -> Path:
     raise FileNotFoundError(
         f"{root}: no split {split!r}: neither a folder {split}/images nor a list {split}.txt; "
         f"lists found: {', '.join(known) or 'none'}. Write one with a frame's name on each line, "
-        f"or train.txt and val.txt by `serank split {root}`{bundled}"
+        f"or train.txt and val.txt by `{split_command(root)}`{bundled}"
     )
+
+
+def split_command(root: Path) -> str:
+    """The command that writes `train.txt` and `val.txt` for a folder, over those that are there."""
+    there = any((root / name).exists() for name in ("train.txt", "val.txt"))
+    return f"serank split {root}" + (" --overwrite" if there else "")
 
 
 def read_list(file: Path) -> list[str]:

@@ -88,7 +88,8 @@ class FolderReport:
         found += [_listed("masks of which more than half is target (inverted?)", self.inverted_masks)]
         found += [_listed("masks with grey values, cut at half when read", self.grey_masks)]
         found += [_listed("masks whose instances touch, each group of which is one target", self.touching_masks)]
-        found += [_listed("frames in false colour, where targets may be dark (raw counts, or palette=)", self.coloured)]
+        advice = "raw counts, or palette=, --palette"
+        found += [_listed(f"frames in false colour, where targets may be dark ({advice})", self.coloured)]
         found += [_listed("broken links", self.broken_links)]
         found += [f"by name, {overlap}" for overlap in self.name_overlaps]
         found += [f"by content, {overlap}" for overlap in self.content_overlaps]

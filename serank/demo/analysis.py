@@ -98,9 +98,10 @@ class Analyst:
         table.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         height, width = found.mask.shape
         which = "" if number is None else f", frame {number}"
+        meaning = "how often such detections are true (calibrated)" if found.calibrated else "peak probability"
         summary = (
             f"{name}{which}: {len(found)} detection{'' if len(found) == 1 else 's'} in {width} x {height} px with "
-            f"probability above {found.threshold:.2f}"
+            f"probability above {found.threshold:.2f}; score p: {meaning}"
         )
         for warning in caught:
             summary += f"\n\n**Warning:** {str(warning.message).removesuffix(' (said once)')}"

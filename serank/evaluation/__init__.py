@@ -1,6 +1,13 @@
 """Measuring a detector, or any method's maps, on a data set."""
 
-from serank.evaluation.by_boxes import BoxEvaluation, BoxFrameScore, evaluate_boxes
+from serank.evaluation.by_boxes import (
+    BoxEvaluation,
+    BoxFrameScore,
+    BoxFrameView,
+    BoxScore,
+    evaluate_boxes,
+    view_boxes,
+)
 from serank.evaluation.calibration import (
     ScoreCalibration,
     ScoreChoice,
@@ -11,7 +18,9 @@ from serank.evaluation.calibration import (
 )
 from serank.evaluation.evaluator import DEFAULT_THRESHOLDS, Evaluator
 from serank.evaluation.predictions import PredictionFolder
-from serank.evaluation.report.writer import check_report_folder, write_report
+from serank.evaluation.report.box_writer import write_box_report
+from serank.evaluation.report.folder import check_report_folder
+from serank.evaluation.report.writer import write_report
 from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import (
     AREA_BINS,
@@ -35,6 +44,8 @@ __all__ = [
     "SCR_BINS",
     "BoxEvaluation",
     "BoxFrameScore",
+    "BoxFrameView",
+    "BoxScore",
     "Curves",
     "DetectionScores",
     "Evaluation",
@@ -63,5 +74,7 @@ __all__ = [
     "score_quality",
     "set_score_calibration",
     "set_threshold",
+    "view_boxes",
+    "write_box_report",
     "write_report",
 ]

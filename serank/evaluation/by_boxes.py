@@ -4,16 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from serank.datasets.box_folder import BoxSample
 from serank.evaluation.results import plain_values
+from serank.inference.detections import Detections
 from serank.inference.detector import Detector
-from serank.metrics.boxes import BoxCurve, BoxGroup, BoxMetrics
+from serank.metrics.boxes import BoxCurve, BoxGroup, BoxMatch, BoxMetrics
 from serank.metrics.checks import CURVE_THRESHOLDS
+
+
+class BoxFrameView(NamedTuple):
+    """A frame as it is measured."""
+
+    frame: NDArray[np.float32]
+    """`(H, W)`, in [0, 1]."""
+    detections: Detections
+    """What was found in it."""
+    boxes: NDArray[np.float64]
+    """`(M, 4)`, x0, y0, x1, y1 in px, x1 and y1 exclusive."""
+
+    @property
+    def peaks(self) -> NDArray[np.float32]:
+        """`(N,)`: largest probability of each detection, whether or not its score is a calibrated one."""
+        peaks = np.zeros(len(self.detections) + 1, np.float32)
+        np.maximum.at(peaks, self.detections.labels.ravel(), self.detections.probability.ravel())
+        return peaks[1:]
 
 
 @dataclass(frozen=True)
@@ -21,10 +41,30 @@ class BoxFrameScore:
     """Figures of one frame."""
 
     name: str
+    height: int
+    width: int
     boxes: int
     found: int
     false_components: int
+    false_pixels: int
+    """Pixels of the false components."""
     duplicates: int
+    peak: float
+    """Largest probability of the frame, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class BoxScore:
+    """One box of one frame, not grown."""
+
+    frame: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    found: bool
+    probability: float
+    """Largest probability on the pixels that the box touches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +78,7 @@ class BoxEvaluation:
     curve: BoxCurve
     """From `threshold` on."""
     frames: list[BoxFrameScore]
+    boxes: list[BoxScore]
     threshold: float
     tolerance: float
     """Px by which boxes were grown."""
@@ -79,17 +120,54 @@ def evaluate_boxes(
         raise ValueError("dataset is empty; expected at least one frame")
     chosen = model.check_options(threshold, 1)
     metrics = BoxMetrics(tolerance)
-    scores = []
+    frames: list[BoxFrameScore] = []
+    scores: list[BoxScore] = []
     for i in tqdm(range(len(dataset)), disable=not progress, unit="frame"):
-        name, frame, boxes, hidden = dataset[i]
-        detections = model.detect(frame, chosen, ignore=hidden)
+        sample = dataset[i]
+        view = view_boxes(model, sample, chosen)
         # not their scores: those may be calibrated, and the curve's levels are thresholds of the probability
-        peaks = np.zeros(len(detections) + 1, np.float32)
-        np.maximum.at(peaks, detections.labels.ravel(), detections.probability.ravel())
-        match = metrics.update(detections.centroids, boxes, peaks[1:])
-        found = int(np.count_nonzero(match.box >= 0))
-        inside = int(np.count_nonzero(match.inside))
-        scores.append(BoxFrameScore(name, len(boxes), found, len(match.box) - inside, inside - found))
+        match = metrics.update(view.detections.centroids, view.boxes, view.peaks)
+        frames.append(_frame_score(sample.name, view, match))
+        scores += _box_scores(sample.name, view, match)
     levels = [chosen, *(level for level in CURVE_THRESHOLDS if level > chosen)]
     groups = [group for group in metrics.by_size() if group.boxes]
-    return BoxEvaluation(metrics.compute(), groups, metrics.curve(levels), scores, chosen, metrics.tolerance)
+    return BoxEvaluation(metrics.compute(), groups, metrics.curve(levels), frames, scores, chosen, metrics.tolerance)
+
+
+def view_boxes(model: Detector, sample: BoxSample, threshold: float | None = None) -> BoxFrameView:
+    """What `model` finds in a sample at `threshold`, `None` meaning the model's own, beside its boxes."""
+    return BoxFrameView(sample.frame, model.detect(sample.frame, threshold, ignore=sample.hidden), sample.boxes)
+
+
+def box_window(box: NDArray[np.float64], shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the pixels that a box `(4,)` touches in a frame of `shape`."""
+    size = shape[::-1]
+    low = np.floor(np.clip(box[:2], 0, size)).astype(int)
+    high = np.ceil(np.clip(box[2:], 0, size)).astype(int)
+    return slice(low[1], high[1]), slice(low[0], high[0])
+
+
+def _frame_score(name: str, view: BoxFrameView, match: BoxMatch) -> BoxFrameScore:
+    height, width = view.frame.shape
+    found, inside = np.count_nonzero(match.box >= 0), np.count_nonzero(match.inside)
+    return BoxFrameScore(
+        name,
+        height,
+        width,
+        boxes=len(view.boxes),
+        found=int(found),
+        false_components=len(match.box) - int(inside),
+        false_pixels=int(view.detections.areas[~match.inside].sum()),
+        duplicates=int(inside - found),
+        peak=float(view.detections.probability.max()),
+    )
+
+
+def _box_scores(name: str, view: BoxFrameView, match: BoxMatch) -> list[BoxScore]:
+    probability = view.detections.probability
+    scores = []
+    for i, box in enumerate(view.boxes):
+        x0, y0, x1, y1 = box.tolist()
+        peak = float(probability[box_window(box, view.frame.shape)].max(initial=0))
+        scores.append(BoxScore(name, x0, y0, x1, y1, i in match.box, peak))
+    return scores

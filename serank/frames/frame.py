@@ -145,7 +145,8 @@ class FramePreparer:
         if array.ndim == 3 and has_colours(array):
             if self.options.palette is not None:
                 return palette_grey(array, self.options.palette, name)
-            self._warn("colour", f"{name}: false colour; targets may be dark in it; pass raw counts, or palette=")
+            advice = 'pass raw counts, or palette="auto" (--palette auto) or its name'
+            self._warn("colour", f"{name}: false colour; targets may be dark in it; {advice}")
         return luminance(array)
 
     def _is_constant(

@@ -104,7 +104,7 @@ def _range(value: Any) -> tuple[float, float]:
     except TypeError:
         raise ValueError(f"value_range must be (low, high); got {value!r}") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"value_range must be (low, high), finite, low < high; got {value!r}")
+        raise ValueError(f"value_range (--range) must be (low, high), finite, low < high; got {value!r}")
     return low, high
 
 

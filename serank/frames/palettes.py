@@ -87,7 +87,9 @@ def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError("palette= needs the tables of matplotlib; run: pip install 'serank[report]'") from error
+        raise ImportError(
+            "palette= (--palette) needs the tables of matplotlib; run: pip install 'serank[report]'"
+        ) from error
     tables = matplotlib.colormaps
     candidates = _candidates(palette, list(tables))
     rgb = _bytes(array).reshape(-1, 3)
@@ -101,8 +103,8 @@ def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
     if distance > FIT:
         what = f"palette {best!r}" if palette != "auto" else f"any known palette, {best!r} is the nearest"
         raise FrameError(
-            f"{name}: its colours aren't those of {what} ({distance:.0f} of 255 off); pass raw counts, or the name of "
-            "its palette in matplotlib"
+            f"{name}: its colours aren't those of {what} ({distance:.0f} of 255 off); pass raw counts, or as "
+            "palette= (--palette) the name of theirs in matplotlib"
         )
     colours_used, where = np.unique(rgb.astype(np.uint8), axis=0, return_inverse=True)
     index = KDTree(table).query(colours_used)[1].astype(np.uint8)
@@ -117,15 +119,15 @@ def _candidates(palette: str, tables: Sequence[str]) -> list[str]:
         raise ValueError(f'palette={palette!r} has no colours; pass polarity="{name}" (--polarity {name}) instead')
     if name in UNKNOWN_PALETTES:
         raise ValueError(
-            f'palette={palette!r}: no public table of this camera\'s palette; pass raw counts, or "auto" for the '
-            "nearest that is known"
+            f"palette={palette!r}: no public table of this camera's palette; pass raw counts, or "
+            'palette="auto" (--palette auto) for the nearest that is known'
         )
     known = KNOWN_PALETTES if name == "auto" else CAMERA_PALETTES.get(name, ())
     found = [table for table in known if table in tables] or [table for table in tables if table.lower() == name]
     if not found:
         names = [*CAMERA_PALETTES, *tables]
         raise ValueError(
-            f'palette must be "auto", {", ".join(CAMERA_PALETTES)} or a palette of matplotlib, such as '
+            f'palette (--palette) must be "auto", {", ".join(CAMERA_PALETTES)} or a palette of matplotlib, such as '
             f"{', '.join(KNOWN_PALETTES[:7])}; got {palette!r}{did_you_mean(name, names)}"
         )
     return found

@@ -104,7 +104,7 @@ def write_detections(
     The table has the frames that are finished, whatever ends the run: Ctrl-C, an error, or, but for the last second, a
     kill. Frames that don't exist or can't be read are failures of the result, and the others go on. Started by
     torchrun, every process takes its share of the frames, and the first one makes the table at the end, in the order
-    of the frames; `output` must then be one folder for all.
+    of the frames, also where another one was killed; `output` must then be one folder for all.
 
     File names are written with bytes that aren't UTF-8 as `\\xNN`.
 
@@ -196,31 +196,31 @@ def write_detections(
             record["runs"] = pixel_runs(found)
         return item.order, record, None if clip is None else found.image()
 
-    lines = folder / f".detections-{rank():05d}.jsonl"
     # of files that hold several frames the number is not known before they are read
     total = None if any(map(may_hold_several, files)) else len(range(rank(), len(files), world_size()))
     with _one_run(folder):
         result = BatchResult(table_path(folder, table), video=clip)
         started = time.perf_counter()
-        try:
-            with ExitStack() as stack:
-                add = _record_writer(stack, result.table, lines)
-                show = stack.enter_context(video_writer(clip, _clip_rate(files, every))).add if clip else None
-                bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="frame"))
-                found = detect_sources(model, files, stream)
-                results = threaded_map(draw, found, threads=WRITER_THREADS, pending=PENDING_RESULTS)
-                for order, record, picture in results:
-                    add(order, record)
-                    if show and picture is not None:
-                        show(picture)
-                    result.count(record)
-                    bar.update()
-                    if report:
-                        report(record)
-        except KeyboardInterrupt:
-            result.interrupted = True
-        if world_size() > 1:
-            result = _join(result, lines)
+        with _joined_table(folder, result.table):
+            try:
+                with ExitStack() as stack:
+                    add = _record_writer(stack, folder, result.table)
+                    show = stack.enter_context(video_writer(clip, _clip_rate(files, every))).add if clip else None
+                    bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="frame"))
+                    found = detect_sources(model, files, stream)
+                    results = threaded_map(draw, found, threads=WRITER_THREADS, pending=PENDING_RESULTS)
+                    for order, record, picture in results:
+                        add(order, record)
+                        if show and picture is not None:
+                            show(picture)
+                        result.count(record)
+                        bar.update()
+                        if report:
+                            report(record)
+            except KeyboardInterrupt:
+                result.interrupted = True
+            if world_size() > 1:
+                result = _added(result, all_objects(result))
         result.seconds = time.perf_counter() - started
         return result
 
@@ -286,29 +286,53 @@ class PictureNames:
         return f"{name}{ending}.png" if item.index is None else f"{name}/{item.index:06d}{ending}.png"
 
 
-def _record_writer(stack: ExitStack, table: Path, lines: Path) -> Callable[[tuple[int, int], Record], object]:
+def _lines(folder: Path, process: int) -> Path:
+    """The records of one of several processes, each with its order, a line each."""
+    return folder / f".detections-{process:05d}.jsonl"
+
+
+def _record_writer(stack: ExitStack, folder: Path, table: Path) -> Callable[[tuple[int, int], Record], object]:
     """Where records go: to the table in one process, to lines with their order in one of several."""
     if world_size() == 1:
         writer = open_table(table)
         stack.enter_context(writer)
         return lambda _, record: writer.add(record)
-    file = stack.enter_context(lines.open("w", encoding="utf-8"))
+    # line by line, for the table that is made where this process is killed
+    file = stack.enter_context(_lines(folder, rank()).open("w", encoding="utf-8", buffering=1))
     return lambda order, record: file.write(json.dumps([order, record]) + "\n")
 
 
-def _join(mine: BatchResult, lines: Path) -> BatchResult:
-    """The counts of all processes; the first of them makes the table of their lines, and removes these."""
-    parts = [Path(part) for part in all_objects(str(lines))]
-    results = all_objects(mine)
-    if is_main():
-        with ExitStack() as stack:
-            files = [stack.enter_context(part.open(encoding="utf-8")) for part in parts]
-            writer = open_table(mine.table)
-            stack.enter_context(writer)
-            for _, record in heapq.merge(*map(_read_lines, files), key=lambda entry: entry[0]):
-                writer.add(record)
-        for part in parts:
-            part.unlink()
+@contextmanager
+def _joined_table(folder: Path, table: Path) -> Iterator[None]:
+    """Process 0 of several makes the table of all their lines at the end, and removes these.
+
+    After an error it takes what is there, since another process may be gone; without any record an earlier table stays.
+    """
+    parts, failed = [_lines(folder, process) for process in range(world_size())], True
+    try:
+        yield
+        failed = False
+    finally:
+        if world_size() > 1 and is_main():
+            left = [part for part in parts if part.exists()] if failed else parts
+            if not failed or any(part.stat().st_size for part in left):
+                _merge(left, table)
+            for part in left:
+                part.unlink()
+
+
+def _merge(parts: Sequence[Path], table: Path) -> None:
+    """Writes the records of all parts to the table, in the order of the frames."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(part.open(encoding="utf-8")) for part in parts]
+        writer = open_table(table)
+        stack.enter_context(writer)
+        for _, record in heapq.merge(*map(_read_lines, files), key=lambda entry: entry[0]):
+            writer.add(record)
+
+
+def _added(mine: BatchResult, results: Sequence[BatchResult]) -> BatchResult:
+    """The counts of all processes."""
     return BatchResult(
         mine.table,
         frames=sum(r.frames for r in results),

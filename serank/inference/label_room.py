@@ -44,12 +44,22 @@ class LabelRoom:
 
     def place(self, box: Rectangle, width: int, height: int) -> LabelPlace | None:
         """Takes the first free place for a label of this size: above the box, below, beside it, then further off."""
+        if not self._has_room_near(box, width, height):
+            return None
         for ring, x, y in self._candidates(box, width, height):
             if self._taken[y : y + height, x : x + width].any():
                 continue
             self.take((x, y, x + width - 1, y + height - 1))
             return LabelPlace(x, y, _line(box, (x, y, x + width - 1, y + height - 1)) if ring else None)
         return None
+
+    def _has_room_near(self, box: Rectangle, width: int, height: int) -> bool:
+        """Whether any pixel of all places is free; in a picture full of boxes that spares most looks at each place."""
+        left, top, right, bottom = box
+        over, under = GAP + (RINGS + 1) * height, GAP + RINGS * height
+        rows = slice(max(top - over, 0), max(bottom + over, 0) + 1)
+        columns = slice(max(left - width - under, 0), max(right + width + under, 0) + 1)
+        return not self._taken[rows, columns].all()
 
     def _candidates(self, box: Rectangle, width: int, height: int) -> Iterator[tuple[int, int, int]]:
         """Number of label heights away from the box, x and y, of places inside the picture."""

@@ -21,6 +21,7 @@ from serank.datasets.labels.objects import Box, LabelledFrame, Outline, Point, R
 from serank.datasets.labels.places import frame_names
 from serank.datasets.labels.rule import FRACTION, PixelBox, check_fraction, check_polarity
 from serank.datasets.labels.sheet import CELLS, SheetCell, cut, draw_sheet
+from serank.datasets.layouts import split_command
 from serank.frames.options import Polarity
 from serank.frames.preparation import unit_frame
 from serank.frames.reading import decode
@@ -49,10 +50,12 @@ class ImportReport:
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.objects.items()) or "no targets"
-        lists = ", ".join(f"{split}.txt {count}" for split, count in self.splits.items())
+        lists = ", ".join(f"{split}.txt {count}" for split, count in self.splits.items()) or "none"
+        if not any(split.startswith(("val", "test")) for split in self.splits):  # nothing to validate on
+            lists += f"; `{split_command(self.folder)}` writes train.txt and val.txt"
         lines = [
             f"{self.folder}: {self.frames} frames of {self.format} labels, {self.empty} without a target; {kinds}",
-            f"  lists   {lists or f'none; `serank split {self.folder}` writes train.txt and val.txt'}",
+            f"  lists   {lists}",
         ]
         if sum(self.objects.values()):
             lines.append(f"  look at {self.folder / SHEET_FILE}: targets as they are, and with box and mask")

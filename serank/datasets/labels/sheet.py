@@ -17,6 +17,9 @@ SIDE = 96
 """Px of each of a target's two pictures on the sheet."""
 AROUND = 24
 """Least side in px of what is cut out of the frame."""
+GAP = 2
+"""Px between the two."""
+CELL = 2 * SIDE + GAP
 CAPTION = 14
 BOX_COLOUR = (90, 200, 90)
 MASK_COLOUR = (255, 70, 40)
@@ -58,20 +61,21 @@ def draw_sheet(cells: list[SheetCell]) -> Image.Image:
     """RGB image of one or more targets in rows, each twice: as it is, and with its box (green) and its mask (red)."""
     columns = min(COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
-    sheet = Image.new("RGB", (columns * (2 * SIDE + 8), rows * (SIDE + CAPTION + 6)), (24, 24, 24))
+    sheet = Image.new("RGB", (columns * (CELL + 8), rows * (SIDE + CAPTION + 6)), (24, 24, 24))
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(10)
     for i, cell in enumerate(cells):
-        x, y = i % columns * (2 * SIDE + 8) + 4, i // columns * (SIDE + CAPTION + 6) + 3
+        x, y = i % columns * (CELL + 8) + 4, i // columns * (SIDE + CAPTION + 6) + 3
         plain = Image.fromarray(cell.grey).convert("RGB")
         colours = np.asarray(plain).astype(np.float64)
         colours[cell.mask] = 0.45 * colours[cell.mask] + 0.55 * np.array(MASK_COLOUR)
         marked = Image.fromarray(colours.astype(np.uint8))
-        for picture, left in ((plain, x), (marked, x + SIDE)):
+        for picture, left in ((plain, x), (marked, x + SIDE + GAP)):
             sheet.paste(picture.resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, y))
         scale = SIDE / len(cell.grey)
         x0, y0, x1, y1 = (round(side * scale) for side in cell.box)
-        draw.rectangle((x + SIDE + x0 - 1, y + y0 - 1, x + SIDE + x1, y + y1), outline=BOX_COLOUR)
+        x0, x1 = x0 + SIDE + GAP, x1 + SIDE + GAP
+        draw.rectangle((x + x0 - 1, y + y0 - 1, x + x1, y + y1), outline=BOX_COLOUR)
         caption = "".join(c if c.isascii() and c.isprintable() else "?" for c in cell.name)
         draw.text((x, y + SIDE + 1), caption[:34], fill=(210, 210, 210), font=font)
     return sheet

@@ -9,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from serank.evaluation.by_boxes import BoxFrameScore
 from serank.evaluation.report.canvas import FAINT, INK, LINE_HEIGHT, draw_legend, new_canvas, palette_image, write_line
 from serank.evaluation.report.overlays import MatchMasks, draw_outlines
+from serank.evaluation.results import FrameScore, FrameView
+from serank.metrics.components import find_components
 
 Float = NDArray[np.float32]
 
 CROP_SIDE = 192  # crops are enlarged by the largest whole factor that keeps them within this, px
 COLUMNS = 3
 GAP = 10  # px between cells
+MIN_CROP = 48  # side of crops in px of the frame, more around larger targets
 
 
 class Cell(NamedTuple):
@@ -36,6 +40,24 @@ def crop_window(shape: tuple[int, int], x: float, y: float, side: int) -> tuple[
     top = min(max(0, round(y) - side // 2), max(0, height - side))
     left = min(max(0, round(x) - side // 2), max(0, width - side))
     return slice(top, min(height, top + side)), slice(left, min(width, left + side))
+
+
+def cell_around(
+    view: FrameView, masks: MatchMasks, place: tuple[float, float], extent: float, lines: Sequence[str]
+) -> Cell:
+    """The entry of what lies around `place`, x and y, and is `extent` px large."""
+    # the largest whole factor that shows all of it, then as much of the frame as fits
+    side = CROP_SIDE // max(1, int(CROP_SIDE / max(MIN_CROP, extent)))
+    window = crop_window(view.mask.shape, *place, side)
+    return Cell(view.background[window], view.probability[window], masks.crop(window), lines)
+
+
+def false_alarm_cell(number: int, score: FrameScore | BoxFrameScore, view: FrameView, masks: MatchMasks) -> Cell:
+    """The entry of a frame's largest false component, of which there must be one."""
+    table = find_components(masks.false)
+    x0, y0, x1, y1 = table.boxes[int(table.areas.argmax())].tolist()
+    lines = (f"{number}  {score.name}", f"{score.false_pixels} false px, {score.false_components} components")
+    return cell_around(view, masks, ((x0 + x1) / 2, (y0 + y1) / 2), 2 * max(x1 - x0, y1 - y0), lines)
 
 
 def contact_sheet(cells: Sequence[Cell]) -> Image.Image:

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from serank.evaluation.report.canvas import printable
 from serank.evaluation.results import Curves, Group, ScoreQuality
+from serank.metrics.boxes import BoxCurve
 from serank.utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Float = NDArray[np.float64]
 
 # Okabe and Ito's colours, which readers with colour-blindness can tell apart
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
@@ -77,30 +80,48 @@ def pd_fa_figure(curves: Curves, *, operating: tuple[float, float, float] | None
     A threshold of 0, above which nearly every pixel of a network's output lies, is left out unless it is the only one.
     `operating` is threshold, Pd and Fa of a point to mark. Raises ValueError where every value is NaN.
     """
+    point = operating and (operating[0], operating[1], operating[2] * 1e6)
+    figure = _pd_figure(curves.pd, curves.fa * 1e6, curves.thresholds, point, "Fa, false pixels per million pixels")
+    figure.axes[0].set(ylabel="Pd, detected / all targets", title="Pd over Fa; small figures are thresholds")
+    return figure
+
+
+def box_figure(curve: BoxCurve, *, operating: tuple[float, float, float] | None = None) -> Figure:
+    """Pd of boxes over false components a frame, drawn, and raising, as `pd_fa_figure` does."""
+    figure = _pd_figure(curve.pd, curve.false_components, curve.thresholds, operating, "false components per frame")
+    figure.axes[0].set(ylabel="Pd, found / all boxes", title="Pd over false components; small figures are thresholds")
+    return figure
+
+
+def _pd_figure(
+    pd: Float, false: Float, levels: Float, operating: tuple[float, float, float] | None, label: str
+) -> Figure:
+    """Pd over some measure of false alarms, `label`, see `pd_fa_figure`."""
     figure = new_figure(6.4, 4.4)
     axes = figure.add_subplot()
-    fa, pd, thresholds = _finite(curves.fa, curves.pd, curves.thresholds)
+    false, pd, thresholds = _finite(false, pd, levels)
     order = np.argsort(thresholds, kind="stable")
     if thresholds.max() > 0:
         order = order[thresholds[order] > 0]
-    fa, pd, thresholds = fa[order] * 1e6, pd[order], thresholds[order]
-    shown = _log_curve(axes, fa, pd)
+    false, pd, thresholds = false[order], pd[order], thresholds[order]
+    shown = _log_curve(axes, false, pd)
     last: tuple[float, float] | None = None
-    width = np.log10(shown.max() / shown.min()) or 1.0
-    for x, y, threshold in zip(shown, pd, thresholds, strict=True):
-        position = (float(np.log10(x) / width), float(y))
+    spread = np.log10(np.maximum(shown, 1e-300))
+    places = spread / (np.ptp(spread) or 1.0)
+    for x, y, place, threshold in zip(shown, pd, places, thresholds, strict=True):
+        position = (float(place), float(y))
         # a threshold is written only where it is clear of the previous one
         if last is None or np.hypot(position[0] - last[0], position[1] - last[1]) > LABEL_SPACING:
-            _note(axes, _format_threshold(threshold), (x, y), (3, -11), fontsize=7, color=GREY)
+            offset = (5, -11) if y > LABEL_SPACING / 2 else (5, 3)  # not across the lower edge
+            _note(axes, _format_threshold(threshold), (x, y), offset, fontsize=7, color=GREY)
             last = position
     if operating is not None and np.isfinite(operating[1:]).all():
         threshold, y, x = operating
-        label = f"threshold in use, {_format_threshold(threshold)}"
+        used = f"threshold in use, {_format_threshold(threshold)}"
         ring: dict[str, Any] = {"color": ORANGE, "fillstyle": "none", "markersize": 9, "markeredgewidth": 2}
-        axes.plot(max(x * 1e6, shown.min()), y, "o", label=label, **ring)
+        axes.plot(max(x, shown.min()), y, "o", label=used, **ring)
         axes.legend(loc="lower right", frameon=False)
-    axes.set_xlabel("Fa, false pixels per million pixels" + ("; hollow: 0" if (fa == 0).any() else ""))
-    axes.set(ylim=SHARES, ylabel="Pd, detected / all targets", title="Pd over Fa; small figures are thresholds")
+    axes.set(ylim=SHARES, xlabel=label + ("; hollow: 0" if (false == 0).any() else ""))
     return figure
 
 
@@ -151,7 +172,8 @@ def score_roc_figure(quality: ScoreQuality) -> Figure:
     figure = new_figure(5.2, 4.4)
     axes = figure.add_subplot()
     axes.step(np.append(0, quality.false_per_frame), np.append(0, quality.true_kept), color=BLUE, where="post")
-    axes.set(xlim=(0, None), xlabel="false detections kept, per frame")
+    most = quality.false_per_frame.max() or 1.0
+    axes.set(xlim=(SHARES[0] * most, SHARES[1] * most), xlabel="false detections kept, per frame")
     axes.set(ylim=SHARES, ylabel="true detections kept / all")
     axes.set_title("by score" if np.isnan(quality.auc) else f"by score, area {quality.auc:.3f}")
     return figure
@@ -192,7 +214,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
-def _finite(*arrays: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+def _finite(*arrays: Float) -> list[Float]:
     """The arrays without the places where any is NaN."""
     finite = np.isfinite(np.stack(arrays)).all(axis=0)
     if not finite.any():
@@ -210,18 +232,22 @@ def _format_threshold(value: float) -> str:
     return f"1-{1 - value:.1g}" if 0.995 < value < 1 else f"{value:.2g}"
 
 
-def _log_curve(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Draws y over logarithmic x; x of 0 goes to the left edge as a hollow point. Returns x as drawn."""
+def _log_curve(axes: Axes, x: Float, y: Float) -> Float:
+    """Draws y over logarithmic x; x of 0 goes to the left as a hollow point. Returns x as drawn."""
     positive = x[x > 0]
-    floor = float(positive.min()) / 3 if len(positive) else 1e-3
-    shown: NDArray[np.float64] = np.where(x > 0, x, floor)
-    axes.set_xscale("log")
-    # labels at powers of ten alone, and room for two of them: those between run into each other on a short axis
-    axes.xaxis.set_minor_formatter("")
-    low, high = np.floor(np.log10(shown.min())), np.ceil(np.log10(shown.max()))
-    axes.set_xlim(0.7 * 10**low, 1.4 * 10**high)
+    zero = x == 0
+    floor = float(positive.min()) / 3 if len(positive) else 0.0
+    shown: Float = np.where(zero, floor, x)
+    if len(positive):
+        axes.set_xscale("log")
+        # labels at powers of ten alone, and room for two of them: those between run into each other on a short axis
+        axes.xaxis.set_minor_formatter("")
+        low, high = np.floor(np.log10(shown.min())), np.ceil(np.log10(shown.max()))
+        axes.set_xlim(0.7 * 10**low, 1.4 * 10**high)
+    else:  # a logarithmic axis has no place for 0 alone
+        axes.set(xlim=(-0.1, 1), xticks=[0])
     axes.plot(shown, y, color=BLUE, marker="o" if len(x) <= MAX_MARKERS else None, markersize=3.5)
-    if (zero := x == 0).any():
+    if zero.any():
         axes.plot(shown[zero], y[zero], "o", color=BLUE, markerfacecolor="white", markersize=5.5)
     return shown
 
