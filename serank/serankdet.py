@@ -256,7 +256,7 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
             ImportError: ONNX's packages are missing; names the extra, `serank[export]`.
             FileNotFoundError: the folder of `path` doesn't exist.
             ValueError: an argument is out of its range, or some don't go together.
-            RuntimeError: the file gives other logits than the network.
+            RuntimeError: the file gives other logits than the network, or PyTorch is older than 2.7.
         """
         from serank.inference.onnx_export import export, preprocessing
 

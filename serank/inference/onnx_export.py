@@ -38,6 +38,8 @@ OPSETS = (18, 23)
 """Least and latest that PyTorch's exporter writes."""
 SMALLEST_SIDE = {"onnx": 1, "torch": 17}
 """Of frames; below 17 the deepest map is one pixel wide, for which torch.export wants a graph of its own."""
+EXPORTER = (2, 7)
+"""Least PyTorch; the exporter of 2.6 can't hold a range of sizes."""
 TOLERANCE = 1e-4
 """Largest difference from PyTorch's logits, relative where these exceed 1."""
 
@@ -68,6 +70,11 @@ def export(
         raise ValueError(f'opset is for format="onnx"; leave it out; got {opset}')
     if opset is not None and not OPSETS[0] <= opset <= OPSETS[1]:
         raise ValueError(f"opset must be {OPSETS[0]} to {OPSETS[1]}; got {opset}")
+    if tuple(map(int, torch.__version__.split("+")[0].split(".")[:2])) < EXPORTER:
+        least = ".".join(map(str, EXPORTER))
+        raise RuntimeError(
+            f"export needs PyTorch {least} or newer, for frames of any size; this is {torch.__version__}"
+        )
     description = json.dumps(dict(metadata))
     if format == "torch":
         with replacing(target) as temporary:
