@@ -275,7 +275,7 @@ def test_large_frames_are_tiled_without_torch_too(
 
 def test_an_exporter_that_holds_no_range_of_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.6.0+debian")
-    with pytest.raises(RuntimeError, match="export needs PyTorch 2.7 or newer.*this is 2.6.0"):
+    with pytest.raises(RuntimeError, match=r"export needs PyTorch 2\.7 or newer.*this is 2\.6\.0"):
         SeRankDet(width=8).export(tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())
 
