@@ -99,6 +99,28 @@ def test_samples_are_left_as_they_were() -> None:
     np.testing.assert_array_equal(sample.mask, before[1])
 
 
+@pytest.mark.parametrize("arguments", [{"scale": (1.0, 1.0)}, {"scale": (0.5, 2.0), "unscaled": 1.0}])
+def test_crops_at_the_scale_of_detection_are_the_frame_s_own_pixels(arguments: dict[str, Any]) -> None:
+    sample = scene(90, 120)
+    views = np.lib.stride_tricks.sliding_window_view(sample.frame, (32, 32)).reshape(-1, 32, 32)
+    masks = np.lib.stride_tricks.sliding_window_view(sample.mask, (32, 32)).reshape(-1, 32, 32)
+    corners = set()
+    for frame, mask in draw(sample, 40, blur=0.0, contrast=0.0, target_share=1.0, **arguments):
+        turned = [np.rot90(f(frame), turn) for f in (np.asarray, np.transpose) for turn in range(4)]
+        kept = [np.rot90(f(mask), turn) for f in (np.asarray, np.transpose) for turn in range(4)]
+        ((which, place),) = {(i, j) for i, t in enumerate(turned) for j in np.flatnonzero((views == t).all((1, 2)))}
+        assert (kept[which] == masks[place]).all()
+        corners.add(place)
+    assert len(corners) > 20
+
+
+def test_share_of_crops_that_are_not_scaled() -> None:
+    sample = scene(120, 120, size=20)
+    sizes = [mask.sum() for _, mask in draw(sample, 300, crop=96, target_share=1.0, scale=(1.5, 1.6), unscaled=0.4)]
+    own = sample.mask.sum()
+    assert 0.3 < np.mean([size <= own for size in sizes]) < 0.55  # some scaled ones lie partly outside
+
+
 @pytest.mark.parametrize(
     ("height", "width", "at"),
     [(90, 120, (60, 20)), (300, 300, (0, 299)), (300, 300, (299, 0)), (20, 25, (10, 10)), (20, 300, (19, 299))],

@@ -27,6 +27,8 @@ from serank.train.trainer import fit
 from serank.utils.allocation import keep_freed_memory
 from serank.utils.distributed import from_main, is_main, started
 
+CROPS = ("crop", "unscaled", "target_share", "paste")
+"""Attributes of `Augmentation` with options of their names, beside `scale` and those of sensors."""
 RECIPE = (
     "epochs",
     "batch_size",
@@ -99,7 +101,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     recipe = Recipe()
     crops = recipe.augmentation
-    defaults = vars(recipe) | {name: getattr(crops, name) for name in ("crop", "target_share", "paste")}
+    defaults = vars(recipe) | {name: getattr(crops, name) for name in CROPS}
     defaults["scale"] = "{} {}".format(*crops.scale)
     group = parser.add_argument_group("recipe", "Defaults are those of --preset, if one is given.")
     group.add_argument(
@@ -145,6 +147,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--no-deep-supervision", action="store_true", help="train the final output alone")
     option("--crop", "side of the training crops", type=int, metavar="PX")
     option("--scale", "range of the random scale", type=float, nargs=2, metavar=("LOW", "HIGH"))
+    option("--unscaled", "share of crops that aren't scaled so", type=float, metavar="P")
     option("--target-share", "share of crops that hold a target, where the frame has one", type=float, metavar="P")
     option("--paste", "share of crops that get a target of another frame", type=float, metavar="P")
     group.add_argument(
@@ -243,7 +246,9 @@ def _joined(
 def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
     recipe = chosen.recipe if chosen else Recipe()
     given = {name: value for name in (*RECIPE, "seed") if (value := getattr(options, name)) is not None}
-    crops: dict[str, Any] = {name: getattr(options, name) for name in ("crop", "target_share", "paste", *SENSOR)}
+    crops: dict[str, Any] = {
+        name: getattr(options, name) for name in ("crop", "unscaled", "target_share", "paste", *SENSOR)
+    }
     crops["scale"] = tuple(options.scale) if options.scale else None
     sensor = SENSOR if options.sensor else {}
     augmentation = replace(recipe.augmentation, **sensor | {k: v for k, v in crops.items() if v is not None})

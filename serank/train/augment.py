@@ -23,6 +23,7 @@ from serank.utils.checks import check_count, check_number
 Float = NDArray[np.float32]
 
 SHARES = (
+    "unscaled",
     "target_share",
     "blur",
     "paste",
@@ -46,6 +47,8 @@ class Augmentation:
     Attributes:
         crop: side of the square crop, >= 16 px of the scaled frame.
         scale: range (low, high) of the random scale, log-uniform, on top of the scale used in detection.
+        unscaled: share of crops at the scale of detection, in [0, 1]. Where that leaves a frame's size as it is, these
+            alone hold targets and masks pixel by pixel as they were labelled.
         target_share: share of crops positioned to hold a target, where the frame has one, in [0, 1].
         blur: share of crops blurred by a Gaussian with a sigma of up to 1 px, in [0, 1].
         contrast: largest relative change of gain and, times 0.5, of offset, in [0, 1].
@@ -68,6 +71,7 @@ class Augmentation:
 
     crop: int = 256
     scale: tuple[float, float] = (0.5, 2.0)
+    unscaled: float = 0.0
     target_share: float = 0.5
     blur: float = 0.3
     contrast: float = 0.2
@@ -160,7 +164,8 @@ def random_crop(
 ) -> tuple[Float, Float, Float | None]:
     """One augmented crop of a scaled frame, its mask and its soft target, if any, each `(crop, crop)` float32."""
     a = augmentation
-    scale = float(np.exp(rng.uniform(np.log(a.scale[0]), np.log(a.scale[1]))))
+    unscaled = a.unscaled and rng.random() < a.unscaled
+    scale = 1.0 if unscaled else float(np.exp(rng.uniform(np.log(a.scale[0]), np.log(a.scale[1]))))
     window = a.crop / (scale * spec.scale(*sample.frame.shape))
     at = _corner(sample.mask, window, rng, a.target_share)
     frame = _cut(sample.frame, at, window, a.crop)
@@ -196,7 +201,11 @@ def _change_contrast(frame: Float, a: Augmentation, whole: Float, rng: np.random
 def _corner(
     mask: NDArray[np.bool_], window: float, rng: np.random.Generator, target_share: float
 ) -> tuple[float, float]:
-    """Top-left corner (row, column) of a square window, in source pixels; inside the frame where it fits."""
+    """Top-left corner (row, column) of a square window, in source pixels; inside the frame where it fits.
+
+    It lies on whole pixels where the frame has room, so that a crop at the frame's own scale is no resampled one: half
+    a pixel's shift would blur targets of a few pixels, and move the edges of their masks.
+    """
     low = [min(0.0, (side - window) / 2) for side in mask.shape]
     high = [max(side - window, start) for side, start in zip(mask.shape, low, strict=True)]
     if rng.random() < target_share:
@@ -205,7 +214,14 @@ def _corner(
             point = points[rng.integers(len(points))]
             low = [float(np.clip(p + 1 - window, a, b)) for p, a, b in zip(point, low, high, strict=True)]
             high = [float(np.clip(p, a, b)) for p, a, b in zip(point, low, high, strict=True)]
-    return rng.uniform(low[0], high[0]), rng.uniform(low[1], high[1])
+    return _start(rng, low[0], high[0]), _start(rng, low[1], high[1])
+
+
+def _start(rng: np.random.Generator, low: float, high: float) -> float:
+    """A random whole number from low to high, or where there is none any number."""
+    start = rng.uniform(low, high)
+    first, last = math.ceil(low), math.floor(high)
+    return float(min(max(round(start), first), last)) if first <= last else start
 
 
 def _binary(coverage: Float) -> Float:
