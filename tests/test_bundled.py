@@ -21,7 +21,9 @@ FRAMES = Path(__file__).parents[1] / "examples" / "frames"
 PLANTED = {entry["file"]: entry for entry in json.loads(FRAMES.with_suffix(".json").read_text())["frames"]}
 
 
-NAMES = ("sirst", "general")
+NAMES = ("general", "irstd1k", "nudt-sirst", "sirst")
+OLDER = ("general", "sirst")
+"""Trained with tools that are gone, which their cards name."""
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -40,11 +42,12 @@ def distance(found: Detections, x: float, y: float) -> float:
 
 
 @pytest.mark.parametrize("file", PLANTED)
-def test_planted_targets_are_found(model: SeRankDet, file: str) -> None:
+def test_planted_targets_are_found(model: SeRankDet, name: str, file: str) -> None:
     found = model.detect(FRAMES / file)
     targets = PLANTED[file]["targets"]
-    for target in targets:
-        assert distance(found, target["x"], target["y"]) < 3
+    # what saw one set alone, of 256 or 512 px a side, may miss a target in a frame of twice that
+    missed = 1 if name not in OLDER and max(PLANTED[file]["width"], PLANTED[file]["height"]) >= 1024 else 0
+    assert sum(distance(found, target["x"], target["y"]) >= 3 for target in targets) <= missed
     assert len(found) <= len(targets) + 1
 
 
@@ -87,19 +90,29 @@ def test_the_checkpoint_is_small_and_complete(model: SeRankDet, name: str) -> No
     folder = bundled()[name]
     assert sum(f.stat().st_size for f in folder.iterdir()) < 10e6
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for word in ("SIRST", "1b721d2", "serank evaluate", "## Limits", "native", "standard", "IoU", "nIoU", "Pd", "Fa"):
+    for word in (
+        "1b721d2" if name in OLDER else "serank train",
+        "serank evaluate",
+        "## Limits",
+        "native",
+        "standard",
+        "IoU",
+        "nIoU",
+        "Pd",
+        "Fa",
+    ):
         assert word in card
     assert model.config["in_channels"] == 1
 
 
-def test_both_are_here_and_fit_in_a_wheel() -> None:
-    assert tuple(sorted(bundled())) == tuple(sorted(NAMES))
+def test_all_are_here_and_fit_in_a_wheel() -> None:
+    assert tuple(sorted(bundled())) == NAMES
     assert sum(file.stat().st_size for folder in bundled().values() for file in folder.iterdir()) < 30e6
 
 
 def test_the_figures_are_good_enough() -> None:
     # those of the cards, which the slow test below measures
-    sirst, general = ({r.data_set: r.metrics for r in published()[name].results} for name in NAMES)
+    sirst, general = ({r.data_set: r.metrics for r in published()[name].results} for name in ("sirst", "general"))
     alone = sirst["SIRST"]
     assert min(alone["iou"], alone["niou"]) >= 0.78
     assert alone["pd"] >= 0.98
@@ -108,6 +121,12 @@ def test_the_figures_are_good_enough() -> None:
     assert general["SIRST-V2"]["fa"] <= 10e-6
     for key in ("iou", "niou", "pd"):
         assert general["SIRST"][key] >= alone[key] - 0.02
+    for name, data, bars in (
+        ("irstd1k", "IRSTD-1k", {"iou": 0.6, "niou": 0.6, "pd": 0.86}),
+        ("nudt-sirst", "NUDT-SIRST", {"iou": 0.81, "niou": 0.82, "pd": 0.985}),
+    ):
+        found = {r.data_set: r.metrics for r in published()[name].results}[data]
+        assert all(found[key] >= bar for key, bar in bars.items())
     card = (bundled()["general"] / "README.md").read_text(encoding="utf-8")
     empty = re.search(r"On SIRST-V2 (0\.\d+) false components come up in a frame without targets", card)
     assert empty
@@ -117,7 +136,13 @@ def test_the_figures_are_good_enough() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data", "row"),
-    [("sirst", "sirst", "SIRST"), ("general", "sirst", "SIRST"), ("general", "sirst-v2", "SIRST-V2")],
+    [
+        ("sirst", "sirst", "SIRST"),
+        ("general", "sirst", "SIRST"),
+        ("general", "sirst-v2", "SIRST-V2"),
+        ("irstd1k", "irstd1k", "IRSTD-1k"),
+        ("nudt-sirst", "nudt-sirst", "NUDT-SIRST"),
+    ],
 )
 def test_the_model_cards_tell_the_truth(name: str, data: str, row: str, shared: Path) -> None:
     card = (bundled()[name] / "README.md").read_text(encoding="utf-8")

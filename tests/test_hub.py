@@ -356,13 +356,13 @@ def test_published_names_on_the_hub_are_pinned(hub: Hub, tmp_path: Path, monkeyp
     from serank.checkpoints.registry import OTHERS, Published
 
     repository = hub.repositories[NAME]
-    row = Published("irstd1k", ("IRSTD-1k",), repo_id=NAME, revision=repository.branches["main"], width=1)
-    monkeypatch.setitem(OTHERS, "irstd1k", row)
+    row = Published("sirstaug", ("SIRST-AUG",), repo_id=NAME, revision=repository.branches["main"], width=1)
+    monkeypatch.setitem(OTHERS, "sirstaug", row)
     repository.commit(checkpoint(tmp_path / "newer", seed=1))
-    shutil.copytree(tmp_path / "newer", tmp_path / "here" / "irstd1k")
+    shutil.copytree(tmp_path / "newer", tmp_path / "here" / "sirstaug")
     monkeypatch.chdir(tmp_path / "here")
-    assert same(SeRankDet.from_pretrained("irstd1k"), tmp_path / "pushed")
-    assert same(SeRankDet.from_pretrained("irstd1k", revision="main"), tmp_path / "newer")
+    assert same(SeRankDet.from_pretrained("sirstaug"), tmp_path / "pushed")
+    assert same(SeRankDet.from_pretrained("sirstaug", revision="main"), tmp_path / "newer")
 
 
 def test_loading_prints_nothing_to_standard_output(hub: Hub, capfd: pytest.CaptureFixture[str]) -> None:

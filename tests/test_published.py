@@ -35,8 +35,8 @@ def test_a_name_loads_trained_weights_or_says_that_there_are_none(name: str) -> 
 
 def test_a_folder_of_that_name_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    SeRankDet(width=1, threshold=0.3).save_pretrained("irstd1k")
-    assert SeRankDet.from_pretrained("irstd1k").threshold == 0.3
+    SeRankDet(width=1, threshold=0.3).save_pretrained("sirstaug")
+    assert SeRankDet.from_pretrained("sirstaug").threshold == 0.3
     SeRankDet(width=1).save_pretrained("sirst")  # bundled names come first
     assert SeRankDet.from_pretrained("sirst").config["width"] == published()["sirst"].width
 

@@ -39,14 +39,7 @@ class Published:
         return "bundled" if self.bundled else "Hub" if self.repo_id else "none"
 
 
-OTHERS: dict[str, Published] = {
-    row.name: row
-    for row in (
-        Published("irstd1k", ("IRSTD-1k",)),
-        Published("sirstaug", ("SIRST-AUG",)),
-        Published("nudt-sirst", ("NUDT-SIRST",)),
-    )
-}
+OTHERS: dict[str, Published] = {row.name: row for row in (Published("sirstaug", ("SIRST-AUG",)),)}
 """Names that aren't bundled: data sets of the paper without published weights, and checkpoints on the Hub (rows with
 `repo_id` and `revision`). Bundled checkpoints need no row; they are the folders in `serank/weights`."""
 
