@@ -33,5 +33,5 @@ def run(options: argparse.Namespace) -> int:
             if action.nargs != 0 and action.choices is None and action.type is None:
                 file: Any = action  # an attribute that shtab reads: most free words are paths
                 file.complete = shtab.FILE
-    print(shtab.complete(parser, shell=options.shell))
+    print(shtab.complete(parser, options.shell))
     return 0
