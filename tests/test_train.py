@@ -557,7 +557,7 @@ def test_presets_of_the_paper(name: str, size: int, epochs: int, batch: int) -> 
 
 
 def test_unknown_preset() -> None:
-    with pytest.raises(ValueError, match=r"preset must be one of small, paper-sirst, .*; got 'coco'"):
+    with pytest.raises(ValueError, match=r"preset must be one of small, finetune, .*; got 'coco'"):
         preset("coco")
 
 
@@ -699,3 +699,20 @@ def test_train_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     larger = SeRankDet.from_pretrained(tmp_path / "larger" / "best")
     assert (larger.config["width"], larger.config["working_size"]) == (2, 64)
     assert (larger.config["scale_range"], larger.config["tile"], larger.config["overlap"]) == ([0.75, 3], 40, 8)
+
+
+def test_preset_finetune_keeps_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(scenes(4), tmp_path / "data")
+    names = [s.name for s in scenes(4)]
+    (tmp_path / "data" / "train.txt").write_text("\n".join(names[:2]))
+    (tmp_path / "data" / "val.txt").write_text("\n".join(names[2:]))
+    tiny().reconfigured(working_size=40, scale_range=(0.5, 3.0)).save_pretrained(tmp_path / "start")
+    command = ["train", str(tmp_path / "data"), "--preset", "finetune", "--epochs", "1", "--batch-size", "2"]
+    command += ["--crop", "32", "--output", str(tmp_path / "run")]
+    assert main(command) == 1
+    assert "--preset finetune goes on from a trained network; name one with --init" in capsys.readouterr().err
+    assert main([*command, "--init", str(tmp_path / "start")]) == 0
+    trained = SeRankDet.from_pretrained(tmp_path / "run" / "best")
+    assert (trained.config["working_size"], trained.config["scale_range"]) == (40, [0.5, 3.0])
+    card = (tmp_path / "run" / "best" / "README.md").read_text(encoding="utf-8")
+    assert '"deep_supervision": false' in card

@@ -107,7 +107,8 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--preset",
         choices=sorted(PRESETS),
-        help="a recipe with its width and working size: for a small network, or the paper's for a data set",
+        help="a recipe: for a small network from random weights, to go on from a checkpoint (with --init), or the "
+        "paper's for a data set",
     )
 
     def option(flag: str, text: str, **arguments: Any) -> None:
@@ -255,7 +256,7 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
     return replace(
         recipe,
         **given,
-        deep_supervision=not options.no_deep_supervision,
+        deep_supervision=recipe.deep_supervision and not options.no_deep_supervision,
         freeze_encoder=options.freeze_encoder,
         freeze_statistics=options.freeze_statistics,
         augmentation=augmentation,
@@ -266,12 +267,12 @@ def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any)
     changes = preparation(options)
     if options.in_channels is not None:
         changes["in_channels"] = options.in_channels
-    prepared = {"working_size": chosen.working_size, "scale_range": chosen.scale_range} if chosen else {}
+    prepared = chosen.preparation if chosen else {}
     if options.init:
         if options.width is not None:
             raise ValueError("--width belongs to the checkpoint given by --init; leave it out")
         start = SeRankDet.from_pretrained(options.init)
-        if chosen and start.config["width"] != chosen.width:
+        if chosen and chosen.width not in (None, start.config["width"]):
             raise ValueError(
                 f"--preset {options.preset} trains width {chosen.width}, and {options.init} has width "
                 f"{start.config['width']}; leave one of them out"
@@ -279,7 +280,10 @@ def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any)
         return start.reconfigured(**(prepared | changes))
     if options.freeze_statistics:
         raise ValueError("--freeze-statistics keeps the statistics of a trained network; name one with --init")
+    width = 8 if chosen is None else chosen.width
+    if width is None:
+        raise ValueError(f"--preset {options.preset} goes on from a trained network; name one with --init")
     mean, std = grey_statistics(train_set)
-    width = options.width if options.width is not None else (chosen.width if chosen else 8)
+    width = width if options.width is None else options.width
     arguments: dict[str, Any] = {"width": width, "mean": mean, "std": std, "working_size": 320}
     return SeRankDet(**(arguments | prepared | changes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from serank.losses import LOSSES
@@ -127,15 +127,21 @@ class Preset:
 
     Attributes:
         recipe: see `Recipe`.
-        width: of the network.
-        working_size: longest side to which frames are scaled, in pixels.
-        scale_range: least and largest factor of that scaling.
+        width: of the network; `None` for one that is trained already, whose settings stay.
+        working_size: longest side to which frames are scaled, in pixels; `None` leaves the network's.
+        scale_range: least and largest factor of that scaling; `None` leaves the network's.
     """
 
     recipe: Recipe
-    width: int
-    working_size: int
-    scale_range: tuple[float, float] = (0.5, 2.5)
+    width: int | None = None
+    working_size: int | None = None
+    scale_range: tuple[float, float] | None = None
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """`working_size` and `scale_range` as settings of the network, without those that stay its own."""
+        chosen = {"working_size": self.working_size, "scale_range": self.scale_range}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 def _paper(epochs: int, size: int, batch_size: int) -> Preset:
@@ -147,7 +153,7 @@ def _paper(epochs: int, size: int, batch_size: int) -> Preset:
         ema_decay=0.0,
         augmentation=Augmentation(crop=size),
     )
-    return Preset(recipe, width=64, working_size=size)
+    return Preset(recipe, width=64, working_size=size, scale_range=(0.5, 2.5))
 
 
 _SMALL = Recipe(
@@ -155,21 +161,29 @@ _SMALL = Recipe(
     max_grad_norm=2.0,
     pixel_weight=50.0,
     precision="bfloat16",
-    augmentation=Augmentation(scale=(0.6, 1.6), **SENSOR),
+    augmentation=Augmentation(scale=(0.6, 1.6), unscaled=0.6, **SENSOR),
+)
+_FINETUNE = replace(
+    _SMALL,
+    epochs=30,
+    deep_supervision=False,
+    augmentation=replace(_SMALL.augmentation, scale=(1.0, 1.0), unscaled=0.0),
 )
 
 PRESETS: dict[str, Preset] = {
-    "small": Preset(_SMALL, width=8, working_size=512, scale_range=(0.5, 1.5)),
+    "small": Preset(_SMALL, width=8, working_size=512, scale_range=(0.5, 1.0)),
+    "finetune": Preset(_FINETUNE),
     "paper-sirst": _paper(500, 512, 4),
     "paper-irstd1k": _paper(500, 512, 4),
     "paper-sirstaug": _paper(500, 256, 8),
     "paper-nudt-sirst": _paper(1500, 256, 8),
 }
-"""Recipes by name. `"small"` is this library's for a few hours on a CPU, with the effects of sensors in its crops; the
-bundled checkpoints are older than it, see their cards. The others are the paper's for its four data sets: epochs, size,
-AdamW, learning rate 1e-4, weight decay 0.01, decay power 0.9 and soft IoU on six outputs from its section IV-A; batch
-size and five epochs of warm-up, which it leaves open, from the configuration files of the released code. Their
-augmentation is this library's; the paper doesn't describe its own."""
+"""Recipes by name. `"small"` is this library's for a few hours on a CPU, with the effects of sensors in its crops, and
+`"finetune"` goes on from such a network, whatever its width and scale, on crops at the scale of detection and without
+the coarse outputs. The others are the paper's for its four data sets: epochs, size, AdamW, learning rate 1e-4, weight
+decay 0.01, decay power 0.9 and soft IoU on six outputs from its section IV-A; batch size and five epochs of warm-up,
+which it leaves open, from the configuration files of the released code. Their augmentation is this library's; the paper
+doesn't describe its own."""
 
 
 def preset(name: str) -> Preset:
