@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from serank import SeRankDet
 from serank.datasets import write_folder
@@ -19,6 +20,7 @@ import ablations
 import box_masks
 import busy
 import ranges
+import symmetry
 import video
 
 SMALL = ["--epochs", "1", "--width", "2", "--crop", "32", "--working-size", "64", "--batch-size", "2"]
@@ -87,6 +89,34 @@ def test_box_masks_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["box", "box + 0 px, 0.3", "point, 0.3"]
     whole, rule = (float(line.split("|")[2].split(",")[0]) for line in lines[2:4])
     assert 0 < whole < rule <= 1  # synthetic targets are blurred discs, which do not fill their boxes
+
+
+def test_symmetry_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = tmp_path / "start"
+    SeRankDet(width=2, working_size=64).save_pretrained(start)
+    output = tmp_path / "out"
+    command = [str(folder), "--checkpoint", str(start), "--output", str(output), "--epochs", "1", "--crop", "32"]
+    command += ["--batch-size", "2"]
+    symmetry.main([*command, "--rows", "soft", "both-axes"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| masks alone",
+        "| and soft targets, the row above over eight passes",
+        "| attention averaged over both axes",
+    ]
+    assert len(list((output / "masks" / "maps").glob("*.png"))) == 4
+    before = (output / "masks" / "last.pt").stat().st_mtime_ns
+    symmetry.main(command)  # nothing is trained twice
+    assert (output / "masks" / "last.pt").stat().st_mtime_ns == before
+    assert len((output / "table.md").read_text().splitlines()) == 4 + len(symmetry.ROWS)
+
+
+def test_symmetric_attention_is_the_transposed_maps_own() -> None:
+    model = symmetry.both_axes(SeRankDet(width=2).eval())
+    blocks = [module for module in model.modules() if isinstance(module, symmetry.BothAxes)]
+    assert len(blocks) == 5
+    x = torch.randn(1, 2, 12, 20)
+    assert torch.allclose(blocks[0].attention(x), blocks[0].attention(x.transpose(2, 3)), atol=1e-6)
 
 
 def test_ranges_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
