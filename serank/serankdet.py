@@ -17,7 +17,8 @@ from serank.checkpoints.pretrained import Pretrained
 from serank.checkpoints.released import IMAGENET_MEAN, IMAGENET_STD, load_released
 from serank.frames.preparation import FrameSpec
 from serank.inference.detector import Detector
-from serank.inference.scores import check_calibration
+from serank.inference.scores import Calibration, check_calibration
+from serank.inference.tta import check_tta
 from serank.layers.ddc import BRANCHES
 from serank.models.config import SeRankConfig
 from serank.models.network import SeRankNet
@@ -47,7 +48,7 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
     Attributes:
         config: the arguments, JSON-able; `SeRankDet(**config)` builds the same network.
         in_channels: channels of the input.
-        frame_spec: how frames are prepared, `serank.frames.FrameSpec`.
+        frame_spec: how frames are prepared, `serank.frames.FrameSpec`; `reconfigured` gives a copy with another one.
         threshold: probability above which `detect` takes a pixel as target, unless it is told another.
         tta: rotations and flips of a frame over which `detect` averages, unless it is told another.
         score_calibration: of the scores of detections, see `serank.inference.scores.calibrated_scores`.
@@ -123,9 +124,35 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         super().__init__(config)
         self.config: dict[str, Any] = config.to_dict()
         self.frame_spec = frame_spec
-        self.threshold = check_threshold(config.threshold)
-        self.tta = config.tta
-        self.score_calibration = check_calibration(config.score_calibration)
+        self.threshold, self.tta, self.score_calibration = config.threshold, config.tta, config.score_calibration
+
+    @property
+    def threshold(self) -> float:
+        """The stored threshold, in [0, 1]; set it, and `save_pretrained` stores it. So it is for the two below."""
+        return float(self.config["threshold"])
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self.config["threshold"] = check_threshold(value)
+
+    @property
+    def tta(self) -> int:
+        """1, 4 or 8."""
+        return int(self.config["tta"])
+
+    @tta.setter
+    def tta(self, value: int) -> None:
+        self.config["tta"] = check_tta(value)
+
+    @property
+    def score_calibration(self) -> Calibration | None:
+        """Two coefficients, or `None` where a score is a peak probability."""
+        return check_calibration(self.config["score_calibration"])
+
+    @score_calibration.setter
+    def score_calibration(self, value: Sequence[float] | None) -> None:
+        found = check_calibration(value)
+        self.config["score_calibration"] = None if found is None else list(found)
 
     @classmethod
     def from_released(

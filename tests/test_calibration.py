@@ -18,7 +18,6 @@ from serank.evaluation import (
     expected_calibration_error,
     fit_calibration,
     pick_score,
-    set_score_calibration,
 )
 from serank.inference import find_detections
 from serank.synthetic import SyntheticScenes
@@ -83,8 +82,10 @@ def test_bad_calibrations() -> None:
     for bad in ([1.0], [0.0, -1.0], [0.0, 1.0, 2.0]):
         with pytest.raises(ValueError, match="score_calibration"):
             SeRankDet(width=2, score_calibration=bad)
+    model = SeRankDet(width=2)
     with pytest.raises(ValueError, match="weight >= 0"):
-        set_score_calibration(SeRankDet(width=2), [0.0, -1.0])
+        model.score_calibration = (0.0, -1.0)
+    assert model.score_calibration is None
 
 
 def test_the_command_calibrates_and_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,6 @@ from safetensors.torch import load_file, save_file
 import serank
 from serank import SeRankDet
 from serank.errors import CheckpointError
-from serank.evaluation.threshold import set_threshold
 
 
 @pytest.fixture
@@ -321,9 +320,17 @@ def test_the_same_config_written_otherwise_still_matches(folder: Path) -> None:
 def test_the_threshold_may_be_edited_by_hand(model: SeRankDet, folder: Path, tmp_path: Path) -> None:
     edit_config(folder, threshold=0.9)
     assert SeRankDet.from_pretrained(folder).threshold == 0.9
-    set_threshold(model, 0.8)
+
+
+def test_settings_of_detection_are_kept_by_copies_and_files(model: SeRankDet, tmp_path: Path) -> None:
+    model.threshold, model.tta, model.score_calibration = 0.8, 4, (-0.5, 0.25)
     model.save_pretrained(tmp_path / "chosen")
-    assert SeRankDet.from_pretrained(tmp_path / "chosen").threshold == 0.8
+    for copy in (SeRankDet.from_pretrained(tmp_path / "chosen"), model.reconfigured(tile=512), model.optimize()):
+        assert (copy.threshold, copy.tta, copy.score_calibration) == (0.8, 4, (-0.5, 0.25))
+    for name, value in (("threshold", 1.5), ("tta", 3), ("score_calibration", (1.0,))):
+        with pytest.raises(ValueError, match=name):
+            setattr(model, name, value)
+    assert (model.threshold, model.tta, model.score_calibration) == (0.8, 4, (-0.5, 0.25))
 
 
 def test_the_next_save_removes_what_a_killed_one_left(model: SeRankDet, folder: Path) -> None:

@@ -253,3 +253,24 @@ def test_colour_frames_take_little_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5 * 2_000_000  # bytes a pixel, where three float64 copies took 24 and more
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"value_range": (0, 1, 2)}, "value_range must be (low, high), two numbers; got (0, 1, 2)"),
+        ({"value_range": 3}, "value_range must be (low, high), two numbers; got 3"),
+        ({"ignore": [[0, 0, 4, 4], [1, 2]]}, "ignore has boxes of unequal length; expected x0, y0, x1, y1"),
+        ({"ignore": [[0, 0, 4]]}, "or boxes (N, 4); got int64 of shape (1, 3)"),
+        ({"no_data": ["a"]}, "no_data must be a number; got 'a'"),
+    ],
+)
+def test_what_is_no_option_is_named(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        FrameOptions(**given)
+
+
+def test_empty_boxes_and_arrays_of_values_are_taken() -> None:
+    assert FrameOptions(ignore=[]).ignored(48, 64, "f") is None
+    for array, values in ((np.array([1.0, 2.0]), (1.0, 2.0)), (np.array(3.0), (3.0,)), (np.float32(4), (4.0,))):
+        assert FrameOptions(no_data=array).missing_values == values  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import torch
 
 from serank import SeRankDet
 from serank.datasets import Sample
-from serank.evaluation import Curves, choose_threshold, evaluate, pick_threshold, predict_sample, set_threshold
+from serank.evaluation import Curves, choose_threshold, evaluate, pick_threshold, predict_sample
 from serank.evaluation.threshold import CANDIDATES
 from serank.metrics import DetectionMetrics
 from serank.synthetic import SyntheticScenes
@@ -159,7 +159,7 @@ def test_a_detector_that_is_always_sure_of_its_errors(model: SeRankDet) -> None:
 
 def test_the_checkpoint_carries_the_threshold(tmp_path: Path) -> None:
     model = SeRankDet(width=2)
-    set_threshold(model, CANDIDATES[200])
+    model.threshold = CANDIDATES[200]
     model.save_pretrained(tmp_path)
     again = SeRankDet.from_pretrained(tmp_path)
     assert again.threshold == model.threshold == CANDIDATES[200]
@@ -167,5 +167,5 @@ def test_the_checkpoint_carries_the_threshold(tmp_path: Path) -> None:
     assert again.detect(np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)).threshold == CANDIDATES[200]
     assert evaluate(again, scenes()[:1], curves=False).threshold == CANDIDATES[200]
     with pytest.raises(ValueError, match="threshold must lie in"):
-        set_threshold(model, 1.5)
+        model.threshold = 1.5
     assert model.threshold == CANDIDATES[200]

@@ -556,6 +556,23 @@ def test_presets_of_the_paper(name: str, size: int, epochs: int, batch: int) -> 
     assert (chosen.recipe.power, chosen.recipe.weight_decay, chosen.recipe.loss) == (0.9, 0.01, "soft_iou")
 
 
+def test_a_preset_is_no_recipe(tmp_path: Path) -> None:
+    model = tiny()
+    for wrong, hint in ((preset("small"), "a preset's is preset"), ("small", "a preset's is preset"), ({}, "got {}")):
+        with pytest.raises(ValueError, match=f"recipe must be a serank.train.Recipe.*{hint}"):
+            fit(model, scenes(), recipe=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"augmentation must be a serank\.train\.Augmentation"):
+        Recipe(augmentation={"crop": 64})  # type: ignore[arg-type]
+
+
+def test_training_drops_the_calibration_of_other_weights(tmp_path: Path) -> None:
+    model = tiny()
+    model.score_calibration = (-1.0, 0.5)
+    fit(model, scenes(), recipe=replace(TINY, epochs=1), output=tmp_path)
+    assert model.score_calibration is None
+    assert SeRankDet.from_pretrained(tmp_path / "best").score_calibration is None
+
+
 def test_unknown_preset() -> None:
     with pytest.raises(ValueError, match=r"preset must be one of small, finetune, .*; got 'coco'"):
         preset("coco")

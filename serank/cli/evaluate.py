@@ -26,14 +26,14 @@ from serank.cli.options import (
     print_metrics,
 )
 from serank.datasets import FolderDataset
-from serank.evaluation.calibration import calibrate_scores, pick_score, set_score_calibration
+from serank.evaluation.calibration import calibrate_scores, pick_score
 from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.folder import check_report_folder
 from serank.evaluation.report.writer import write_report
 from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation, FrameView
 from serank.evaluation.runner import EvaluateOptions, evaluate, predict_sample
-from serank.evaluation.threshold import choose_threshold, set_threshold
+from serank.evaluation.threshold import choose_threshold
 from serank.serankdet import SeRankDet
 from serank.utils.distributed import is_main, started
 from serank.utils.files import writable_folder
@@ -224,7 +224,7 @@ def _oddities(result: Evaluation) -> list[str]:
 def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
     """Gives the model the threshold of the budget; returns the note for its card."""
     choice = choose_threshold(model.optimize(), dataset, **_budget(options), **_measuring(options))
-    set_threshold(model, choice.threshold)
+    model.threshold = choice.threshold
     if is_main():
         print(f"threshold {choice.threshold:.7g} chosen")
     count, per = _budget(options).values()
@@ -240,7 +240,7 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
 def _calibrate(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
     """Calibrates the scores of the model; returns the note for its card."""
     found = calibrate_scores(model.optimize(), dataset, **_measuring(options))
-    set_score_calibration(model, found.calibration)
+    model.score_calibration = found.calibration
     text = (
         f"on {found.detections} detections, {found.false} of them false: expected calibration error "
         f"{found.ece_before:.3f} of the peak probabilities, {found.ece_after:.3f} of the scores, each half of the "

@@ -14,7 +14,6 @@ from serank.evaluation.calibration import (
     calibrate_scores,
     fit_calibration,
     pick_score,
-    set_score_calibration,
 )
 from serank.evaluation.evaluator import DEFAULT_THRESHOLDS, Evaluator
 from serank.evaluation.predictions import PredictionFolder
@@ -36,7 +35,7 @@ from serank.evaluation.results import (
 )
 from serank.evaluation.runner import evaluate, predict_sample
 from serank.evaluation.score_quality import expected_calibration_error, score_quality
-from serank.evaluation.threshold import ThresholdChoice, choose_threshold, pick_threshold, set_threshold
+from serank.evaluation.threshold import ThresholdChoice, choose_threshold, pick_threshold
 
 __all__ = [
     "AREA_BINS",
@@ -72,8 +71,6 @@ __all__ = [
     "pick_threshold",
     "predict_sample",
     "score_quality",
-    "set_score_calibration",
-    "set_threshold",
     "view_boxes",
     "write_box_report",
     "write_report",

@@ -16,8 +16,7 @@ from serank.evaluation.runner import EvaluateOptions, evaluate
 from serank.evaluation.score_quality import expected_calibration_error
 from serank.evaluation.threshold import Per, budget_unit
 from serank.inference.detector import Detector
-from serank.inference.scores import Calibration, calibrated_scores, check_calibration, log_odds
-from serank.serankdet import SeRankDet
+from serank.inference.scores import Calibration, calibrated_scores, log_odds
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -101,9 +100,10 @@ def calibrate_scores(
 ) -> ScoreCalibration:
     """Fits a calibration of the scores to a validation set: of detections with score s a share s is true there.
 
-    The model's own threshold makes the detections; the model is left as it is, and `set_score_calibration` gives it the
-    result. What it says of other frames is true as far as these are alike: a detection in another sensor's frames is
-    false more often. Runs in several processes as `evaluate` does.
+    The model's own threshold makes the detections; the model is left as it is, and
+    `model.score_calibration = found.calibration` gives it the result. What it says of other frames is true as far as
+    these are alike: a detection in another sensor's frames is false more often. Runs in several processes as
+    `evaluate` does.
 
     Args:
         model: run in eval mode.
@@ -131,16 +131,6 @@ def calibrate_scores(
         ece_before=expected_calibration_error(found.peaks, found.true),
         ece_after=expected_calibration_error(scores, found.true),
     )
-
-
-def set_score_calibration(model: SeRankDet, calibration: Sequence[float] | None) -> None:
-    """Sets the calibration by which `detect` scores and that `save_pretrained` stores; `None` takes it away.
-
-    Raises:
-        ValueError: not two finite numbers, or a negative weight.
-    """
-    model.score_calibration = check_calibration(calibration)
-    model.config["score_calibration"] = None if calibration is None else list(map(float, calibration))
 
 
 def pick_score(evaluation: Evaluation, *, false_alarms: float, per: Per = "pixel") -> ScoreChoice:

@@ -13,8 +13,6 @@ from serank.datasets import Sample
 from serank.evaluation.results import Curves
 from serank.evaluation.runner import EvaluateOptions, evaluate
 from serank.inference.detector import Detector
-from serank.serankdet import SeRankDet
-from serank.utils.checks import check_threshold
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -114,15 +112,9 @@ def choose_threshold(
 
     It is one of `CANDIDATES`, picked as by `pick_threshold`, whose budget and errors these are; `options` are
     `max_distance`, `protocol`, `resolution`, `tta` and `progress` of `evaluate`. The model is left as it is;
-    `set_threshold` gives it the threshold. A budget below one false component over the whole set can't be told from
-    none. The model must not have been trained on `dataset`.
+    `model.threshold = choice.threshold` gives it the threshold. A budget below one false component over the whole set
+    can't be told from none. The model must not have been trained on `dataset`.
     """
     result = evaluate(model, dataset, curves=True, thresholds=CANDIDATES, **options)
     assert result.curves is not None
     return pick_threshold(result.curves, false_alarms=false_alarms, per=per)
-
-
-def set_threshold(model: SeRankDet, threshold: float) -> None:
-    """Sets the threshold, in [0, 1], that `detect` uses by default and that `save_pretrained` stores."""
-    model.threshold = check_threshold(threshold)
-    model.config["threshold"] = model.threshold

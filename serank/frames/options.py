@@ -101,8 +101,8 @@ class FrameOptions:
 def _range(value: Any) -> tuple[float, float]:
     try:
         low, high = (check_number(v, "value_range") for v in value)
-    except TypeError:
-        raise ValueError(f"value_range must be (low, high); got {value!r}") from None
+    except (TypeError, ValueError):
+        raise ValueError(f"value_range must be (low, high), two numbers; got {value!r:.200}") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"value_range (--range) must be (low, high), finite, low < high; got {value!r}")
     return low, high
@@ -111,6 +111,7 @@ def _range(value: Any) -> tuple[float, float]:
 def _numbers(value: Any) -> tuple[float, ...]:
     if value is None:
         return ()
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     many = value if isinstance(value, (list, tuple)) else [value]
     return tuple(check_number(v, "no_data") for v in many)
 
@@ -120,7 +121,12 @@ def _region(value: Any) -> NDArray[Any]:
     if isinstance(value, (str, os.PathLike)):
         pixels = decode(value)
         return (pixels if pixels.ndim == 2 else pixels.max(2)) > 0
-    region = np.asarray(value)
+    try:
+        region = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"ignore has boxes of unequal length; expected x0, y0, x1, y1; got {value!r:.200}") from None
+    if not region.size:  # no boxes
+        region = np.zeros((0, 4))
     if region.dtype == np.bool_ and region.ndim == 2:
         return region
     if region.dtype.kind in "iuf" and region.ndim == 2 and region.shape[1] == 4:

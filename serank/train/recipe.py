@@ -98,6 +98,8 @@ class Recipe:
         for name in ("warmup", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
+        if not isinstance(self.augmentation, Augmentation):
+            raise ValueError(f"augmentation must be a serank.train.Augmentation; got {self.augmentation!r:.80}")
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {self.loss!r}")
         if self.precision not in get_args(Precision):

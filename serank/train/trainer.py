@@ -17,7 +17,7 @@ from serank.serankdet import SeRankDet
 from serank.train.folder import RunFolder
 from serank.train.history import History
 from serank.train.preflight import inspect_samples, warn_shared_frames
-from serank.train.recipe import Recipe
+from serank.train.recipe import Preset, Recipe
 from serank.train.run import TrainingRun
 from serank.utils.checks import check_count, check_device, choose_device
 from serank.utils.distributed import is_main, restore_batch_norm, world_size
@@ -45,7 +45,7 @@ def fit(
     license: str | None = None,
     datasets: Sequence[str] = (),
 ) -> History:
-    """Trains `model` in place; it ends with the best averaged weights, in eval mode.
+    """Trains `model` in place; it ends with the best averaged weights, in eval mode, and without calibration of scores.
 
     Soft IoU over the six outputs of `forward_deep`, AdamW, linear warm-up and polynomial decay (paper, section IV-A).
     Crops depend on seed, epoch and frame alone, so that neither `workers`, `save_every` nor a stop changes the result:
@@ -63,8 +63,8 @@ def fit(
         model: trained on `device`; its `frame_spec` normalises the crops and scales validation frames.
         train_set: samples, such as `serank.datasets.FolderDataset(..., cache=True)`; with `soft=...` they bring the
             soft targets that `recipe.soft_weight` weighs.
-        val_set: measured at each frame's own size under the standard protocol; the weights with the best mean of IoU
-            and nIoU are kept. `None` keeps the last.
+        val_set: measured at each frame's own size under the standard protocol, with the network's threshold and `tta`;
+            the weights with the best mean of IoU and nIoU are kept. `None` keeps the last.
         recipe: see `Recipe`.
         teacher: a trained network for knowledge distillation, weighed by `recipe.distil_weight`; of any width. It isn't
             changed.
@@ -99,7 +99,10 @@ def fit(
             example to a full disk, where the last good one is left as it was.
         FloatingPointError: loss or gradient is NaN or infinite; names epoch, step, learning rate and frames.
     """
-    recipe = recipe or Recipe()
+    recipe = Recipe() if recipe is None else recipe
+    if not isinstance(recipe, Recipe):
+        hint = "; a preset's is preset(name).recipe" if isinstance(recipe, (Preset, str)) else ""
+        raise ValueError(f"recipe must be a serank.train.Recipe; got {recipe!r:.80} ({type(recipe).__name__}){hint}")
     target = check_device(choose_device(device))
     workers = check_count(workers, "workers", 0)
     save_every = None if save_every is None else check_count(save_every, "save_every")
@@ -137,6 +140,7 @@ def fit(
         for name, summary in summaries.items():
             LOGGER.info("%s: %s", name, summary)
     notes = ([] if origin is None else [origin]) + [f"{name}: {summary}" for name, summary in summaries.items()]
+    model.score_calibration = None  # it was fitted to other weights
     with _trainable(model, recipe, checkpointing):
         digests = {name: summary.digest for name, summary in summaries.items()}
         run = TrainingRun(model, train_set, recipe, target, digests, workers=workers, compile=compile, teacher=teacher)
