@@ -91,6 +91,7 @@ def test_previews_in_a_tiff_file_are_left_out(tmp_path: Path) -> None:
         ([0, 1, 2], [0, 2]),
         ([1, 0], [0, 1]),
         ([0, 0, 1], [0, 1]),
+        ([0, 1, 0, 1, 0], [0, 2, 4]),
     ],
 )
 def test_a_page_has_a_number_where_another_one_is_no_preview(
@@ -106,6 +107,8 @@ def test_a_page_has_a_number_where_another_one_is_no_preview(
     assert count_pages(file) == len(numbers)
     for number, pixels in read:
         np.testing.assert_array_equal(pixels, arrays[number or 0])
+    # every second frame, not every page of an even number
+    assert [frame.index for frame in read_sources([file], every=2)] == numbers[::2]
 
 
 def test_names_that_differ_in_case_alone_have_files_of_their_own(model: SeRankDet, tmp_path: Path) -> None:
