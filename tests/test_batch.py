@@ -81,6 +81,46 @@ def test_previews_in_a_tiff_file_are_left_out(tmp_path: Path) -> None:
     assert [page for page, _ in decode_pages(tmp_path / "all.tif")] == [0, 2]
 
 
+@pytest.mark.parametrize(
+    ("types", "numbers"),
+    [
+        ([0], [None]),
+        ([0, 1], [None]),  # tag 254: 1 is a reduced copy of another page, 4 its mask of opacity
+        ([0, 4, 5, 1], [None]),
+        ([1], [None]),
+        ([0, 1, 2], [0, 2]),
+        ([1, 0], [0, 1]),
+        ([0, 0, 1], [0, 1]),
+        ([0, 1, 0, 1, 0], [0, 2, 4]),
+    ],
+)
+def test_a_page_has_a_number_where_another_one_is_no_preview(
+    tmp_path: Path, types: list[int], numbers: list[int | None]
+) -> None:
+    file, arrays = tmp_path / "a.tif", noise(len(types))
+    with TiffImagePlugin.AppendingTiffWriter(str(file), True) as writer:
+        for array, kind in zip(arrays, types, strict=True):
+            Image.fromarray(array).save(writer, format="TIFF", tiffinfo={254: kind})
+            writer.newFrame()
+    read = list(decode_pages(file))
+    assert [number for number, _ in read] == numbers
+    assert count_pages(file) == len(numbers)
+    for number, pixels in read:
+        np.testing.assert_array_equal(pixels, arrays[number or 0])
+    # every second frame, not every page of an even number
+    assert [frame.index for frame in read_sources([file], every=2)] == numbers[::2]
+
+
+def test_names_that_differ_in_case_alone_have_files_of_their_own(model: SeRankDet, tmp_path: Path) -> None:
+    files = [tmp_path / "x" / "Clip.png", tmp_path / "y" / "clip.png"]
+    for file in files:
+        file.parent.mkdir()
+        Image.fromarray(noise(1)[0]).save(file)
+    write_detections(model, files, tmp_path / "out", probability=tmp_path / "maps")
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == ["Clip.png", "clip_2.png"]
+    assert [r["picture"] for r in table(tmp_path / "out")] == ["Clip_detections.png", "clip_2_detections.png"]
+
+
 def test_a_cut_tiff_file_gives_the_pages_before_the_cut(tmp_path: Path) -> None:
     pages(tmp_path / "clip.tif", noise(4))
     data = (tmp_path / "clip.tif").read_bytes()
@@ -162,6 +202,25 @@ def test_each_frame_is_one_process_s(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]
     # a file of one frame is decoded by one process alone
     assert sorted(opened) == sorted([*names[:-1], *["1.tif"] * (processes - 1)])
+
+
+@pytest.mark.parametrize(
+    ("processes", "every", "expected"),
+    [
+        (1, 2, [[0, 2, 4, 6]]),
+        (2, 1, [[0, 2, 4, 6], [1, 3, 5, 7]]),
+        (2, 2, [[0, 4], [2, 6]]),
+        (2, 4, [[0], [4]]),
+        (3, 3, [[0], [3], [6]]),
+        (3, 8, [[0], [], []]),
+    ],
+)
+def test_processes_share_the_frames_that_are_kept(
+    tmp_path: Path, processes: int, every: int, expected: list[list[int]]
+) -> None:
+    np.save(tmp_path / "clip.npy", np.stack(noise(8)))
+    shares = [list(read_sources([tmp_path / "clip.npy"], rank, processes, every)) for rank in range(processes)]
+    assert [[frame.index for frame in share] for share in shares] == expected
 
 
 def test_pages_are_counted_without_decoding(tmp_path: Path) -> None:

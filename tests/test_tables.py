@@ -173,6 +173,28 @@ def test_yolo_writes_a_file_for_each_frame(tmp_path: Path) -> None:
     assert files == {"b.txt": [], "b_2.txt": [line, line], "c_000003.txt": [line]}
 
 
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        (["clip.npy:0", "clip.npy:1", "clip_000001.png"], ["clip_000000", "clip_000001", "clip_000001_2"]),
+        (["clip_000001.png", "clip.npy:0", "clip.npy:1"], ["clip_000001", "clip_2_000000", "clip_2_000001"]),
+        (["clip_000001.png", "clip_000002.png", "clip.png"], ["clip_000001", "clip_000002", "clip"]),
+        (["a.png", "a.tif:0", "a.tif:1"], ["a", "a_2_000000", "a_2_000001"]),
+        (["x/clip.npy:12", "y/clip.npy:12"], ["clip_000012", "clip_2_000012"]),
+        (["Clip.npy:0", "CLIP_000000.png", "clip.png"], ["Clip_000000", "CLIP_000000_2", "clip_2"]),
+        (["clip.npy:1000000", "clip_1000000.png"], ["clip_1000000", "clip_1000000_2"]),
+        (["clip.npy:0", "clip_12.png"], ["clip_000000", "clip_12"]),
+        (["a.png", "a.png"], ["a"]),
+    ],
+)
+def test_no_label_file_overwrites_another_frame_s(tmp_path: Path, frames: list[str], expected: list[str]) -> None:
+    with open_table(table_path(tmp_path, "yolo")) as writer:
+        for entry in frames:
+            name, _, index = entry.partition(":")
+            writer.add(frame(name, 1) | ({"index": int(index)} if index else {}))
+    assert sorted(path.stem for path in (tmp_path / "labels").iterdir()) == sorted(expected)
+
+
 def test_names_of_tables(tmp_path: Path) -> None:
     names = {kind: table_path(tmp_path, kind).name for kind in tables.TABLE_FORMATS}
     assert names == {

@@ -80,6 +80,18 @@ def test_other_sequences_get_other_numbers() -> None:
     assert numbers(tracker.update(detections((10, 10)))) == [2]
 
 
+def test_a_frame_that_is_skipped_counts_as_one_without_detections() -> None:
+    empty, skipped = (CentroidTracker(max_distance=5, confirm=(2, 3)) for _ in range(2))
+    for t, seen in enumerate([True, False, True, True, False, False, True]):
+        found = detections((10 + 4 * t, 40)) if seen else detections()
+        expected = empty.update(found)
+        if seen:
+            assert numbers(skipped.update(found)) == numbers(expected)
+            assert len(expected) == (0 if t in (0, 6) else 1)
+        else:
+            skipped.skip()
+
+
 def test_confirmed_is_what_was_seen_in_m_of_the_last_n_frames() -> None:
     seen = [1, 0, 1, 1, 1, 0, 0, 1, 1, 1]
     tracker = CentroidTracker(confirm=(3, 4))
@@ -126,7 +138,13 @@ def test_false_alarms_go_and_targets_stay() -> None:
     [
         ({"max_distance": 0}, "max_distance must be > 0 px and finite; got 0"),
         ({"max_distance": float("nan")}, "max_distance must be > 0 px"),
-        ({"confirm": (3, 2)}, r"confirm must be \(M, N\) with M <= N"),
+        ({"max_distance": "5"}, r"max_distance must be a number of pixels > 0, such as 10.0; got '5' \(str\)"),
+        ({"max_distance": None}, r"max_distance must be a number of pixels.*got None \(NoneType\)"),
+        ({"max_distance": True}, r"max_distance must be a number of pixels.*got True \(bool\)"),
+        ({"confirm": (3, 2)}, r"confirm must be \(M, N\) with M <= N.*got \(3, 2\); did you mean \(2, 3\)\?"),
+        ({"confirm": 3}, r"confirm must be \(M, N\).*got 3 \(int\); give two whole numbers such as \(3, 5\)"),
+        ({"confirm": "3/5"}, r"confirm must be \(M, N\).*got '3/5' \(str\)"),
+        ({"confirm": "35"}, r"confirm's M must be a whole number >= 1; got '3' \(str\)"),
         ({"confirm": (1, 2, 3)}, r"confirm must be \(M, N\): seen"),
         ({"confirm": (1.5, 2)}, "confirm's M must be a whole number"),
     ],

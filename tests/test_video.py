@@ -136,6 +136,32 @@ def test_sequences_have_tracks_of_their_own(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(
+    ("middle", "x", "number"),
+    [("b.png", 28, 1), ("b.png", 31, 2), ("b.mkv", 20, 2)],  # in reach of two frames, beyond it, another sequence
+)
+def test_a_frame_that_cannot_be_read_is_one_without_detections(
+    tmp_path: Path, middle: str, x: int, number: int, batch_size: int
+) -> None:
+    for name, left in (("a.png", 20), ("c.png", x)):
+        frame = np.tile(np.linspace(0, 30, WIDTH).astype(np.uint8), (HEIGHT, 1))
+        frame[20:22, left : left + 2] = 255
+        Image.fromarray(frame).save(tmp_path / name)
+    (tmp_path / middle).write_bytes(b"no frame")
+    told: list[FrameSource] = []
+    found = detect_files(
+        Peaks(),
+        tmp_path,
+        track=True,
+        max_distance=5,
+        batch_size=batch_size,
+        skipped=lambda source, _: told.append(source),
+    )
+    assert [d.tracks.tolist() for d in found if d.tracks is not None] == [[1], [number]]
+    assert told == [FrameSource(tmp_path / middle)]
+
+
 def test_frames_that_cannot_be_read_are_told_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     Image.fromarray(clip()[0]).save(tmp_path / "b.png")

@@ -30,7 +30,7 @@ class SourceFrame:
     reason: str = ""
     """What is wrong with the frame, or with the rest of the file."""
     order: tuple[int, int] = (0, 0)
-    """Number of the file among those read, and of this frame in it."""
+    """Number of the file among those read, and of this frame among those taken of it."""
 
     @property
     def label(self) -> str:
@@ -104,7 +104,7 @@ def frame_files(folder: Path, *, videos: bool = False) -> list[Path]:
     return sorted(p for p in visible if p.is_file())
 
 
-def read_sources(files: Iterable[Path], rank: int = 0, processes: int = 1) -> Iterator[SourceFrame]:
+def read_sources(files: Iterable[Path], rank: int = 0, processes: int = 1, every: int = 1) -> Iterator[SourceFrame]:
     """The frames of each file in turn, or one process's share of them.
 
     A file or frame that can't be read is one entry with its reason, and the other files follow.
@@ -114,6 +114,7 @@ def read_sources(files: Iterable[Path], rank: int = 0, processes: int = 1) -> It
         rank: of this process. It decodes its share of the files that hold one frame; TIFF files of several pages and
             videos are decoded by every process, which takes its share of their frames.
         processes: that share the frames; together they yield each of them once.
+        every: of a file of several frames, take the first one and each `every`-th after it; these are shared.
 
     Raises:
         ImportError: a video, and the extra that reads it isn't installed.
@@ -122,9 +123,15 @@ def read_sources(files: Iterable[Path], rank: int = 0, processes: int = 1) -> It
         shared = processes > 1 and (_is_video(file) or _is_paged(file))
         if not shared and number % processes != rank:
             continue
-        for position, frame in enumerate(_frames(file)):
+        for position, frame in enumerate(_kept_frames(file, every)):
             if not shared or (number + position) % processes == rank:
                 yield replace(frame, order=(number, position))
+
+
+def _kept_frames(file: Path, every: int) -> Iterator[SourceFrame]:
+    for position, frame in enumerate(_frames(file)):
+        if frame.index is None or position % every == 0:
+            yield frame
 
 
 def _frames(file: Path) -> Iterator[SourceFrame]:

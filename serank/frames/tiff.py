@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -61,11 +62,10 @@ def read_tiff(held: HeldFile) -> Iterator[tuple[int | None, NDArray[Any]]]:
     Raises:
         FrameError: a damaged page or one of a kind that can't be read, after those before it.
     """
-    for number, directory in enumerate(TiffTags(held)):
-        if number and directory.is_preview:
-            continue
+    alone = _holds_one_page(held)
+    for number, directory in _frame_pages(held):
         page = _page(directory, held.name)
-        if number or directory.next:
+        if not alone:
             yield number, _pixels(directory, page, held.name)
             continue
         count = _stack_size(directory, page, held)
@@ -79,12 +79,25 @@ def count_tiff_frames(held: HeldFile) -> int:
     Raises:
         FrameError: the chain of pages is damaged.
     """
-    count = 0
+    if not _holds_one_page(held):
+        return sum(1 for _ in _frame_pages(held))
+    _, directory = next(_frame_pages(held))
+    return _stack_size(directory, _page(directory, held.name), held)
+
+
+def _frame_pages(held: HeldFile) -> Iterator[tuple[int, Directory]]:
+    """The pages that are frames, with their numbers; the first one is, whatever its tags say."""
     for number, directory in enumerate(TiffTags(held)):
-        if not number and not directory.next:
-            return _stack_size(directory, _page(directory, held.name), held)
-        count += not (number and directory.is_preview)
-    return count
+        if not (number and directory.is_preview):
+            yield number, directory
+
+
+def _holds_one_page(held: HeldFile) -> bool:
+    """Whether the first page alone is a frame; looks no further than the second one that is."""
+    try:
+        return sum(1 for _ in islice(_frame_pages(held), 2)) == 1
+    except FrameError:  # what is damaged may be another page
+        return False
 
 
 def _page(directory: Directory, name: str) -> _Page:

@@ -33,6 +33,7 @@ from serank.inference.tables import TABLE_FORMATS, open_table, table_path
 from serank.inference.video import DEFAULT_RATE, check_video, frame_rate, video_writer
 from serank.utils.distributed import all_objects, from_main, is_main, rank, world_size
 from serank.utils.files import locked, writable_folder
+from serank.utils.names import FreeNames
 from serank.utils.prefetch import threaded_map
 from serank.utils.text import printable
 
@@ -270,15 +271,8 @@ class PictureNames:
     """Where each frame's picture goes: by its file's name, numbered where several share it; a folder for each video."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._names: dict[Path, str] = {}
-        taken: set[str] = set()
-        for file in files:
-            name, count = printable(file.stem), 1
-            while name in taken:
-                count += 1
-                name = f"{printable(file.stem)}_{count}"
-            taken.add(name)
-            self._names.setdefault(file, name)
+        free = FreeNames()
+        self._names = {file: free(printable(file.stem), file) for file in files}
 
     def __call__(self, item: SourceFrame, ending: str = "_detections") -> str:
         """Name of the item's picture or map, in the output folder."""

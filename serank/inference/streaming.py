@@ -88,7 +88,7 @@ def detect_files(
 
     With `track`, detections that belong to one moving target share a number in `Detections.tracks`. A video, a TIFF
     file of several pages, and the image files of a folder that follow each other are a sequence each; no track goes
-    from one to the next. See `CentroidTracker` for how.
+    from one to the next. A frame that can't be read counts as one without detections. See `CentroidTracker` for how.
 
     Args:
         model: the detector.
@@ -177,16 +177,16 @@ def detect_sources(
             )
         )
         for item, frame in group:
+            if tracker is not None and _sequence(item) != sequence:
+                tracker.reset()
+                sequence = _sequence(item)
             if frame is None:
+                if tracker is not None:
+                    tracker.skip()
                 yield item, None
                 continue
             found = replace(next(results), source=frame_source(item))
-            if tracker is not None:
-                if _sequence(item) != sequence:
-                    tracker.reset()
-                    sequence = _sequence(item)
-                found = tracker.update(found)
-            yield item, found
+            yield item, found if tracker is None else tracker.update(found)
 
 
 def frame_source(item: SourceFrame) -> FrameSource:
@@ -198,13 +198,14 @@ def frame_source(item: SourceFrame) -> FrameSource:
 
 def _sequence(item: SourceFrame) -> Path:
     """What the frames of one sequence have in common: their file, or the folder of files of one frame."""
-    return item.file.parent if item.index is None else item.file
+    # a video that can't be read has no index
+    single = item.index is None and item.file.suffix.lower() not in VIDEO_SUFFIXES
+    return item.file.parent if single else item.file
 
 
 def _read(files: Sequence[Path], every: int, preparer: FramePreparer) -> Iterator[tuple[SourceFrame, Any]]:
-    for item in read_sources(files, rank(), world_size()):
-        if item.index is None or item.index % every == 0:
-            yield _prepare(item, preparer)
+    for item in read_sources(files, rank(), world_size(), every):
+        yield _prepare(item, preparer)
 
 
 def _prepare(item: SourceFrame, preparer: FramePreparer) -> tuple[SourceFrame, Any]:

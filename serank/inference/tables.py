@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import TracebackType
 from serank.inference.conversions import yolo_lines
 from serank.inference.table_formats import ENCODINGS, Record
 from serank.utils.files import replacing, share
+from serank.utils.names import FreeNames, fold
 
 TABLE_FORMATS = ("json", "jsonl", "csv", "coco", "yolo")
 
@@ -115,7 +117,8 @@ class YoloWriter:
     """Writes a label file for each frame into a folder, empty for a frame without detections; none for a failure.
 
     `NAME.txt`, `NAME_000012.txt` for a page or a video's frame. Label files of an earlier run that have other names
-    stay.
+    stay. Where the names of two files would be equal, upper and lower case counting as one, NAME of the later file gets
+    a number.
 
     Args:
         path: of the folder, made with the first file.
@@ -123,8 +126,11 @@ class YoloWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stems: dict[str, str] = {}
-        """Name of each frame's file, by the stem of its labels."""
+        self._stem = FreeNames()
+        self._series: set[str] = set()
+        """Stems of files of several frames, whose labels are `STEM_000012.txt`."""
+        self._numbered: set[str] = set()
+        """`STEM` of files of one frame whose labels have such names too."""
 
     def add(self, record: Record) -> None:
         """Writes the frame's label file, whole or not at all.
@@ -135,18 +141,18 @@ class YoloWriter:
         if "reason" in record:
             return
         self.path.mkdir(exist_ok=True)
-        stem = self._stem(record["frame"])
-        number = f"_{record['index']:06d}" if "index" in record else ""
-        with replacing(self.path / f"{stem}{number}.txt") as temporary:
+        with replacing(self.path / f"{self._name(record)}.txt") as temporary:
             temporary.write_text(yolo_lines(record), encoding="utf-8")
 
-    def _stem(self, frame: str) -> str:
-        """The name of the frame's file without its suffix, numbered where another file has it too."""
-        name, count = Path(frame).stem, 1
-        stem = name
-        while self._stems.setdefault(stem, frame) != frame:
-            count += 1
-            stem = f"{name}_{count}"
+    def _name(self, record: Record) -> str:
+        """The stem of the frame's file, and its number; another stem where another file's labels could be the same."""
+        frame = record["frame"]
+        if "index" in record:
+            stem = self._stem(Path(frame).stem, frame, lambda stem: fold(stem) in self._numbered)
+            self._series.add(fold(stem))
+            return f"{stem}_{record['index']:06d}"
+        stem = self._stem(Path(frame).stem, frame, lambda stem: _unnumbered(stem) in self._series)
+        self._numbered.add(_unnumbered(stem))
         return stem
 
     def __enter__(self) -> YoloWriter:
@@ -154,6 +160,12 @@ class YoloWriter:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+def _unnumbered(stem: str) -> str:
+    """`STEM` of `STEM_000012`, as `fold` gives it, and of other stems nothing."""
+    found = re.fullmatch(r"(.*)_[0-9]{6,}", fold(stem), re.DOTALL)
+    return found[1] if found else ""
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serank.inference.detections import Detections
-from serank.utils.checks import check_count
+from serank.utils.checks import check_count, check_number
 
 MAX_GAP = 3
 """Frames in which a target may be unseen without losing its number, unless `confirm` looks back further."""
@@ -61,9 +62,7 @@ class CentroidTracker:
     """
 
     def __init__(self, max_distance: float = 10.0, confirm: tuple[int, int] | None = None) -> None:
-        check_tracking(max_distance, confirm)
-        self.max_distance = max_distance
-        self.confirm = confirm
+        self.max_distance, self.confirm = check_tracking(max_distance, confirm)
         self._next = 1
         self._frame = -1
         self._tracks: list[_Track] = []
@@ -72,6 +71,10 @@ class CentroidTracker:
         """Forgets all tracks, for another sequence; numbers go on."""
         self._frame = -1
         self._tracks = []
+
+    def skip(self) -> None:
+        """Passes over the next frame, which can't be read: as `update` without detections."""
+        self._frame += 1
 
     def update(self, found: Detections) -> Detections:
         """The detections of the next frame with their track numbers, without those that are not confirmed."""
@@ -113,16 +116,24 @@ class CentroidTracker:
         return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if allowed[r, c]]
 
 
-def check_tracking(max_distance: float, confirm: tuple[int, int] | None) -> None:
-    """Raises ValueError for arguments that `CentroidTracker` doesn't take."""
-    if isinstance(max_distance, bool) or not 0 < max_distance < float("inf"):
-        raise ValueError(f"max_distance must be > 0 px and finite; got {max_distance}")
+def check_tracking(max_distance: Any, confirm: Any) -> tuple[float, tuple[int, int] | None]:
+    """Both arguments of `CentroidTracker` as it takes them; raises ValueError for what it doesn't take."""
+    distance = check_number(max_distance, "max_distance", "a number of pixels > 0, such as 10.0")
+    if not 0 < distance < float("inf"):
+        raise ValueError(f"max_distance must be > 0 px and finite; got {max_distance}; give for example 10.0")
     if confirm is None:
-        return
-    if len(confirm) != 2:
-        raise ValueError(f"confirm must be (M, N): seen in M of the last N frames; got {confirm!r}")
-    least, window = (
-        check_count(value, name) for value, name in zip(confirm, ("confirm's M", "confirm's N"), strict=True)
-    )
+        return distance, None
+    try:
+        least, window = confirm
+    except (TypeError, ValueError):  # not iterable, or of another length
+        raise ValueError(
+            "confirm must be (M, N): seen in M of the last N frames; "
+            f"got {confirm!r:.200} ({type(confirm).__name__}); give two whole numbers such as (3, 5)"
+        ) from None
+    least, window = check_count(least, "confirm's M"), check_count(window, "confirm's N")
     if least > window:
-        raise ValueError(f"confirm must be (M, N) with M <= N: seen in M of the last N frames; got {confirm!r}")
+        raise ValueError(
+            f"confirm must be (M, N) with M <= N: seen in M of the last N frames; got {confirm!r}; "
+            f"did you mean ({window}, {least})?"
+        )
+    return distance, (least, window)

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -23,6 +22,7 @@ from PIL.Image import Image
 from serank._version import __version__
 from serank.evaluation.report.figures import require_matplotlib, save_figure
 from serank.utils.files import new_folder
+from serank.utils.names import FreeNames
 
 # of a report's folder
 CONTENTS = frozenset({"index.html", "report.json", "frames.csv", "targets.csv", "boxes.csv", "pictures"})
@@ -139,18 +139,11 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
     where a name occurs twice.
     """
     found: dict[str, str] = {}
-    taken: set[str] = set()
-    following: dict[str, int] = defaultdict(lambda: 2)
+    free = FreeNames("-")
     for name in names:
         if name in found:
             raise ValueError(f"two frames have the name {name!r}; give each its own")
-        safe = base = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80].lstrip(".-") or "frame"
-        # some file systems take upper and lower case for one
-        while safe.lower() in taken:
-            safe = f"{base}-{following[base.lower()]}"
-            following[base.lower()] += 1
-        taken.add(safe.lower())
-        found[name] = safe
+        found[name] = free(re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80].lstrip(".-") or "frame", name)
     return found
 
 
