@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from operator import index
 from typing import Any
 
@@ -20,9 +21,10 @@ def check_count(value: Any, name: str, minimum: int = 1) -> int:
 
 def check_number(value: Any, name: str, expected: str = "a number") -> float:
     """`value` as a float, NaN and infinities included; raises ValueError unless it is a number."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise ValueError(f"{name} must be {expected}; got {value!r:.200} ({type(value).__name__})")
-    return float(value)
+    if not isinstance(value, bool) and hasattr(value, "__float__"):
+        with suppress(TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers
+            return float(value)
+    raise ValueError(f"{name} must be {expected}; got {value!r:.200} ({type(value).__name__})")
 
 
 def check_threshold(threshold: Any, name: str = "threshold") -> float:
