@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -113,11 +114,13 @@ def ramp(length: int, overlap: int) -> Float:
 
 
 def read_frame(path: str, rules: dict[str, Any]) -> Float:
-    """An image file as grey `(H, W)` in [0, 1]."""
+    """An image or .npy file as grey `(H, W)` in [0, 1]; raises OSError or ValueError for what can't be read."""
+    if path.endswith(".npy"):
+        return to_unit(checked(np.load(path, allow_pickle=False)), rules)
     with Image.open(path, formats=("PNG", "TIFF", "BMP", "JPEG")) as image:
         mode = image.mode
         if mode in ("RGB", "RGBA", "LA") and any(";16" in str(part[-1]) for part in getattr(image, "tile", ())):
-            raise SystemExit(f"{path}: 16-bit colour can't be read without loss; save it as 16-bit grey")
+            raise ValueError("16-bit colour can't be read without loss; save it as 16-bit grey")
         if mode in ("1", "LA"):
             mode = "L"
         elif mode not in ("L", "F", "I") and not mode.startswith("I;16"):
@@ -126,9 +129,16 @@ def read_frame(path: str, rules: dict[str, Any]) -> Float:
     if values.ndim == 3:
         grey = values.astype(np.float64) @ (0.299, 0.587, 0.114)
         values = np.rint(grey).astype(values.dtype)
+    return to_unit(checked(values), rules)
+
+
+def checked(values: NDArray[Any]) -> NDArray[Any]:
+    """The pixels of a frame, unless they aren't grey `(H, W)` or not finite."""
+    if values.ndim != 2 or values.dtype.kind not in "uif" or not values.size:
+        raise ValueError(f"holds {values.dtype} of shape {values.shape}; expected grey (H, W)")
     if not np.isfinite(values).all():
-        raise SystemExit(f"{path}: has pixels that are NaN or infinite")
-    return to_unit(values, rules)
+        raise ValueError("has pixels that are NaN or infinite")
+    return values
 
 
 def to_unit(values: NDArray[Any], rules: dict[str, Any]) -> Float:
@@ -210,10 +220,10 @@ def find(probability: Float, threshold: float, calibration: Sequence[float] | No
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", help="file of `serank export --format onnx`")
-    parser.add_argument("frames", nargs="+", help="PNG, TIFF, BMP or JPEG files")
+    parser.add_argument("frames", nargs="+", help="PNG, TIFF, BMP, JPEG or NPY files")
     parser.add_argument("--threshold", type=float, help="probability in [0, 1] (default: the network's)")
     parser.add_argument(
         "--tta", type=int, choices=(1, 4, 8), help="mean over the flips (4) or rotations and flips (8) of a frame"
@@ -225,12 +235,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     network = Network(options.network)
     threshold = network.spec["threshold"] if options.threshold is None else options.threshold
     tta = network.spec["tta"] if options.tta is None else options.tta
-    results = []
+    results, failed = [], 0
     for path in options.frames:
         try:
             frame = read_frame(path, network.spec["grey"])
-        except OSError as error:
-            raise SystemExit(f"{path}: can't be read: {error}") from error
+        except (OSError, ValueError) as error:
+            print(f"{path}: skipped: {error}", file=sys.stderr)
+            failed += 1
+            continue
         height, width = frame.shape
         # a constant frame holds nothing
         probability = network.probability(frame, tta) if frame.min() < frame.max() else np.zeros_like(frame)
@@ -243,7 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Path(options.output).write_text(text, encoding="utf-8")
     else:
         print(text, end="")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

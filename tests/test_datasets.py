@@ -236,7 +236,10 @@ def test_missing_split(tmp_path: Path) -> None:
         FolderDataset(tmp_path, "train")
     message = str(caught.value)
     assert "neither a folder train/images nor a list train.txt" in message
-    assert f"lists found: {Path('img_idx/test_X.txt')}, val.txt. Write one" in message
+    found = f"lists found: {Path('img_idx/test_X.txt')}, val.txt. Write train.txt with a frame's name on each line, or "
+    assert f"{found}train.txt and val.txt by `serank split {tmp_path} --overwrite`" in message
+    with pytest.raises(FileNotFoundError, match=r"Write holdout\.txt with a frame's name on each line$"):
+        FolderDataset(tmp_path, "holdout")  # no word of a command that replaces the other lists
 
 
 @pytest.mark.parametrize("split", ["[", "*", "**", "tr?in", "/nowhere", "train.txt"])

@@ -204,6 +204,8 @@ def test_detections_without_torch(
     }
     for name, pixels in odd.items():
         Image.fromarray(pixels).save(tmp_path / name)
+    odd["kelvin.npy"] = rng.normal(290, 2, (40, 50))
+    np.save(tmp_path / "kelvin.npy", odd["kelvin.npy"])
     frames = [*FRAME_FILES, DEEP_FRAME, *(tmp_path / name for name in odd)]
     found = without_torch(file, *frames)
     assert [Path(entry["frame"]) for entry in found] == frames
@@ -227,9 +229,9 @@ def test_mistakes_with_the_example(file: Path, tmp_path: Path, without_torch: Ca
     (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     for arguments, message in (
         (["nothing.onnx", FRAME_FILES[0]], "nothing.onnx: no such file"),
-        ([file, "nothing.png"], "nothing.png: can't be read"),
-        ([file, "text.png"], "text.png: can't be read"),
-        ([file, "deep.png"], "deep.png: 16-bit colour can't be read without loss"),
+        ([file, "nothing.png"], "nothing.png: skipped: "),
+        ([file, "text.png", FRAME_FILES[0]], "text.png: skipped: "),
+        ([file, "deep.png"], "deep.png: skipped: 16-bit colour can't be read without loss"),
         ([file, FRAME_FILES[0], "--threshold", "50"], "--threshold must be in [0, 1]; got 50.0"),
     ):
         error = without_torch(*arguments, fails=True)

@@ -262,6 +262,7 @@ def test_colour_frames_take_little_memory() -> None:
         ({"value_range": 3}, "value_range must be (low, high), two numbers; got 3"),
         ({"ignore": [[0, 0, 4, 4], [1, 2]]}, "ignore has boxes of unequal length; expected x0, y0, x1, y1"),
         ({"ignore": [[0, 0, 4]]}, "or boxes (N, 4); got int64 of shape (1, 3)"),
+        ({"palette": "infernal"}, "a palette of matplotlib, such as inferno"),
         ({"no_data": ["a"]}, "no_data must be a number; got 'a'"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,6 +258,13 @@ def test_each_check(folder: Path, change: Callable[[Path], object], message: str
     change(folder)
     with pytest.raises(AssertionError, match=message):
         assert not problems(folder, NAME, "main"), "\n".join(problems(folder, NAME, "main"))
+
+
+def test_the_folder_of_a_run_has_the_checkpoint_in_best(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "run" / "best")
+    assert problems(tmp_path / "run", NAME, "main")[-1] == (
+        f"did you mean {tmp_path / 'run' / 'best'}, the checkpoint of this run?"
+    )
 
 
 def test_a_folder_or_branch_that_is_none(tmp_path: Path) -> None:

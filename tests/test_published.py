@@ -66,4 +66,4 @@ def test_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
         assert row.source in line
         for result in row.results:
             assert f"{result.metrics['iou']:.4f}" in out
-    assert "serank train --preset NAME" in out
+    assert "serank train --preset paper-NAME" in out

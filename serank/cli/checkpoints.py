@@ -21,8 +21,9 @@ def run(_: argparse.Namespace) -> int:
     for line in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     print(
-        "\nWeights of `none` aren't published: train them (serank train --preset NAME) or convert the authors' (serank "
-        "convert).\nBesides these: any folder that save_pretrained wrote, and any Hub repository id (owner/name)."
+        "\nWeights of `none` aren't published: train them (serank train --preset paper-NAME) or convert the authors' "
+        "(serank convert).\nBesides these: any folder that save_pretrained wrote, and any Hub repository id "
+        "(owner/name)."
     )
     return 0
 

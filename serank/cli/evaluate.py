@@ -38,6 +38,8 @@ from serank.serankdet import SeRankDet
 from serank.utils.distributed import is_main, started
 from serank.utils.files import writable_folder
 
+FALSE_NEEDED = 5
+"""Fewer false detections than this are too few to calibrate by."""
 DETAILS = (
     "Give ROOT to run a checkpoint, or --predictions and --targets to score maps or masks that some program wrote. "
     "Missing, extra and resized predictions are listed on standard error."
@@ -59,7 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="probability in [0, 1] (default: the checkpoint's; 0.5 for --predictions)",
     )
-    parser.add_argument("--max-distance", type=float, default=3.0, metavar="PX", help="from target to detection, below")
+    parser.add_argument(
+        "--max-distance",
+        type=float,
+        default=3.0,
+        metavar="PX",
+        help="a detection nearer than this matches",
+    )
     parser.add_argument(
         "--protocol", choices=("standard", "released"), default="standard", help="how to count, see the documentation"
     )
@@ -248,6 +256,13 @@ def _calibrate(options: argparse.Namespace, model: SeRankDet, dataset: FolderDat
     )
     if is_main():
         print(f"scores calibrated {text}")
+        if found.false < FALSE_NEEDED or found.ece_after > found.ece_before:
+            print(
+                f"serank evaluate: warning: a calibration by {found.false} false detections, with an error of "
+                f"{found.ece_after:.3f} after {found.ece_before:.3f}, says little; take more frames, or leave "
+                "--calibrate out",
+                file=sys.stderr,
+            )
     return (
         f"## Scores of this copy\n\nOf detections with score s a share s is true, as fitted on {_data(options)} "
         f"{text}. In frames of another kind it may be another share.\n"

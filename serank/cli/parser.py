@@ -12,14 +12,14 @@ from serank.utils.text import did_you_mean
 
 COMMANDS = {
     "detect": "find targets in frames",
-    "import": "make frames and masks of COCO, YOLO, Pascal VOC or LabelMe labels, or of a list of centroids",
+    "import": "turn COCO, YOLO, Pascal VOC or LabelMe labels, or a list of centroids, into frames and masks",
     "split": "write train.txt and val.txt for a folder of frames and masks",
     "describe": "say what a folder of frames and masks holds, and what is wrong with it",
     "train": "train a network on folders of frames and masks",
     "evaluate": "measure a checkpoint on a data set, or score the predictions of any method",
     "checkpoints": "list the checkpoints that can be loaded by name",
     "publish": "check and upload a checkpoint",
-    "convert": "make a checkpoint of the authors' released code one of serank",
+    "convert": "convert a checkpoint of the authors' released code",
     "demo": "show detections on a page in the browser, on this machine alone",
     "export": "write a checkpoint for another runtime: ONNX, or a program of torch.export",
     "completion": "print a script that completes this command's words in a shell",

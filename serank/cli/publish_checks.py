@@ -47,7 +47,8 @@ def _folder_problems(root: Path) -> list[str]:
         elif not (root / file).is_file():
             found.append(f"{file}: missing; save_pretrained writes it")
     if found:
-        return found
+        run = (root / "best" / CONFIG).is_file()
+        return [*found, f"did you mean {root / 'best'}, the checkpoint of this run?"] if run else found
     return _model_problems(root) + _card_problems(root / CARD)
 
 
@@ -91,8 +92,8 @@ def _card_problems(file: Path) -> list[str]:
     wanted = (
         ("library_name", card.library == LIBRARY, LIBRARY),
         ("pipeline_tag", card.task == TASK, TASK),
-        ("license", card.licence, "apache-2.0 (an identifier of the Hub's list)"),
-        ("datasets", card.data_sets, "[NAME] (what it was trained on)"),
+        ("license", card.licence, "apache-2.0"),  # an identifier of the Hub's list
+        ("datasets", card.data_sets, "[NAME]"),  # what it was trained on
     )
     found = [
         f"{CARD}: no {key} in the metadata; between its two lines of dashes add a line such as `{key}: {example}`"

@@ -29,6 +29,12 @@ from serank.utils.distributed import from_main, is_main, started
 
 CROPS = ("crop", "unscaled", "target_share", "paste")
 """Attributes of `Augmentation` with options of their names, beside `scale` and those of sensors."""
+EFFECTS = {
+    "stripes": "fixed-pattern stripes",
+    "hot_region": "a hot region",
+    "counts": "values mapped as raw counts are",
+}
+"""What options of sensor effects are called, beside their names."""
 RECIPE = (
     "epochs",
     "batch_size",
@@ -107,8 +113,8 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--preset",
         choices=sorted(PRESETS),
-        help="a recipe: for a small network from random weights, to go on from a checkpoint (with --init), or the "
-        "paper's for a data set",
+        help="a recipe: finetune goes on from a checkpoint (--init), small trains a network of width 8 from random "
+        "weights, paper-NAME the paper's on a data set",
     )
 
     def option(flag: str, text: str, **arguments: Any) -> None:
@@ -159,7 +165,10 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     )
     for name in SENSOR:
         group.add_argument(
-            f"--{name.replace('_', '-')}", type=float, metavar="P", help="share of crops (default: 0, or as --sensor)"
+            f"--{name.replace('_', '-')}",
+            type=float,
+            metavar="P",
+            help=f"share of crops with {EFFECTS.get(name, name.replace('_', ' '))} (default: 0, or as --sensor)",
         )
 
 

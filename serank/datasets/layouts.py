@@ -163,10 +163,11 @@ def find_list(root: Path, split: str) -> Path:
     known = sorted(str(p.relative_to(root)) for f in LIST_FOLDERS for p in (root / f).glob("*.txt"))
     # names of published lists help those alone who asked for one
     bundled = f"; bundled lists: {', '.join(available_splits())}" if ":" in split else ""
+    by_command = f", or train.txt and val.txt by `{split_command(root)}`" if split in ("train", "val") else ""
     raise FileNotFoundError(
         f"{root}: no split {split!r}: neither a folder {split}/images nor a list {split}.txt; "
-        f"lists found: {', '.join(known) or 'none'}. Write one with a frame's name on each line, "
-        f"or train.txt and val.txt by `{split_command(root)}`{bundled}"
+        f"lists found: {', '.join(known) or 'none'}. Write {split}.txt with a frame's name on each line{by_command}"
+        f"{bundled}"
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.errors import FrameError
+from serank.frames.palettes import check_palette
 from serank.frames.reading import decode
 from serank.utils.checks import check_number
 
@@ -38,7 +39,8 @@ class FrameOptions:
             `serank.frames.defects.repair_defects`; `None` takes what the network says, and for data sets true.
 
     Raises:
-        ValueError: a value out of its range or of another type; names the attribute.
+        ValueError: a value out of its range or of another type, or an unknown palette; names the attribute.
+        ImportError: a palette, and matplotlib isn't installed.
         FileNotFoundError: no such mask file.
         FrameError: a mask file that can't be read.
     """
@@ -57,6 +59,8 @@ class FrameOptions:
             raise ValueError(f'polarity must be "white-hot" or "black-hot"; got {self.polarity!r}')
         if self.palette is not None and not isinstance(self.palette, str):
             raise ValueError(f'palette must be a name, "auto" or None; got {self.palette!r}')
+        if self.palette is not None:
+            check_palette(self.palette)
         if self.repair is not None and not isinstance(self.repair, bool):
             raise ValueError(f"repair must be true, false or None; got {self.repair!r}")
         object.__setattr__(self, "no_data", _numbers(self.no_data))

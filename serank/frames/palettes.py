@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,13 +84,7 @@ def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
     """
     from scipy.spatial import KDTree  # slow to import, and few frames need it
 
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            "palette= (--palette) needs the tables of matplotlib; run: pip install 'serank[report]'"
-        ) from error
-    tables = matplotlib.colormaps
+    tables = _tables()
     candidates = _candidates(palette, list(tables))
     rgb = _bytes(array).reshape(-1, 3)
     few = rgb[:: -(-len(rgb) // TRIED_PIXELS)]
@@ -110,6 +104,22 @@ def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
     index = KDTree(table).query(colours_used)[1].astype(np.uint8)
     grey: NDArray[np.uint8] = index[where.reshape(-1)].reshape(array.shape[:2])
     return grey
+
+
+def check_palette(palette: str) -> None:
+    """Raises as `palette_grey` does for a name that it doesn't know, and without matplotlib."""
+    _candidates(palette, list(_tables()))
+
+
+def _tables() -> Mapping[str, Any]:
+    """Matplotlib's palettes by name."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "palette= (--palette) needs the tables of matplotlib; run: pip install 'serank[report]'"
+        ) from error
+    return matplotlib.colormaps
 
 
 def _candidates(palette: str, tables: Sequence[str]) -> list[str]:
