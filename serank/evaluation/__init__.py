@@ -30,7 +30,6 @@ from serank.evaluation.results import (
     Evaluation,
     FrameScore,
     FrameView,
-    Group,
     ScoreQuality,
     TargetScore,
 )
@@ -52,7 +51,6 @@ __all__ = [
     "Evaluator",
     "FrameScore",
     "FrameView",
-    "Group",
     "PredictionFolder",
     "Resolution",
     "ScoreCalibration",
