@@ -14,10 +14,12 @@ from PIL import Image
 
 from serank import SeRankDet
 from serank.cli.entry import main
-from serank.datasets import BoxFolder
+from serank.datasets import BoxFolder, Sample
 from serank.evaluation import evaluate_boxes
 from serank.inference import Detector, find_detections
 from serank.metrics import BoxMetrics, match_boxes
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* 90% of its pixels")  # frames of one square or two
 
 
 def test_a_box_is_found_by_a_centroid_in_it() -> None:
@@ -71,7 +73,8 @@ def test_figures_curve_and_sizes() -> None:
     curve = metrics.curve([0, 0.4, 0.7, 0.8, 0.95])
     assert curve.pd.tolist() == [2 / 3, 2 / 3, 1 / 3, 1 / 3, 0]
     assert curve.false_components.tolist() == [0.5, 0, 0, 0, 0]
-    groups = {group.label: (group.boxes, group.found) for group in metrics.by_size()}
+    groups = {group.label: (group.targets, group.detected) for group in metrics.by_size()}
+    assert BoxMetrics().by_size() == []
     assert groups == {"1-4 px": (1, 1), "5-8 px": (1, 1), "9-16 px": (1, 0), "17-32 px": (0, 0), ">32 px": (0, 0)}
 
 
@@ -101,6 +104,9 @@ def test_the_curve_is_what_fewer_detections_give(
 def test_metric_refuses() -> None:
     with pytest.raises(ValueError, match="tolerance must be >= 0 px and finite; got -1"):
         BoxMetrics(-1)
+    for value, got in (("2", r"'2' \(str\)"), (None, r"None \(NoneType\)")):
+        with pytest.raises(ValueError, match=f"tolerance must be a number of px >= 0; got {got}"):
+            BoxMetrics(value)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"boxes must have x1 > x0 and y1 > y0; got \[4.0, 4.0, 4.0, 8.0\]"):
         match_boxes([[1, 1]], [[4, 4, 4, 8]], [0.5])
     with pytest.raises(ValueError, match="scores must be 1 finite numbers, one for each centroid; got 2"):
@@ -115,7 +121,7 @@ class Bright(SeRankDet):
     """Finds what is brighter than half: a detector whose figures are known."""
 
     def detect(self, image, threshold=None, **_):  # type: ignore[no-untyped-def]
-        return find_detections(image, image, threshold=self.check_options(threshold, 1))
+        return find_detections(image.grey, image.grey, threshold=self.check_options(threshold, 1))
 
 
 def box_folder(root: Path) -> Path:
@@ -135,7 +141,9 @@ class CalibratedBright(SeRankDet):
     """Finds what `Bright` finds, with scores far below the threshold."""
 
     def detect(self, image, threshold=None, **_):  # type: ignore[no-untyped-def]
-        return find_detections(image, image, threshold=self.check_options(threshold, 1), calibration=(-3.0, 0.1))
+        return find_detections(
+            image.grey, image.grey, threshold=self.check_options(threshold, 1), calibration=(-3.0, 0.1)
+        )
 
 
 def test_curve_of_boxes_goes_by_probability_where_scores_are_calibrated(tmp_path: Path) -> None:
@@ -152,17 +160,21 @@ def test_evaluation_counts_a_detector_on_boxes(tmp_path: Path) -> None:
     result = evaluate_boxes(model, BoxFolder(box_folder(tmp_path / "set")), threshold=0.5)
     assert (result.metrics["pd"], result.metrics["false_components"]) == (2 / 3, 0.5)
     assert [(f.name, f.boxes, f.found, f.false_components) for f in result.frames] == [("a", 2, 1, 1), ("b", 1, 1, 0)]
-    assert [(g.label, g.boxes, g.found) for g in result.by_size] == [("1-4 px", 1, 1), ("5-8 px", 2, 1)]
+    assert [(g.label, g.targets, g.detected) for g in result.by_size] == [("1-4 px", 1, 1), ("5-8 px", 2, 1)]
     assert result.curve.thresholds.tolist() == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     assert result.curve.pd.tolist() == [2 / 3] * 5 + [0]  # the targets' level is 230 / 255
     plain = json.loads(json.dumps(result.to_dict()))
     assert plain["metrics"]["found"] == 2
-    assert plain["by_size"][1] == {"label": "5-8 px", "low": 5, "high": 9, "boxes": 2, "found": 1, "pd": 0.5}
+    assert plain["by_size"][1] == {"label": "5-8 px", "low": 5, "high": 9, "targets": 2, "detected": 1, "pd": 0.5}
     assert str(result).startswith("Pd 0.6667  false components 0.500 a frame  by boxes grown by 0 px")
     wide = evaluate_boxes(model, BoxFolder(tmp_path / "set"), threshold=0.5, tolerance=25)
     assert wide.metrics["pd"] == 1
     with pytest.raises(ValueError, match="dataset is empty"):
         evaluate_boxes(model, [])
+    samples = [Sample("a", np.zeros((4, 4), np.float32), np.zeros((4, 4), np.bool_))]
+    expected = r"sequence of BoxSample \(name, frame, boxes, hidden\); got list of Sample; pass BoxFolder\(path\)"
+    with pytest.raises(TypeError, match=expected):
+        evaluate_boxes(model, samples)  # type: ignore[arg-type]
 
 
 def test_box_folder_reads_and_refuses(tmp_path: Path) -> None:
@@ -184,7 +196,6 @@ def test_box_folder_reads_and_refuses(tmp_path: Path) -> None:
         BoxFolder(root)
 
 
-@pytest.mark.filterwarnings("ignore:.* 90% of its pixels")  # frames of one square
 def test_evaluate_command_by_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = box_folder(tmp_path / "set")
     SeRankDet(width=4).save_pretrained(tmp_path / "checkpoint")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from serank.metrics import component_table, label_components
-from serank.metrics.components import dilate
+from serank.metrics.components import component_peaks, dilate
 
 Mask = NDArray[np.bool_]
 Pixel = tuple[int, int]
@@ -138,3 +138,11 @@ def test_bad_masks() -> None:
 def test_bad_labels(labels: NDArray[np.int64], count: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         component_table(labels, count)
+
+
+@given(masks, st.integers(0, 2**32 - 1))
+def test_peaks_are_the_largest_values_of_components(mask: Mask, seed: int) -> None:
+    values = np.random.default_rng(seed).random(mask.shape, np.float32)
+    peaks = component_peaks(*label_components(mask), values)
+    assert peaks.dtype == np.float32
+    assert peaks.tolist() == [max(values[pixel] for pixel in pixels) for pixels in flood_fill(mask)]

@@ -99,10 +99,35 @@ def test_curves_are_left_out_on_request() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="dataset is empty"):
         evaluate(bright(), [])
+    with pytest.raises(ValueError, match=r"max_distance must be a number of pixels > 0; got '3' \(str\)"):
+        evaluate(bright(), scenes(1), max_distance="3")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"thresholds must be .* numbers in \[0, 1\]; got 'low'"):
+        evaluate(bright(), scenes(1), thresholds="low")
     with pytest.raises(ValueError, match="resolution must be"):
         evaluate(bright(), scenes(1), resolution=8)
     with pytest.raises(ValueError, match="threshold must lie in"):
         evaluate(bright(), scenes(1), threshold=2.0)
+
+
+SAMPLE = Sample("a", np.zeros((4, 4), np.float32), np.zeros((4, 4), np.bool_))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("data/sirst", r"got the path 'data/sirst'; pass FolderDataset\('data/sirst'\)"),
+        (Path("data"), r"got the path 'data'; pass FolderDataset\('data'\)"),
+        ([SAMPLE[1:3]], r"got list of tuple; pass FolderDataset\(path\) or a list of Sample"),
+        (SAMPLE, r"got a single one; pass \[dataset\]"),
+        ({"a": SAMPLE}, "got dict; pass"),
+        (iter([SAMPLE]), "got list_iterator; pass"),
+        (None, "got NoneType; pass"),
+    ],
+)
+def test_what_is_no_data_set(dataset: Any, message: str) -> None:
+    expected = r"dataset must be a sequence of Sample \(name, frame, mask, soft, hidden\); "
+    with pytest.raises(TypeError, match=expected + message):
+        evaluate(bright(), dataset)
 
 
 # ---------- several processes ----------

@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from serank.evaluation import Curves, Group, ScoreQuality
+from serank.evaluation import Curves, ScoreQuality
 from serank.evaluation.report import figures
 from serank.evaluation.report.frame_figures import MAX_CELLS, block_maxima, surface_figure, top_k_figure
 from serank.evaluation.report.top_k import TopKLevel
-from serank.metrics import BoxCurve
+from serank.metrics import BoxCurve, Group
 
 Float = NDArray[np.float32]
 Rows = list[dict[str, float]]
@@ -228,7 +228,7 @@ def test_pyplot_is_not_used() -> None:
     import subprocess
 
     script = (
-        "import sys; from serank.evaluation.report import figures; from serank.evaluation import Group\n"
+        "import sys; from serank.evaluation.report import figures; from serank.metrics import Group\n"
         "assert 'matplotlib' not in sys.modules\n"
         "figures.group_figure([Group('a', 0, 1, 1, 1)], 'x')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"

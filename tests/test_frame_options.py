@@ -275,3 +275,26 @@ def test_empty_boxes_and_arrays_of_values_are_taken() -> None:
     assert FrameOptions(ignore=[]).ignored(48, 64, "f") is None
     for array, values in ((np.array([1.0, 2.0]), (1.0, 2.0)), (np.array(3.0), (3.0,)), (np.float32(4), (4.0,))):
         assert FrameOptions(no_data=array).missing_values == values  # type: ignore[arg-type]
+
+
+def test_evaluation_by_boxes_repairs_as_the_data_set_says(tmp_path: Path) -> None:
+    dead = sky()
+    dead[40, 50] = 255
+    root = write(tmp_path / "set", [dead])
+    model = Bright()
+    for repair, false in ((None, 0), (True, 0), (False, 1)):
+        found = evaluate_boxes(model, BoxFolder(root, options=FrameOptions(repair=repair)))
+        assert (found.metrics["pd"], found.metrics["false_components"]) == (1, false)
+
+
+def test_nothing_is_found_in_a_constant_frame_by_masks_and_by_boxes(tmp_path: Path) -> None:
+    grey = np.full((48, 64), 230, np.uint8)  # all of it above the model's 0.7
+    framed = np.where(np.arange(64) < 6, 0, grey).astype(np.uint8)  # constant but for pixels without data
+    root, options = write(tmp_path / "set", [sky(), grey, framed]), FrameOptions(no_data=0)
+    data = FolderDataset(root, options=options)
+    assert [sample.hidden is not None and bool(sample.hidden.all()) for sample in data] == [False, True, True]
+    by_masks = evaluate(Bright(), data).metrics
+    assert (by_masks["targets"], by_masks["pd"], by_masks["fa"]) == (6, 2 / 6, 0)
+    with pytest.warns(UserWarning, match="constant, nothing can be found in it"):
+        by_boxes = evaluate_boxes(Bright(), BoxFolder(root, options=options)).metrics
+    assert (by_boxes["boxes"], by_boxes["pd"], by_boxes["false_components"]) == (6, 2 / 6, 0)

@@ -17,6 +17,7 @@ from scipy.io import savemat
 from serank.errors import FrameError
 from serank.evaluation import Evaluation, Evaluator, PredictionFolder
 from serank.evaluation.map_files import read_values
+from serank.inference.maps import is_probability, save_probability
 from serank.metrics import DetectionMetrics
 from serank.synthetic import SyntheticScenes
 
@@ -132,6 +133,36 @@ def test_a_faint_map_among_others_is_no_mask(masks: Path, tmp_path: Path) -> Non
     score = next(f for f in scored(folder, masks).frames if f.name == SCENES[0].name)
     assert score.predicted_pixels == 0
     assert score.peak == pytest.approx(1 / 255)
+
+
+def test_a_folder_that_is_read_as_masks_says_so(masks: Path, tmp_path: Path) -> None:
+    for scene in SCENES:
+        picture(tmp_path / "maps", scene.name, scene.mask.astype(np.uint8))
+    result = scored(tmp_path / "maps", masks)
+    assert result.metrics["iou"] == 1
+    (problem,) = result.problems
+    assert "maps: no file exceeds 1: read as masks of 0 and 1" in problem
+    for scene in SCENES:
+        picture(tmp_path / "maps", scene.name, np.zeros_like(scene.mask, np.uint8))
+    assert scored(tmp_path / "maps", masks).problems == []  # empty, whichever they are
+
+
+def test_nearly_empty_maps_of_serank_are_no_masks(masks: Path, tmp_path: Path) -> None:
+    faint = np.full((40, 48), 1 / 255, np.float32)
+    for scene in SCENES:
+        save_probability(faint, tmp_path / "maps" / f"{scene.name}.png")
+    result = scored(tmp_path / "maps", masks)
+    assert (result.metrics["fa"], result.problems) == (0, [])
+    assert result.frames[0].peak == pytest.approx(1 / 255)
+
+
+def test_only_maps_of_serank_are_known_as_such(tmp_path: Path) -> None:
+    save_probability(np.zeros((4, 4), np.float32), tmp_path / "a.png")
+    assert is_probability(tmp_path / "a.png")
+    as_png(tmp_path / "b.png", np.zeros((4, 4)))
+    (tmp_path / "c.png").write_bytes(b"text")
+    as_png(tmp_path / "d.bmp", np.zeros((4, 4)))
+    assert not any(is_probability(tmp_path / name) for name in ("b.png", "c.png", "d.bmp"))
 
 
 # ---------- names ----------

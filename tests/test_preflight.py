@@ -44,7 +44,7 @@ def test_summary_counts() -> None:
 
 
 def test_empty_set() -> None:
-    with pytest.raises(ValueError, match="val_set is empty; expected at least one sample"):
+    with pytest.raises(ValueError, match="val_set is empty; expected at least one frame"):
         inspect_samples([], "val_set", need_targets=False)
 
 

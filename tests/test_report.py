@@ -25,8 +25,9 @@ from serank.evaluation import Evaluation, Evaluator, FrameView, write_report
 from serank.evaluation.report import canvas
 from serank.evaluation.report.contact_sheet import CROP_SIDE, GAP, Cell, contact_sheet, crop_window
 from serank.evaluation.report.folder import file_names
+from serank.evaluation.report.gallery import worst_false_alarms
 from serank.evaluation.report.overlays import MatchMasks, match_masks, match_overlay
-from serank.evaluation.report.pictures import worst_false_alarms, worst_misses
+from serank.evaluation.report.pictures import worst_misses
 from serank.inference import predict
 from serank.metrics import Protocol, component_table, label_components
 

@@ -29,7 +29,7 @@ class BoxSample(NamedTuple):
     boxes: NDArray[np.float64]
     """`(M, 4)` float64, x0, y0, x1, y1 in px; x1 and y1 are exclusive."""
     hidden: NDArray[np.bool_] | None = None
-    """`(H, W)` bool, pixels without data and ignored ones; `None` for none."""
+    """`(H, W)` bool, pixels where nothing may be found, see `serank.frames.Frame`; `None` for none."""
 
 
 class BoxFolder(Samples[BoxSample]):
@@ -89,5 +89,5 @@ class BoxFolder(Samples[BoxSample]):
         """The sample at `index`; negative counts from the end."""
         index = range(len(self))[index]
         file = self._frames[index]
-        clean = self._prepare.clean(decode(file), str(file), file)
-        return BoxSample(self.names[index], self._prepare.scale(clean), self._boxes[index].copy(), clean.missing)
+        frame = self._prepare.prepare(decode(file), str(file), file)
+        return BoxSample(self.names[index], frame.grey, self._boxes[index].copy(), frame.hidden)

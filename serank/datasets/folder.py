@@ -79,7 +79,8 @@ class FolderDataset(Samples[Sample]):
             trained on with them: its masks then are the pixels above 127.
         options: what is known of the frames, as for `SeRankDet.detect`. Dead pixels are repaired unless it says
             otherwise. Where it hides pixels, without data or ignored, no mask has a target; single pixels and thin
-            lines of them are filled in and keep theirs.
+            lines of them are filled in and keep theirs. Nothing can be found in a constant frame, whose targets stay
+            and count as missed.
 
     Attributes:
         names: names of the frames, in the list's order, without suffix.
@@ -87,8 +88,7 @@ class FolderDataset(Samples[Sample]):
 
     Raises:
         FileNotFoundError: no such folder, split, frame, mask or soft target; the message says what was looked for.
-        ValueError: a list that is not UTF-8 text.
-        ValueError: two files of one name and different suffixes.
+        ValueError: a list that is not UTF-8 text, or two files of one name and different suffixes.
         FrameError: on access, a file that can't be read, or a soft target of another kind or size.
     """
 
@@ -183,7 +183,8 @@ class FolderDataset(Samples[Sample]):
                 self._cache[index] = stored
         clean, mask, soft = stored
         copied = None if soft is None else soft.copy()
-        return Sample(self.names[index], self._prepare.scale(clean), mask.copy(), copied, clean.wide)
+        hidden = np.ones(mask.shape, np.bool_) if clean.constant else clean.wide
+        return Sample(self.names[index], self._prepare.scale(clean), mask.copy(), copied, hidden)
 
     def _mask(self, name: str, file: Path, shape: Shape) -> NDArray[np.bool_]:
         mask, grey, _ = read_mask(file)

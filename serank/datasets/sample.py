@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from serank.errors import FrameError
 
 T = TypeVar("T")
 
@@ -24,7 +27,7 @@ class Sample(NamedTuple):
     soft: NDArray[np.uint8] | None = None
     """`(H, W)` uint8, target probability in steps of 1/255 to learn beside the mask; `None` where there is none."""
     hidden: NDArray[np.bool_] | None = None
-    """`(H, W)` bool, where nothing can be found: no data, or ignored; `None` for nowhere."""
+    """`(H, W)` bool, where nothing can be found: no data, ignored, or all of a constant frame; `None` for nowhere."""
 
 
 class Samples(Sequence[T]):
@@ -58,6 +61,39 @@ class JoinedSamples(Samples[Sample]):
         index = range(len(self))[index]
         which = bisect_right(self._ends, index)
         return self.sets[which][index - (self._ends[which - 1] if which else 0)]
+
+
+def check_samples(samples: Any, name: str, kind: type[NamedTuple] = Sample, folder: str = "FolderDataset") -> None:
+    """Checks that an argument is a data set, by its first sample.
+
+    Args:
+        samples: to be checked.
+        name: of the argument in messages, such as `"train_set"`.
+        kind: of the samples; anything with its fields will do.
+        folder: the class that reads such samples from a folder, which messages advise.
+
+    Raises:
+        TypeError: no sequence, or one of something else; says what to pass.
+        ValueError: an empty one.
+    """
+    expected = f"{name} must be a sequence of {kind.__name__} ({', '.join(kind._fields)})"
+    if isinstance(samples, (str, os.PathLike)):
+        raise TypeError(f"{expected}; got the path {str(samples)!r}; pass {folder}({str(samples)!r})")
+    if isinstance(samples, kind):
+        raise TypeError(f"{expected}; got a single one; pass [{name}]")
+    if isinstance(samples, Mapping) or not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")):
+        raise TypeError(f"{expected}; got {type(samples).__name__}; pass {folder}(path) or a list of {kind.__name__}")
+    if len(samples) == 0:
+        raise ValueError(f"{name} is empty; expected at least one frame")
+    try:
+        first = samples[0]
+    except (FrameError, OSError):  # of a data set of the right kind, and said where all of it is read
+        return
+    if not all(hasattr(first, field) for field in kind._fields):
+        raise TypeError(
+            f"{expected}; got {type(samples).__name__} of {type(first).__name__}; pass {folder}(path) or a list of "
+            f"{kind.__name__}"
+        )
 
 
 def grey_statistics(samples: Sequence[Sample]) -> tuple[float, float]:

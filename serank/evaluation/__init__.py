@@ -29,7 +29,6 @@ from serank.evaluation.results import (
     Evaluation,
     FrameScore,
     FrameView,
-    Group,
     ScoreQuality,
     TargetScore,
 )
@@ -51,7 +50,6 @@ __all__ = [
     "Evaluator",
     "FrameScore",
     "FrameView",
-    "Group",
     "PredictionFolder",
     "Resolution",
     "ScoreCalibration",

@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from serank.datasets.box_folder import BoxSample
+from serank.datasets.sample import check_samples
 from serank.evaluation.results import plain_values
+from serank.frames.frame import Frame
 from serank.inference.detections import Detections
 from serank.inference.detector import Detector
-from serank.metrics.boxes import BoxCurve, BoxGroup, BoxMatch, BoxMetrics
+from serank.metrics.boxes import BoxCurve, BoxMatch, BoxMetrics
 from serank.metrics.checks import CURVE_THRESHOLDS
+from serank.metrics.components import component_peaks
+from serank.metrics.groups import Group
 
 
 class BoxFrameView(NamedTuple):
@@ -31,9 +35,7 @@ class BoxFrameView(NamedTuple):
     @property
     def peaks(self) -> NDArray[np.float32]:
         """`(N,)`: largest probability of each detection, whether or not its score is a calibrated one."""
-        peaks = np.zeros(len(self.detections) + 1, np.float32)
-        np.maximum.at(peaks, self.detections.labels.ravel(), self.detections.probability.ravel())
-        return peaks[1:]
+        return component_peaks(self.detections.labels, len(self.detections), self.detections.probability)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class BoxEvaluation:
 
     metrics: dict[str, float]
     """What `serank.metrics.BoxMetrics.compute` gives."""
-    by_size: list[BoxGroup]
+    by_size: list[Group]
     """By the longer side, groups without a box left out."""
     curve: BoxCurve
     """From `threshold` on."""
@@ -95,7 +97,7 @@ class BoxEvaluation:
             f"{self.tolerance:g} px  ({m['frames']:.0f} frames, {m['boxes']:.0f} boxes, "
             f"{m['duplicates']:.0f} duplicates)"
         )
-        sizes = "  ".join(f"{group.label} {group.pd:.4f} of {group.boxes}" for group in self.by_size)
+        sizes = "  ".join(f"{group.label} {group.pd:.4f} of {group.targets}" for group in self.by_size)
         return f"{text}\nPd by longer side  {sizes}" if sizes else text
 
 
@@ -116,8 +118,7 @@ def evaluate_boxes(
         tolerance: px by which boxes are grown on each side, >= 0.
         progress: show a bar on standard error.
     """
-    if len(dataset) == 0:
-        raise ValueError("dataset is empty; expected at least one frame")
+    check_samples(dataset, "dataset", BoxSample, "BoxFolder")
     chosen = model.check_options(threshold, 1)
     metrics = BoxMetrics(tolerance)
     frames: list[BoxFrameScore] = []
@@ -130,13 +131,15 @@ def evaluate_boxes(
         frames.append(_frame_score(sample.name, view, match))
         scores += _box_scores(sample.name, view, match)
     levels = [chosen, *(level for level in CURVE_THRESHOLDS if level > chosen)]
-    groups = [group for group in metrics.by_size() if group.boxes]
+    groups = [group for group in metrics.by_size() if group.targets]
     return BoxEvaluation(metrics.compute(), groups, metrics.curve(levels), frames, scores, chosen, metrics.tolerance)
 
 
 def view_boxes(model: Detector, sample: BoxSample, threshold: float | None = None) -> BoxFrameView:
     """What `model` finds in a sample at `threshold`, `None` meaning the model's own, beside its boxes."""
-    return BoxFrameView(sample.frame, model.detect(sample.frame, threshold, ignore=sample.hidden), sample.boxes)
+    # prepared already, as the data set's options say: what is given as an array would be prepared again
+    frame = Frame(sample.frame.astype(np.float32, copy=False), sample.hidden)
+    return BoxFrameView(frame.grey, model.detect(frame, threshold), sample.boxes)
 
 
 def box_window(box: NDArray[np.float64], shape: tuple[int, int]) -> tuple[slice, slice]:

@@ -18,7 +18,6 @@ from serank.evaluation.results import (
     Evaluation,
     FrameScore,
     TargetScore,
-    group_targets,
 )
 from serank.evaluation.score_quality import score_quality
 from serank.inference.scores import calibrated_scores, check_calibration
@@ -30,7 +29,7 @@ from serank.metrics.checks import (
     check_thresholds,
     checked_frames,
 )
-from serank.metrics.components import component_table, label_components
+from serank.metrics.components import component_peaks, component_table, label_components
 from serank.metrics.counting import (
     IOU_UNIT,
     Counts,
@@ -44,6 +43,7 @@ from serank.metrics.counting import (
     summary,
 )
 from serank.metrics.detection import DetectionMetrics
+from serank.metrics.groups import group_targets
 from serank.metrics.roc_auc import ScoreHistogram
 from serank.metrics.signal_to_clutter import signal_to_clutter
 
@@ -157,10 +157,10 @@ class Evaluator:
         found = component_table(found_labels, found_number)
         matches = match_components(found, table, self.max_distance, self.protocol)
         distances = {match.target: match.distance for match in matches}
-        peaks = _peaks(scores, truth, labels, number)
+        peaks = component_peaks(labels, number, scores)
         detections = np.zeros((found_number, 5))
         detections[:, :2], detections[:, 2] = found.centroids, found.areas
-        detections[:, 3] = _peaks(scores, predicted, found_labels, found_number)
+        detections[:, 3] = component_peaks(found_labels, found_number, scores)
         detections[[match.prediction for match in matches], 4] = 1
         ratios = np.full(number, np.nan) if frame is None else signal_to_clutter(frame, labels, table)
         targets = [
@@ -202,13 +202,14 @@ class Evaluator:
         entries = sorted(self._entries, key=lambda entry: entry[0])
         frames, targets = [score for _, score, *_ in entries], [t for _, _, found, _ in entries for t in found]
         empty = [frame.false_components for frame in frames if frame.targets == 0]
+        detected = [target.detected for target in targets]
         detections = self._detections([found for *_, found in entries])
         return Evaluation(
             metrics=metrics | {"empty_frames": len(empty), "empty_false_components": ratio(sum(empty), len(empty))},
             frames=frames,
             targets=targets,
-            by_area=group_targets(AREA_BINS, [target.area for target in targets], targets),
-            by_scr=group_targets(SCR_BINS, [target.scr for target in targets], targets),
+            by_area=group_targets(AREA_BINS, [target.area for target in targets], detected),
+            by_scr=group_targets(SCR_BINS, [target.scr for target in targets], detected),
             detections=detections,
             score_quality=score_quality(detections, len(frames)),
             curves=self._curves() if self.curves else None,
@@ -238,10 +239,3 @@ class Evaluator:
         pd, fa = pd_fa_rates(self._threshold_counts)
         false_components = np.array([c.false_components / c.frames for c in self._threshold_counts])
         return Curves(np.array(self.thresholds), tpr, fpr, area, pd, fa, error, false_components)
-
-
-def _peaks(scores: NDArray[Any], mask: NDArray[np.bool_], labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
-    """Largest score of each of a mask's components, `(count,)`."""
-    peaks = np.zeros(count)
-    np.maximum.at(peaks, labels[mask] - 1, scores[mask])
-    return peaks

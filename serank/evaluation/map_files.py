@@ -13,6 +13,7 @@ from serank.errors import FrameError
 from serank.evaluation.mat_files import load_mat
 from serank.frames.numpy_files import read_array
 from serank.frames.reading import FRAME_SUFFIXES, decode, open_held
+from serank.inference.maps import is_probability
 
 MAP_SUFFIXES = frozenset({*FRAME_SUFFIXES, ".mat"})
 ROUNDING = 1e-6
@@ -70,7 +71,8 @@ class MapReader:
     - floats: as they are, in [0, 1];
     - bool: 0 and 1;
     - 8 bits: divided by 255, 16 bits by 65535, but where no such file of the folder exceeds 1, they are masks of 0 and
-      1. The folder decides, because a single map with hardly anything in it can't be told from a mask;
+      1. The folder decides, because a single map with hardly anything in it can't be told from a mask; maps that
+      `serank detect --probability` wrote say in the file that they are none;
     - other integers: 0 and 1 alone.
 
     Args:
@@ -78,12 +80,14 @@ class MapReader:
 
     Attributes:
         highest: largest value of the 8- and 16-bit files seen, by number of bits.
+        taken_as_masks: whether a file with a 1 in it was read as a mask of 0 and 1.
     """
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._files = list(files)
         self._masks: bool | None = None
         self.highest: dict[int, int] = {}
+        self.taken_as_masks = False
 
     def read(self, file: Path) -> NDArray[np.float32]:
         """`(H, W)` float32 in [0, 1]; raises as `read_values`, and FrameError with the fix for values out of range."""
@@ -92,7 +96,8 @@ class MapReader:
         if values.dtype in (np.uint8, np.uint16):
             bits = 8 * values.dtype.itemsize
             self.highest[bits] = max(self.highest.get(bits, 0), int(high))
-            full = 1 if high <= 1 and self._are_masks() else 2**bits - 1
+            full = 1 if high == 1 and self._are_masks() else 2**bits - 1
+            self.taken_as_masks |= full == 1
             return (values / np.float32(full)).astype(np.float32)
         if values.dtype.kind == "f":
             if not (np.isfinite(low) and np.isfinite(high)):
@@ -114,5 +119,6 @@ class MapReader:
     def _are_masks(self) -> bool:
         if self._masks is None:
             found = (read_values(file) for file in self._files)
-            self._masks = all(v.max() <= 1 for v in found if v.dtype in (np.uint8, np.uint16))
+            small = all(v.max() <= 1 for v in found if v.dtype in (np.uint8, np.uint16))
+            self._masks = small and not any(map(is_probability, self._files))
         return self._masks

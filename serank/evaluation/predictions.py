@@ -42,8 +42,8 @@ class PredictionFolder:
 
     Args:
         predictions: folder of maps or masks, not of its sub-folders: PNG, BMP, TIFF or JPEG of 8 bits (0 to 255) or 16
-            bits (0 to 65535), masks of 0 and 1 (where no file exceeds 1), NPY (floats in [0, 1], bool, uint8, uint16),
-            or MAT up to v7 with one two-dimensional variable.
+            bits (0 to 65535), masks of 0 and 1 (where no file exceeds 1; `problems` then says so), NPY (floats in
+            [0, 1], bool, uint8, uint16), or MAT up to v7 with one two-dimensional variable.
         targets: root of a data set (see `serank.datasets.FolderDataset`), or a folder of masks in any of these formats.
         split: of the data set, such as `"val"`; `None` takes every frame.
         list_file: text file with a name on each line; only these are measured, in this order.
@@ -203,6 +203,11 @@ class PredictionFolder:
             self._note(
                 f"{self.folder}: 16-bit files with values up to {highest} only, read as shares of 65535; "
                 "save them with 8 bits if they go to 255"
+            )
+        if self._reader.taken_as_masks:
+            self._note(
+                f"{self.folder}: no file exceeds 1: read as masks of 0 and 1; save probabilities as floats if that is "
+                "what they are"
             )
         return evaluator.result(resolution=self.resolution, problems=self.problems)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.metrics.checks import Protocol
+from serank.metrics.groups import Group
 
 INFINITE = float("inf")
 AREA_BINS = (
@@ -134,23 +135,6 @@ class ScoreQuality:
     """Chance that a true detection scores above a false one, ties counting one half; NaN without either kind."""
 
 
-@dataclass(frozen=True)
-class Group:
-    """Targets that share a range of size or ratio."""
-
-    label: str
-    low: float
-    high: float
-    """Upper bound, exclusive."""
-    targets: int
-    detected: int
-
-    @property
-    def pd(self) -> float:
-        """Detected over all, NaN without targets."""
-        return self.detected / self.targets if self.targets else float("nan")
-
-
 @dataclass(frozen=True, eq=False)
 class Curves:
     """Curves over the whole set, each array `(T,)` float64 in the order of `thresholds`."""
@@ -228,16 +212,3 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain_values(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def group_targets(
-    bins: Sequence[tuple[str, float, float]], values: Sequence[float], targets: Sequence[TargetScore]
-) -> list[Group]:
-    """Groups `targets` by their `values` in `bins`, such as `AREA_BINS`; none at all where no value is finite."""
-    if not any(math.isfinite(value) for value in values):
-        return []
-    groups = []
-    for label, low, high in bins:
-        members = [target for target, value in zip(targets, values, strict=True) if low <= value < high]
-        groups.append(Group(label, low, high, len(members), sum(target.detected for target in members)))
-    return groups

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from serank.datasets import Sample
 from serank.datasets.masks import resize_mask
+from serank.datasets.sample import check_samples
 from serank.evaluation.evaluator import Evaluator
 from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation
@@ -90,12 +91,12 @@ def evaluate(
         The results; `metrics` holds those of the whole set.
 
     Raises:
+        TypeError: `dataset` is no sequence of samples.
         ValueError: an empty data set, or an argument out of its range.
         serank.errors.FrameError: a frame or mask that can't be read.
         RuntimeError: another process failed; names it and its reason.
     """
-    if len(dataset) == 0:
-        raise ValueError("dataset is empty; expected at least one frame")
+    check_samples(dataset, "dataset")
     resolution = check_resolution(resolution)
     evaluator = Evaluator(
         model.threshold if threshold is None else threshold,

@@ -63,6 +63,12 @@ class CleanPixels:
         return None if self.missing is None else ~self.missing
 
     @property
+    def constant(self) -> bool:
+        """Whether all pixels that hold data are equal."""
+        seen = self.values if self.valid is None else self.values[self.valid]
+        return bool(seen.min() == seen.max())
+
+    @property
     def wide(self) -> NDArray[np.bool_] | None:
         """Missing pixels but for single ones and thin lines, see `serank.frames.filling.is_wide`."""
         return None if self.missing is None else is_wide(self.missing)
@@ -113,7 +119,7 @@ class FramePreparer:
         clean = self.clean(pixels, name, file)
         unit = self.scale(clean)
         hidden = clean.missing
-        if self._is_constant(clean.values, unit, clean.valid, name):
+        if self._is_constant(clean, unit, name):
             hidden = np.ones(unit.shape, np.bool_)
         return Frame(unit, hidden)
 
@@ -149,20 +155,17 @@ class FramePreparer:
             self._warn("colour", f"{name}: false colour; targets may be dark in it; {advice}")
         return luminance(array)
 
-    def _is_constant(
-        self, stored: Array, unit: NDArray[np.float32], valid: NDArray[np.bool_] | None, name: str
-    ) -> bool:
+    def _is_constant(self, clean: CleanPixels, unit: NDArray[np.float32], name: str) -> bool:
         """Whether nothing can be found in the frame; warns of that and of a crushed one."""
-        seen = stored if valid is None else stored[valid]
-        if seen.min() == seen.max():
+        if clean.constant:
             self._warn(
                 "constant",
                 f"{name}: constant, nothing can be found in it; if the scene isn't, look at how the file was written",
             )
             return True
-        low, high = np.quantile(evenly_spread(unit, valid), (0.05, 0.95))
+        low, high = np.quantile(evenly_spread(unit, clean.valid), (0.05, 0.95))
         if high - low < CRUSHED:
-            median, contrast = location_contrast(stored, valid)
+            median, contrast = location_contrast(clean.values, clean.valid)
             full = contrast / UNIT_CONTRAST
             ends = (median - UNIT_MEDIAN * full, median + (1 - UNIT_MEDIAN) * full)
             self._warn(

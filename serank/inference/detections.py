@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from serank.frames.filling import is_wide
 from serank.inference.scores import Calibration, calibrated_scores
-from serank.metrics.components import component_table, label_components
+from serank.metrics.components import component_peaks, component_table, label_components
 from serank.utils.checks import check_count, check_threshold
 
 if TYPE_CHECKING:
@@ -350,9 +350,7 @@ def find_detections(
         labels, count = _visible_components(probability > threshold, hidden)
         probability = np.where(hidden, np.float32(0), probability)
     table = component_table(labels, count)
-    peaks = np.zeros(count + 1, np.float32)
-    np.maximum.at(peaks, labels.ravel(), probability.ravel())
-    scores = calibrated_scores(peaks[1:], calibration)
+    scores = calibrated_scores(component_peaks(labels, count, probability), calibration)
     order = np.argsort(-scores, kind="stable")
     chosen = order[(table.areas[order] >= min_area) & (scores[order] >= min_score)]
     renumbered = np.zeros(count + 1, np.int32)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from serank.utils.files import replacing
+
+MARK = ("serank", "probability")
+"""Key and value of the text in files of maps."""
 
 
 def save_probability(probability: NDArray[np.float32], path: Path) -> None:
     """Writes a map as 8-bit grey, whole or not at all; the folder of `path` is made if its parent is there.
+
+    A text in the file says that it is a map (`is_probability`): a nearly empty one looks like a mask of 0 and 1.
 
     Args:
         probability: `(H, W)` in [0, 1], rounded to steps of 1/255.
@@ -23,5 +30,17 @@ def save_probability(probability: NDArray[np.float32], path: Path) -> None:
     """
     path.parent.mkdir(exist_ok=True)
     picture = Image.fromarray(np.rint(255 * np.clip(probability, 0, 1)).astype(np.uint8))
+    notes = PngInfo()
+    notes.add_text(*MARK)
     with replacing(path) as temporary:
-        picture.save(temporary)
+        picture.save(temporary, pnginfo=notes)
+
+
+def is_probability(path: Path) -> bool:
+    """Whether `save_probability` wrote a file; false too where another program has dropped its text, or no PNG."""
+    try:
+        with warnings.catch_warnings(), Image.open(path, formats=("PNG",)) as image:
+            warnings.simplefilter("ignore")  # of large or odd files, whose pixels are not read here
+            return image.info.get(MARK[0]) == MARK[1]
+    except Exception:  # what is wrong with the file is said when it is decoded
+        return False

@@ -11,14 +11,14 @@ duplicates. Since the order is that of the scores, the figures at a higher thres
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from serank.metrics.checks import check_thresholds
+from serank.metrics.groups import Bins, Group, group_targets
+from serank.utils.checks import check_number
 
 Float = NDArray[np.float64]
 
@@ -51,29 +51,12 @@ class BoxCurve(NamedTuple):
     """Per frame; NaN without frames."""
 
 
-@dataclass(frozen=True)
-class BoxGroup:
-    """Boxes that share a range of sizes."""
-
-    label: str
-    low: float
-    """Least length of the longer side in px."""
-    high: float
-    """Lengths lie below this."""
-    boxes: int
-    found: int
-
-    @property
-    def pd(self) -> float:
-        """Found over all, in [0, 1]; NaN without boxes."""
-        return self.found / self.boxes if self.boxes else math.nan
-
-
 def check_tolerance(tolerance: float) -> float:
-    """`tolerance` as a float; raises ValueError unless it is >= 0 and finite."""
-    if not 0 <= tolerance < math.inf:
+    """`tolerance` as a float; raises ValueError unless it is a number >= 0 and finite."""
+    found = check_number(tolerance, "tolerance", "a number of px >= 0")
+    if not 0 <= found < math.inf:
         raise ValueError(f"tolerance must be >= 0 px and finite; got {tolerance}")
-    return float(tolerance)
+    return found
 
 
 def match_boxes(centroids: ArrayLike, boxes: ArrayLike, scores: ArrayLike, *, tolerance: float = 0.0) -> BoxMatch:
@@ -171,13 +154,9 @@ class BoxMetrics:
             "duplicates": float(self._duplicates),
         }
 
-    def by_size(self, bins: Sequence[tuple[str, float, float]] = BOX_BINS) -> list[BoxGroup]:
-        """Boxes by the length of their longer side; groups without a box are among them."""
-        groups = []
-        for label, low, high in bins:
-            scores = [s for s, side in zip(self._scores, self._sides, strict=True) if low <= side < high]
-            groups.append(BoxGroup(label, low, high, len(scores), sum(score > -math.inf for score in scores)))
-        return groups
+    def by_size(self, bins: Bins = BOX_BINS) -> list[Group]:
+        """Boxes by the length of their longer side; groups without a box are among them, and none without any box."""
+        return group_targets(bins, self._sides, [score > -math.inf for score in self._scores])
 
     def curve(self, thresholds: ArrayLike | None = None) -> BoxCurve:
         """The same of the detections whose score lies above each of `thresholds`; `None` means `CURVE_THRESHOLDS`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from serank.utils.checks import check_threshold
+from serank.utils.checks import check_number, check_threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,17 +28,23 @@ def check_protocol(protocol: str) -> None:
 
 def check_thresholds(thresholds: ArrayLike | None) -> list[float]:
     """`thresholds` as floats, `CURVE_THRESHOLDS` for `None`; raises ValueError where empty or outside [0, 1]."""
-    values = np.asarray(CURVE_THRESHOLDS if thresholds is None else thresholds, dtype=np.float64)
+    try:
+        values = np.asarray(CURVE_THRESHOLDS if thresholds is None else thresholds, dtype=np.float64)
+    except (TypeError, ValueError):  # text, or rows of different lengths
+        raise ValueError(
+            f"thresholds must be a sequence of one or more numbers in [0, 1]; got {thresholds!r:.200}"
+        ) from None
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(f"thresholds must be a sequence of one or more numbers; got shape {values.shape}")
     return [check_threshold(value, "thresholds") for value in values.tolist()]
 
 
 def check_distance(max_distance: float) -> float:
-    """`max_distance` as a float; raises ValueError where it is not > 0."""
-    if not max_distance > 0:
+    """`max_distance` as a float; raises ValueError unless it is a number > 0."""
+    found = check_number(max_distance, "max_distance", "a number of pixels > 0")
+    if not found > 0:
         raise ValueError(f"max_distance must be > 0 pixels; got {max_distance}")
-    return float(max_distance)
+    return found
 
 
 def check_same_settings(one: object, other: object) -> None:

@@ -88,6 +88,20 @@ def component_table(labels: NDArray[np.integer[Any]], count: int, origin: tuple[
     )
 
 
+def component_peaks(labels: NDArray[np.integer[Any]], count: int, values: NDArray[Any]) -> NDArray[Any]:
+    """Largest value of each component, `(count,)` of the dtype of `values`.
+
+    Args:
+        labels: `(H, W)`, as for `component_table`, and so is `count`.
+        count: number of components.
+        values: `(H, W)`, >= 0, such as probabilities.
+    """
+    flat = np.flatnonzero(labels)
+    peaks = np.zeros(count, values.dtype)
+    np.maximum.at(peaks, labels.ravel()[flat] - 1, values.ravel()[flat])
+    return peaks
+
+
 def _boxes(
     owner: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64], count: int
 ) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from serank.datasets.folder import FolderDataset, warn_overlap
 from serank.datasets.masks import POLARITY, SizeMismatch, is_inverted
-from serank.datasets.sample import JoinedSamples, Sample
+from serank.datasets.sample import JoinedSamples, Sample, check_samples
 from serank.errors import FrameError
 from serank.metrics.components import label_components
 from serank.utils.text import listing
@@ -59,12 +59,12 @@ def inspect_samples(
         need_soft: whether a sample without a soft target is an error; soft targets then count in the digest.
 
     Raises:
+        TypeError: no data set.
         ValueError: an empty set; samples that can't be read, or whose mask has another size than the frame, SIRST's
             known one excepted (the first are listed, all counted); masks that are mostly target in more than half of
             the frames (fewer are warned of); no target at all.
     """
-    if len(samples) == 0:
-        raise ValueError(f"{name} is empty; expected at least one sample")
+    check_samples(samples, name)
     digest = hashlib.sha256()
     problems: list[str] = []
     areas: list[int] = []

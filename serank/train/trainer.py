@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from tqdm import tqdm
 
-from serank.datasets.sample import Sample
+from serank.datasets.sample import Sample, check_samples
 from serank.evaluation.runner import evaluate
 from serank.inference.fused_network import InferenceNetwork
 from serank.serankdet import SeRankDet
@@ -89,6 +89,7 @@ def fit(
         Losses and metrics by epoch.
 
     Raises:
+        TypeError: no data set.
         ValueError: a data set that can't be trained on (the message lists what is wrong), fewer training frames than a
             batch, a `batch_size` that isn't divisible by processes times `accumulation_steps`, `teacher` without
             `distil_weight` or the reverse, an unavailable `device`, `compile` in several processes or with
@@ -106,6 +107,7 @@ def fit(
     target = check_device(choose_device(device))
     workers = check_count(workers, "workers", 0)
     save_every = None if save_every is None else check_count(save_every, "save_every")
+    check_samples(train_set, "train_set")
     if len(train_set) < recipe.batch_size:
         raise ValueError(
             f"train_set has {len(train_set)} frames, fewer than batch_size={recipe.batch_size}; lower batch_size"

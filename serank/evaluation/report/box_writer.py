@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from serank.evaluation.by_boxes import BoxEvaluation, BoxFrameScore, BoxFrameView, BoxScore
-from serank.evaluation.report.box_pictures import BoxGallery, groups_of, worst_missed_boxes
+from serank.evaluation.report.box_pictures import BoxGallery, worst_missed_boxes
 from serank.evaluation.report.folder import check_report_folder, file_names, report_folder
-from serank.evaluation.report.pictures import worst_false_alarms
+from serank.evaluation.report.gallery import worst_false_alarms
 
 
 def write_box_report(
@@ -39,14 +39,13 @@ def write_box_report(
         report.write_json(evaluation.to_dict())
         report.write_table("frames.csv", BoxFrameScore, evaluation.frames)
         report.write_table("boxes.csv", BoxScore, evaluation.boxes)
-        gallery = BoxGallery(report.path, names, evaluation, worst)
+        gallery = BoxGallery(report.path, names, worst, evaluation)
         gallery.draw_set()
         gallery.draw_frames(look, overlays)
         report.write_page(
             "boxes.html",
             evaluation=evaluation,
             pictures=gallery,
-            groups=groups_of(evaluation),
             misses=worst_missed_boxes(evaluation),
             false_alarms=worst_false_alarms(evaluation.frames),
         )

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.evaluation.report.canvas import printable
-from serank.evaluation.results import Curves, Group, ScoreQuality
+from serank.evaluation.results import Curves, ScoreQuality
 from serank.metrics.boxes import BoxCurve
+from serank.metrics.groups import Group
 from serank.utils.files import replacing
 
 if TYPE_CHECKING:

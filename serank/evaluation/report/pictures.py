@@ -6,12 +6,10 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
-from serank.evaluation.by_boxes import BoxFrameScore
-from serank.evaluation.report.contact_sheet import Cell, cell_around, contact_sheet, false_alarm_cell
+from serank.evaluation.report.contact_sheet import Cell, cell_around
 from serank.evaluation.report.figures import (
     group_figure,
     pd_fa_figure,
@@ -19,14 +17,12 @@ from serank.evaluation.report.figures import (
     roc_figure,
     score_roc_figure,
 )
-from serank.evaluation.report.folder import Pictures
 from serank.evaluation.report.frame_figures import surface_figure, top_k_figure
-from serank.evaluation.report.overlays import MatchMasks, match_masks, match_overlay
+from serank.evaluation.report.gallery import FrameGallery, Shown, worst_false_alarms
+from serank.evaluation.report.overlays import match_masks
 from serank.evaluation.report.top_k import count_top_k
 from serank.evaluation.results import Evaluation, FrameScore, FrameView, TargetScore
 from serank.serankdet import SeRankDet
-
-Score = TypeVar("Score", FrameScore, BoxFrameScore)
 
 
 def worst_misses(evaluation: Evaluation) -> list[TargetScore]:
@@ -35,14 +31,8 @@ def worst_misses(evaluation: Evaluation) -> list[TargetScore]:
     return sorted(missed, key=lambda target: (target.probability, -target.area))
 
 
-def worst_false_alarms(frames: Sequence[Score]) -> list[Score]:
-    """Those of `frames` with false components, most false pixels first, more components first of equal ones."""
-    wrong = [score for score in frames if score.false_components]
-    return sorted(wrong, key=lambda score: (-score.false_pixels, -score.false_components))
-
-
 @dataclass
-class Gallery(Pictures):
+class Gallery(FrameGallery[FrameView, FrameScore, TargetScore]):
     """Draws the pictures of a report.
 
     `of_set` has the kinds roc, pd_fa, reliability, score_roc, size, scr, misses and false_alarms, each absent where
@@ -50,8 +40,6 @@ class Gallery(Pictures):
     """
 
     evaluation: Evaluation
-    worst: int
-    """Most entries of a contact sheet."""
     model: SeRankDet | None
     """The network, for the top-k points; `None` leaves them out."""
     surfaces: dict[str, str] = field(default_factory=dict)
@@ -83,46 +71,25 @@ class Gallery(Pictures):
 
     def draw_frames(self, look: Callable[[str], FrameView], overlays: bool) -> None:
         """Draws everything that shows frames; calls `look` once for each."""
-        misses = worst_misses(self.evaluation)[: self.worst]
-        alarms = worst_false_alarms(self.evaluation.frames)[: self.worst]
-        self.reasons = _select_frames(self.evaluation, misses, alarms)
-        wanted = {target.frame for target in misses} | {score.name for score in alarms} | set(self.reasons)
-        miss_cells: dict[int, Cell] = {}
-        alarm_cells: dict[int, Cell] = {}
-        for score in self.evaluation.frames:
-            if not overlays and score.name not in wanted:
-                continue
-            view = _check_shapes(look(score.name), score)
-            masks = match_masks(
-                view.probability > self.evaluation.threshold,
-                view.mask,
-                self.evaluation.max_distance,
-                self.evaluation.protocol,
-            )
-            if overlays:
-                self._overlay(score, view, masks)
-            for i, target in enumerate(misses):
-                if target.frame == score.name:
-                    miss_cells[i] = _miss_cell(i + 1, target, view, masks)
-            for i, alarm in enumerate(alarms):
-                if alarm.name == score.name and masks.false.any():
-                    alarm_cells[i] = false_alarm_cell(i + 1, alarm, view, masks)
-            if score.name in self.reasons:
-                self._surface(score.name, view)
-        for kind, cells in (("misses", miss_cells), ("false_alarms", alarm_cells)):
-            if cells:
-                sheet = contact_sheet([cells[i] for i in sorted(cells)])
-                self.save(sheet, kind, self.of_set, kind, optimize=True)
+        misses, frames = worst_misses(self.evaluation), self.evaluation.frames
+        self.reasons = _select_frames(self.evaluation, misses, worst_false_alarms(frames))
+        self.draw(frames, misses, look, overlays=overlays, more=self.reasons)
 
-    def _overlay(self, score: FrameScore, view: FrameView, masks: MatchMasks) -> None:
-        caption = (
-            f"{score.name}   {score.detected} of {score.targets} targets, {score.false_components} false, "
-            f"IoU {score.iou:.3f}"
-        )
-        overlay = match_overlay(view.background, masks, caption)
-        self.save(overlay, f"overlays/{self.names[score.name]}", self.overlays, score.name)
+    def show(self, view: FrameView, score: FrameScore) -> Shown:
+        """The frame with the components of both masks."""
+        predicted = view.probability > self.evaluation.threshold
+        masks = match_masks(predicted, view.mask, self.evaluation.max_distance, self.evaluation.protocol)
+        counts = f"{score.detected} of {score.targets} targets, {score.false_components} false, IoU {score.iou:.3f}"
+        return Shown(view, masks, f"{score.name}   {counts}")
 
-    def _surface(self, name: str, view: FrameView) -> None:
+    def miss_cell(self, number: int, miss: TargetScore, shown: Shown) -> Cell:
+        """A missed target, with its area, contrast and probability."""
+        scr = "" if math.isnan(miss.scr) else f", SCR {miss.scr:.1f}"
+        lines = (f"{number}  {miss.frame}", f"{miss.area} px{scr}, probability {miss.probability:.2f}")
+        return cell_around(shown.view, shown.masks, (miss.x, miss.y), 4 * math.sqrt(miss.area), lines)
+
+    def draw_more(self, name: str, view: FrameView) -> None:
+        """The response as a surface, and the top-k points."""
         title = f"{name} ({self.reasons[name]})"
         surface = surface_figure(view.frame, view.probability, title)
         self.save(surface, f"surface_{self.names[name]}", self.surfaces, name)
@@ -144,17 +111,3 @@ def _select_frames(
         reasons[ordered[0].name].append("lowest IoU")
     reasons[ordered[len(ordered) // 2].name].append("typical: median IoU")
     return {name: ", ".join(why) for name, why in reasons.items()}
-
-
-def _check_shapes(view: FrameView, score: FrameScore) -> FrameView:
-    shape = (score.height, score.width)
-    for part, array in zip(FrameView._fields, view, strict=True):
-        if array is not None and array.shape != shape:
-            raise ValueError(f"look({score.name!r}) gave a {part} of shape {array.shape}; it was measured at {shape}")
-    return view
-
-
-def _miss_cell(number: int, target: TargetScore, view: FrameView, masks: MatchMasks) -> Cell:
-    scr = "" if math.isnan(target.scr) else f", SCR {target.scr:.1f}"
-    lines = (f"{number}  {target.frame}", f"{target.area} px{scr}, probability {target.probability:.2f}")
-    return cell_around(view, masks, (target.x, target.y), 4 * math.sqrt(target.area), lines)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from serank.evaluation.report.folder import check_report_folder, file_names, report_folder
-from serank.evaluation.report.pictures import Gallery, worst_false_alarms, worst_misses
+from serank.evaluation.report.gallery import worst_false_alarms
+from serank.evaluation.report.pictures import Gallery, worst_misses
 from serank.evaluation.results import Evaluation, FrameScore, FrameView, TargetScore
 from serank.serankdet import SeRankDet
 
@@ -54,7 +55,7 @@ def write_report(
         report.write_json(evaluation.to_dict())
         report.write_table("frames.csv", FrameScore, evaluation.frames)
         report.write_table("targets.csv", TargetScore, evaluation.targets)
-        gallery = Gallery(report.path, names, evaluation, worst, model)
+        gallery = Gallery(report.path, names, worst, evaluation, model)
         gallery.draw_set()
         gallery.draw_frames(look, overlays)
         report.write_page(
