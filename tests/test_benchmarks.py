@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -112,11 +113,17 @@ def test_symmetry_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_symmetric_attention_is_the_transposed_maps_own() -> None:
-    model = symmetry.both_axes(SeRankDet(width=2).eval())
+    torch.manual_seed(0)
+    plain = SeRankDet(width=2).eval()
+    model = symmetry.both_axes(copy.deepcopy(plain))
     blocks = [module for module in model.modules() if isinstance(module, symmetry.BothAxes)]
     assert len(blocks) == 5
     x = torch.randn(1, 2, 12, 20)
     assert torch.allclose(blocks[0].attention(x), blocks[0].attention(x.transpose(2, 3)), atol=1e-6)
+    frames = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(model.optimize()(frames), model(frames), atol=1e-4)
+        assert not torch.allclose(plain(frames), model(frames), atol=1e-4)
 
 
 def test_ranges_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
