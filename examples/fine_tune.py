@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from serank import SeRankDet
 from serank.datasets import FolderDataset, write_folder
 from serank.evaluation import evaluate
 from serank.synthetic import SyntheticScenes
-from serank.train import Augmentation, Recipe, fit
+from serank.train import fit, preset
 
 
 def make_frames(folder: Path) -> None:
@@ -49,15 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train_set = FolderDataset(root, "train", cache=True)
         val_set = FolderDataset(root, "val", cache=True)
 
-        model = SeRankDet.from_pretrained("sirst")
+        model = SeRankDet.from_pretrained("general")
         print(f"before: {metrics(model, val_set)}")
-        recipe = Recipe(
-            epochs=options.epochs,
-            batch_size=4,
-            lr=1e-3,
-            ema_decay=0.95,
-            augmentation=Augmentation(crop=128, scale=(0.8, 1.25)),
-        )
+        recipe = preset("finetune").recipe
+        crops = replace(recipe.augmentation, crop=128)  # of hundreds of frames larger ones, and batches of 8
+        recipe = replace(recipe, epochs=options.epochs, batch_size=4, ema_decay=0.95, augmentation=crops)
         fit(model, train_set, val_set, recipe=recipe, output=options.output, resume=options.resume)
 
         model = SeRankDet.from_pretrained(f"{options.output}/best")

@@ -167,7 +167,7 @@ def test_ranges_versions_are_what_they_say() -> None:
 
 def test_video_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("av", reason="reading clips needs the extra `video`")
-    video.main(["--output", str(tmp_path), "--clips", "1", "--frames", "8", "--side", "48", "--targets", "1"])
+    video.main(["--output", str(tmp_path), "--clips", "1", "--frames", "8", "--side", "96", "--glints", "2"])
     text = (tmp_path / "video.md").read_text()
     assert text in capsys.readouterr().out
     rows = {cells[0]: cells[1:] for line in text.splitlines() if len(cells := line.strip("| ").split(" | ")) > 1}

@@ -22,8 +22,10 @@ PLANTED = {entry["file"]: entry for entry in json.loads(FRAMES.with_suffix(".jso
 
 
 NAMES = ("general", "irstd1k", "nudt-sirst", "sirst")
-OLDER = ("general", "sirst")
-"""Trained with tools that are gone, which their cards name."""
+OLDER = ("sirst",)
+"""Trained with tools that are gone, which its card names."""
+ONE_SET = ("irstd1k", "nudt-sirst")
+"""Trained last on one set of frames of 256 or 512 px a side: they may miss a target in larger ones."""
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -45,8 +47,7 @@ def distance(found: Detections, x: float, y: float) -> float:
 def test_planted_targets_are_found(model: SeRankDet, name: str, file: str) -> None:
     found = model.detect(FRAMES / file)
     targets = PLANTED[file]["targets"]
-    # what saw one set alone, of 256 or 512 px a side, may miss a target in a frame of twice that
-    missed = 1 if name not in OLDER and max(PLANTED[file]["width"], PLANTED[file]["height"]) >= 1024 else 0
+    missed = 1 if name in ONE_SET and max(PLANTED[file]["width"], PLANTED[file]["height"]) >= 1024 else 0
     assert sum(distance(found, target["x"], target["y"]) >= 3 for target in targets) <= missed
     assert len(found) <= len(targets) + 1
 
@@ -118,10 +119,11 @@ def test_the_figures_are_good_enough() -> None:
     assert alone["pd"] >= 0.98
     assert alone["fa"] <= 12e-6
     assert general["SIRST-V2"]["pd"] >= 0.9
-    assert general["SIRST-V2"]["fa"] <= 10e-6
-    for key in ("iou", "niou", "pd"):
-        assert general["SIRST"][key] >= alone[key] - 0.02
+    assert all(general[data]["fa"] <= 20e-6 for data in general)
     for name, data, bars in (
+        ("general", "SIRST", {"iou": 0.75, "niou": 0.75, "pd": 0.95}),
+        ("general", "IRSTD-1k", {"iou": 0.58, "niou": 0.58, "pd": 0.84}),
+        ("general", "NUDT-SIRST", {"iou": 0.73, "niou": 0.75, "pd": 0.94}),
         ("irstd1k", "IRSTD-1k", {"iou": 0.6, "niou": 0.6, "pd": 0.86}),
         ("nudt-sirst", "NUDT-SIRST", {"iou": 0.81, "niou": 0.82, "pd": 0.985}),
     ):
@@ -140,6 +142,8 @@ def test_the_figures_are_good_enough() -> None:
         ("sirst", "sirst", "SIRST"),
         ("general", "sirst", "SIRST"),
         ("general", "sirst-v2", "SIRST-V2"),
+        ("general", "irstd1k", "IRSTD-1k"),
+        ("general", "nudt-sirst", "NUDT-SIRST"),
         ("irstd1k", "irstd1k", "IRSTD-1k"),
         ("nudt-sirst", "nudt-sirst", "NUDT-SIRST"),
     ],
