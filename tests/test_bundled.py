@@ -124,7 +124,7 @@ def test_the_figures_are_good_enough() -> None:
         ("general", "SIRST", {"iou": 0.75, "niou": 0.75, "pd": 0.95}),
         ("general", "IRSTD-1k", {"iou": 0.58, "niou": 0.58, "pd": 0.84}),
         ("general", "NUDT-SIRST", {"iou": 0.73, "niou": 0.75, "pd": 0.94}),
-        ("irstd1k", "IRSTD-1k", {"iou": 0.6, "niou": 0.6, "pd": 0.86}),
+        ("irstd1k", "IRSTD-1k", {"iou": 0.61, "niou": 0.6, "pd": 0.86}),
         ("nudt-sirst", "NUDT-SIRST", {"iou": 0.81, "niou": 0.82, "pd": 0.985}),
     ):
         found = {r.data_set: r.metrics for r in published()[name].results}[data]
