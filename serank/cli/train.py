@@ -256,9 +256,7 @@ def _joined(
 def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
     recipe = chosen.recipe if chosen else Recipe()
     given = {name: value for name in (*RECIPE, "seed") if (value := getattr(options, name)) is not None}
-    crops: dict[str, Any] = {
-        name: getattr(options, name) for name in ("crop", "unscaled", "target_share", "paste", *SENSOR)
-    }
+    crops: dict[str, Any] = {name: getattr(options, name) for name in (*CROPS, *SENSOR)}
     crops["scale"] = tuple(options.scale) if options.scale else None
     sensor = SENSOR if options.sensor else {}
     augmentation = replace(recipe.augmentation, **sensor | {k: v for k, v in crops.items() if v is not None})
