@@ -114,6 +114,21 @@ def test_crops_at_the_scale_of_detection_are_the_frame_s_own_pixels(arguments: d
     assert len(corners) > 20
 
 
+@pytest.mark.parametrize(("height", "width"), [(25, 30), (30, 25), (31, 31), (31, 90), (90, 25)])
+def test_crops_of_small_frames_are_the_frame_s_own_pixels_too(height: int, width: int) -> None:
+    """Also where the difference to the crop's side is odd; what lies outside mirrors the frame."""
+    frame = np.random.default_rng(0).random((height, width), np.float32)
+    mask = np.zeros((height, width), np.bool_)
+    mask[12:15, 11:14] = True
+    found = 0
+    for crop, marked in draw(Sample("a", frame, mask), 20, blur=0.0, contrast=0.0, target_share=1.0, scale=(1.0, 1.0)):
+        values, counts = np.unique(crop[marked > 0], return_counts=True)
+        assert np.isin(values, frame[mask]).all()
+        assert not np.isin(crop[marked == 0], frame[mask]).any()
+        found += len(counts) == 9
+    assert found > 5
+
+
 def test_share_of_crops_that_are_not_scaled() -> None:
     sample = scene(120, 120, size=20)
     sizes = [mask.sum() for _, mask in draw(sample, 300, crop=96, target_share=1.0, scale=(1.5, 1.6), unscaled=0.4)]
@@ -217,7 +232,7 @@ def test_small_frame_is_mirrored() -> None:
 def test_frame_and_mask_stay_together(height: int, width: int, working_size: int | None) -> None:
     sample = scene(height, width, (height // 3, width // 2), 13)
     overlaps = []
-    for frame, mask in draw(sample, 60, crop=64, target_share=1.0, contrast=0.1, working_size=working_size):
+    for frame, mask in draw(sample, 90, crop=64, target_share=1.0, contrast=0.1, working_size=working_size):
         if mask.sum() < 12 or (mask == 0).sum() < 200:
             continue  # too little of either to tell them apart by their values
         bright = frame > (frame.min() + frame.max()) / 2
