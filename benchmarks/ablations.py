@@ -1,4 +1,4 @@
-"""The paper's ablations (tables III to V) as constructor arguments: trains each row, writes the table.
+"""The parts that the paper's tables III to V take out, as constructor arguments: trains each row, writes the table.
 
     python benchmarks/ablations.py path/to/sirst --output runs/ablations --epochs 20 --width 8
 
@@ -53,10 +53,6 @@ ROWS = {
 }
 """Rows by name; the full network stands for all three branches and o = 3 too."""
 
-PAPER = {"full": (81.27, 79.66)}
-"""The paper's IoU and nIoU in percent on SIRST's test split, from its table of comparisons; the metrics of its tables
-III to V are not filled in."""
-
 
 def train_row(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Metrics of one row, from its folder if it has been trained."""
@@ -86,11 +82,10 @@ def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace)
     """The metrics as Markdown, the budget named."""
     names = list(results)
     lines = [
-        f"{describe(options)}, seeds {', '.join(map(str, options.seeds))}. Paper: width 64, 500 epochs at 512 px, "
-        "SIRST's test split.",
+        f"{describe(options)}, seeds {', '.join(map(str, options.seeds))}.",
         "",
-        "| | | parameters | IoU | nIoU | Pd | Fa, 1e-6 | paper IoU | paper nIoU |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | | parameters | IoU | nIoU | Pd | Fa, 1e-6 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in names:
         rows = results[name]
@@ -100,9 +95,8 @@ def table(results: dict[str, list[dict[str, Any]]], options: argparse.Namespace)
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
             return f"{statistics.mean(values):.{digits}f}{spread}"
 
-        paper = [f"{value / 100:.4f}" for value in PAPER[name]] if name in PAPER else ["-", "-"]
         cells = [ROWS[name].group, ROWS[name].label, f"{rows[0]['parameters'] / 1e6:.2f} M"]
-        cells += [show("iou", 4), show("niou", 4), show("pd", 4), show("fa", 1, 1e6), *paper]
+        cells += [show("iou", 4), show("niou", 4), show("pd", 4), show("fa", 1, 1e6)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

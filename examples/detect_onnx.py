@@ -1,9 +1,10 @@
 """Detects targets with a file of `serank export --format onnx`, where neither PyTorch nor serank is installed.
 
     pip install numpy pillow scipy onnxruntime
-    python detect_onnx.py sirst.onnx frame.png another.tif --output detections.json
+    python detect_onnx.py general.onnx frame.png another.tif --output detections.json
 
-Reads how frames are prepared from the file's metadata and gives what `SeRankDet.detect` gives.
+Reads how frames are prepared from the file's metadata and gives what `SeRankDet.detect` gives, but that it neither
+repairs dead pixels nor heeds an Orientation tag, and of a file with pages takes the first.
 """
 
 from __future__ import annotations

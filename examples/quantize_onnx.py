@@ -1,7 +1,7 @@
 """Quantises an ONNX file of `serank export` to 8-bit integers, for CPUs.
 
     pip install numpy pillow scipy onnx onnxruntime
-    python quantize_onnx.py sirst.onnx sirst_int8.onnx my_frames/*.png
+    python quantize_onnx.py general.onnx general_int8.onnx my_frames/*.png
 
 Static quantisation with ONNX Runtime: weights per output channel, maps over the range that they have on the frames
 given. Take frames that the network was trained on, or like those to come, some with targets, and about 32 of them:

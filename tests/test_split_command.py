@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from serank.cli.entry import main
-from serank.datasets import FolderDataset, describe_folder, split_folder
+from serank.datasets import FolderDataset, available_splits, describe_folder, split_folder, split_names
 from serank.datasets.splitting import choose_validation, sequence_of
 
 NAMES = [f"clip{clip:02d}_{i:06d}" for clip in range(10) for i in range(10)]
@@ -130,3 +130,42 @@ def test_split_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["split", str(root)]) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert main(["split", str(root), "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("dataset", ["sirst", "sirst-v2", "irstd1k", "nudt-sirst"])
+def test_published_lists(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [key.partition(":")[2] for key in available_splits() if key.startswith(f"{dataset}:")]
+    names = sorted({name for part in parts for name in split_names(dataset, part)})
+    (tmp_path / "images").mkdir()
+    for name in [*names, "another"]:
+        (tmp_path / "images" / f"{name}.png").touch()
+    assert main(["split", str(tmp_path), "--published", dataset]) == 0
+    said = capsys.readouterr().out
+    for part in ("train", "val", "test"):
+        file = tmp_path / f"{part}.txt"
+        if part not in parts:
+            assert not file.exists()
+            continue
+        assert file.read_text().split() == list(split_names(dataset, part))
+        assert f"{part}.txt {len(split_names(dataset, part))}" in said
+    with pytest.raises(FileExistsError, match=r"train\.txt: is there already"):
+        split_folder(tmp_path, published=dataset)
+    # without its test frames a set is trained on and validated, and its test list can't be written
+    if "test" in parts:
+        (tmp_path / "images" / f"{split_names(dataset, 'test')[0]}.png").unlink()
+        (tmp_path / "test.txt").unlink()
+        assert split_folder(tmp_path, published=dataset, overwrite=True).test == []
+        assert not (tmp_path / "test.txt").exists()
+    (tmp_path / "images" / f"{split_names(dataset, 'val')[0]}.png").unlink()
+    (tmp_path / "train.txt").write_text("another\n")
+    with pytest.raises(FileNotFoundError, match=rf"1 frames of the published split '{dataset}' are missing"):
+        split_folder(tmp_path, published=dataset, overwrite=True)
+    assert (tmp_path / "train.txt").read_text() == "another\n"
+
+
+def test_published_lists_that_cannot_be(tmp_path: Path) -> None:
+    folder(tmp_path, ["a", "b"])
+    with pytest.raises(ValueError, match="published must be one of sirst, sirst-v2, irstd1k, nudt-sirst; got 'nudt'"):
+        split_folder(tmp_path, published="nudt")
+    with pytest.raises(ValueError, match="leave out val, seed and by_sequence"):
+        split_folder(tmp_path, published="sirst", val=0.3)

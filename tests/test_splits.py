@@ -44,6 +44,14 @@ def test_counts_of_the_splits() -> None:
         "sirst:test": 86,
         "sirst-v2:train": 293,
         "sirst-v2:val": 155,
+        "irstd1k:trainval": 800,
+        "irstd1k:train": 640,
+        "irstd1k:val": 160,
+        "irstd1k:test": 201,
+        "nudt-sirst:trainval": 663,
+        "nudt-sirst:train": 531,
+        "nudt-sirst:val": 132,
+        "nudt-sirst:test": 664,
     }
 
 
@@ -54,19 +62,32 @@ def test_names_are_bare_and_differ(key: str) -> None:
     assert all(name == name.strip() and "/" not in name and not name.endswith(".png") for name in names)
 
 
-def test_the_parts_of_sirst() -> None:
-    train, val, trainval, test = (set(split_names("sirst", s)) for s in ("train", "val", "trainval", "test"))
+@pytest.mark.parametrize(
+    ("dataset", "every"),
+    [
+        ("sirst", set(EVERY)),
+        ("irstd1k", {f"XDU{i}" for i in range(1001)}),
+        ("nudt-sirst", {f"{i:06d}" for i in range(1, 1328)}),
+    ],
+)
+def test_the_parts_of_a_set(dataset: str, every: set[str]) -> None:
+    train, val, trainval, test = (set(split_names(dataset, s)) for s in ("train", "val", "trainval", "test"))
     assert not train & val
     assert train | val == trainval
     assert not trainval & test
-    assert trainval | test == set(EVERY)
+    assert trainval | test == every
+
+
+def test_single_names() -> None:
     # the known defect is in the test split
-    assert "Misc_111" in test
+    assert "Misc_111" in split_names("sirst", "test")
     assert split_names("sirst", "test")[:3] == ("Misc_6", "Misc_8", "Misc_15")
+    assert split_names("irstd1k", "test")[:3] == ("XDU3", "XDU5", "XDU9")
+    assert split_names("nudt-sirst", "test")[:3] == ("000001", "000003", "000009")
     assert not set(split_names("sirst-v2", "train")) & set(split_names("sirst-v2", "val"))
 
 
-@pytest.mark.parametrize("key", [k for k in available_splits() if k != "sirst:test"])
+@pytest.mark.parametrize("key", [k for k in available_splits() if not k.endswith(":test")])
 def test_lists_are_those_of_the_shared_data(shared: Path, key: str) -> None:
     dataset, split = key.split(":")
     file = shared / "data" / dataset / f"{split}.txt"
@@ -77,7 +98,7 @@ def test_lists_are_those_of_the_shared_data(shared: Path, key: str) -> None:
 
 @pytest.mark.parametrize(("dataset", "split"), [("sirst", "tests"), ("sirst-v2", "test"), ("nudt", "train"), ("", "")])
 def test_unknown_splits(dataset: str, split: str) -> None:
-    with pytest.raises(ValueError, match=r"is no bundled split; expected one of sirst:trainval, .*sirst-v2:val"):
+    with pytest.raises(ValueError, match=r"is no bundled split; expected one of sirst:trainval, .*nudt-sirst:test"):
         split_names(dataset, split)
 
 
@@ -129,25 +150,11 @@ def test_a_list_is_identified_whatever_its_order(key: str, rng: random.Random, s
 def test_titles() -> None:
     assert identify_split(split_names("sirst", "trainval")) == "sirst trainval (341/86)"
     assert identify_split(split_names("sirst", "test")) == "sirst test (341/86)"
+    assert identify_split(split_names("irstd1k", "trainval")) == "irstd1k trainval (800/201)"
+    assert identify_split(split_names("nudt-sirst", "test")) == "nudt-sirst test (663/664)"
     assert identify_split(EVERY) == "sirst, all 427 frames"
     assert identify_split([]) is None
     assert identify_split(f"XDU{i}" for i in range(213)) is None
-
-
-@pytest.mark.parametrize(
-    ("folder", "every", "title"),
-    [
-        ("irstd1k", [f"XDU{i}" for i in range(1001)], "(800/201)"),
-        ("nudt-sirst", [f"{i:06d}" for i in range(1, 1328)], "(663/664)"),
-    ],
-)
-def test_usual_lists_are_known_without_being_bundled(shared: Path, folder: str, every: list[str], title: str) -> None:
-    train = (shared / "data" / folder / "trainval.txt").read_text().split()
-    test = [name for name in every if name not in train]
-    assert identify_split(f"{name}.png" for name in reversed(train)) == f"{folder} train {title}"
-    assert identify_split(test) == f"{folder} test {title}"
-    assert identify_split(train[1:]) is None
-    assert identify_split([*train[1:], test[0]]) is None
 
 
 def test_the_rival_split_is_known_by_its_counts() -> None:

@@ -44,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--soft-targets of serank train",
     )
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="run each N-th frame of videos and of TIFF files with pages"
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run each N-th frame of videos and other files of several frames",
     )
     parser.add_argument("--track", action="store_true", help="number detections by the moving target they belong to")
     parser.add_argument(

@@ -19,10 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep frames whose names differ in their last number alone together, such as clip03_000123 and "
         "clip03_000124: neighbours in time are almost one frame",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace train.txt and val.txt")
+    parser.add_argument(
+        "--published",
+        metavar="DATASET",
+        help="write the lists of a published data set instead: sirst, sirst-v2, irstd1k or nudt-sirst, with test.txt "
+        "where its frames are there",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the lists that are there")
 
 
 def run(options: argparse.Namespace) -> int:
-    given = {name: getattr(options, name) for name in ("val", "seed", "by_sequence", "overwrite")}
+    given = {name: getattr(options, name) for name in ("val", "seed", "by_sequence", "published", "overwrite")}
     print(split_folder(options.folder, **given))
     return 0

@@ -10,7 +10,9 @@ frames, `Misc_1` to `Misc_427`, and two splits in use that must never be mixed:
 `sirst-v2` has the lists of the frames that SIRST-V2 (Dai et al., "One-Stage Cascade Refinement Networks for
 Infrared Small Target Detection", TGRS 2023) adds to SIRST, its test frames left out.
 
-The usual lists of IRSTD-1k and NUDT-SIRST are recognised, and not bundled.
+IRSTD-1k (Zhang et al., "ISNet", CVPR 2022; 800/201) and NUDT-SIRST (Li et al., "Dense Nested Attention Network", TIP
+2023; 663/664) have a training and a test list in use, here `trainval` and `test`. Neither has a validation list: `val`
+is a fifth of the training list, chosen by a hash of the name, on which this library's checkpoints were measured.
 
 Every list is checked against its SHA-256 when it is read: a changed split would change published metrics.
 """
@@ -58,18 +60,41 @@ _SPLITS: dict[str, _Split] = {
     "sirst-v2:val": _Split(
         155, "f09a13dd706d90081d1eec2262ca0c47e8403b1ad224630714b15c0647f63ff0", "sirst-v2 val (293/155)"
     ),
+    "irstd1k:trainval": _Split(
+        800, "a87a9380f0ab8e3c6ea70b3d3d0449385a54ee5f711f7508f9ab04727af49e3a", "irstd1k trainval (800/201)"
+    ),
+    "irstd1k:train": _Split(
+        640, "3a0d6189c3619fb96b085f522b22f4231622a257c2952f9c00a985d22d496077", "irstd1k train (640 of 800/201)"
+    ),
+    "irstd1k:val": _Split(
+        160, "7fa5a04605662b86823ba25e935b1892f3ecc133504bd6dcaa23e144fc4166ed", "irstd1k val (160 of 800/201)"
+    ),
+    "irstd1k:test": _Split(
+        201, "3b8565c1b4497394df659e471eee59e4444425f2557a269d076f907977a7d5aa", "irstd1k test (800/201)"
+    ),
+    "nudt-sirst:trainval": _Split(
+        663, "ffac2c06d3ecd1921a952bb152ade10758a22480135ab037caccfaa0e6ed2198", "nudt-sirst trainval (663/664)"
+    ),
+    "nudt-sirst:train": _Split(
+        531, "5014b546cda86a5f56a21fadaf55c19361df518521785fb09164d2f7b8ffd5f4", "nudt-sirst train (531 of 663/664)"
+    ),
+    "nudt-sirst:val": _Split(
+        132, "ec78ae709003f0ca3deea284efe11b342fcebfd8b7d6bdd02546cc3e1b18d090", "nudt-sirst val (132 of 663/664)"
+    ),
+    "nudt-sirst:test": _Split(
+        664, "7b8d769f40ed7a909b9c79999778ede4e25a4f2b9c973ce2e431eb046308854f", "nudt-sirst test (663/664)"
+    ),
+}
+
+# all names of the sets of which `trainval` and `val` are files, and `train` and `test` what these leave
+_NAMES: dict[str, tuple[str, ...]] = {
+    "sirst": tuple(f"Misc_{i}" for i in range(1, SIRST_FRAMES + 1)),
+    "irstd1k": tuple(f"XDU{i}" for i in range(1001)),
+    "nudt-sirst": tuple(f"{i:06d}" for i in range(1, 1328)),
 }
 
 # the rival split by what can be known without its names: how many frames, how many of the 86 test frames in them
 _RIVALS = {(213, 44): "sirst train (213/214)", (214, 42): "sirst test (213/214)"}
-
-# lists that are known without being bundled, by the SHA-256 of their sorted names, each with a line feed
-_KNOWN = {
-    "a87a9380f0ab8e3c6ea70b3d3d0449385a54ee5f711f7508f9ab04727af49e3a": "irstd1k train (800/201)",
-    "fb52ec5de875d324d78254f6474eafa2fce0a247e464cc2897e3b111e98a7d31": "irstd1k test (800/201)",
-    "ffac2c06d3ecd1921a952bb152ade10758a22480135ab037caccfaa0e6ed2198": "nudt-sirst train (663/664)",
-    "7b8d769f40ed7a909b9c79999778ede4e25a4f2b9c973ce2e431eb046308854f": "nudt-sirst test (663/664)",
-}
 
 
 def bare_name(entry: str) -> str:
@@ -92,12 +117,11 @@ def available_splits() -> tuple[str, ...]:
 def split_names(dataset: str, split: str) -> tuple[str, ...]:
     """Names of the frames of a bundled split, without suffix, in the published order.
 
-    The 86 names of SIRST's `test` are no file: they are what `trainval` leaves of `Misc_1` to `Misc_427`, in the
-    order of their numbers.
+    The names of a `test` are what `trainval` leaves of all, such as `Misc_1` to `Misc_427`, by their numbers.
 
     Args:
-        dataset: `"sirst"` or `"sirst-v2"`.
-        split: `"trainval"`, `"train"`, `"val"` or `"test"` for `sirst`, `"train"` or `"val"` for `sirst-v2`.
+        dataset: `"sirst"`, `"sirst-v2"`, `"irstd1k"` or `"nudt-sirst"`.
+        split: `"trainval"`, `"train"`, `"val"` or `"test"`; for `sirst-v2` `"train"` or `"val"`.
 
     Raises:
         ValueError: no such split is bundled, or its file was changed.
@@ -110,12 +134,13 @@ def split_names(dataset: str, split: str) -> tuple[str, ...]:
 def _load(key: str) -> tuple[str, ...]:
     if key not in _SPLITS:
         raise ValueError(f"{key!r} is no bundled split; expected one of {', '.join(_SPLITS)}")
-    if key == "sirst:test":
-        trained = set(_load("sirst:trainval"))
-        every = (f"Misc_{i}" for i in range(1, SIRST_FRAMES + 1))
-        names = tuple(name for name in every if name not in trained)
+    dataset, split = key.split(":")
+    if dataset in _NAMES and split in ("train", "test"):
+        whole = _load(f"{dataset}:trainval") if split == "train" else _NAMES[dataset]
+        left_out = set(_load(f"{dataset}:{'val' if split == 'train' else 'trainval'}"))
+        names = tuple(name for name in whole if name not in left_out)
     else:
-        names = _read(f"{key.replace(':', '_')}.txt")
+        names = _read(f"{dataset}_{split}.txt")
     digest = _digest(names)
     if len(names) != _SPLITS[key].length or digest != _SPLITS[key].sha256:
         raise ValueError(
@@ -144,16 +169,16 @@ def identify_split(names: Iterable[str]) -> str | None:
         names: entries of a list, such as `FolderDataset.names`.
 
     Returns:
-        For example `"sirst trainval (341/86)"`; `None` for a list that is none. The usual lists of IRSTD-1k
-        (800/201) and NUDT-SIRST (663/664) are known by their SHA-256, the rival split of SIRST by count alone: 213
-        SIRST names with 44 of the 86 test names are its training list, 214 with the other 42 its test list.
+        For example `"sirst trainval (341/86)"`; `None` for a list that is none. The rival split of SIRST is known by
+        count alone: 213 SIRST names with 44 of the 86 test names are its training list, 214 with the other 42 its test
+        list.
     """
     given = {bare_name(name) for name in names}
     for key, split in _SPLITS.items():
         if len(given) == split.length and given == set(_load(key)):
             return split.title
     if not given or not all(map(_is_sirst, given)):
-        return _KNOWN.get(_digest(sorted(given)))
+        return None
     if len(given) == SIRST_FRAMES:
         return "sirst, all 427 frames"
     return _RIVALS.get((len(given), len(given.intersection(_load("sirst:test")))))

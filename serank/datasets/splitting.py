@@ -1,4 +1,4 @@
-"""Splitting a folder of frames into training and validation lists."""
+"""Splitting a folder of frames into training and validation lists, or by those that were published."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serank.datasets.labels.box_file import BOX_FILE, read_boxes
@@ -21,8 +22,10 @@ from serank.datasets.layouts import (
     split_folders,
     write_list,
 )
+from serank.datasets.splits import available_splits, file_name, split_names
 from serank.frames.sources import frame_files
 from serank.utils.files import replacing
+from serank.utils.text import listing
 
 _NUMBERED = re.compile(r"(.*?)[ _.\-]*\d+")
 
@@ -40,9 +43,12 @@ class FolderSplit:
     """Frames that have neither mask nor boxes, and are in no list."""
     held_out: int = 0
     """Frames that a list of test frames names, and that are in no list that was written."""
+    test: list[str] = field(default_factory=list)
+    """Of a published split; empty where none was written."""
 
     def __str__(self) -> str:
         text = f"{self.root}: train.txt {len(self.train)} frames, val.txt {len(self.val)}"
+        text += f", test.txt {len(self.test)}" if self.test else ""
         text += f", {self.sequences} sequences, each in one of them" if self.sequences is not None else ""
         text += f"; {self.unlabelled} without a mask left out" if self.unlabelled else ""
         return text + (f"; {self.held_out} test frames left out" if self.held_out else "")
@@ -95,11 +101,13 @@ def split_folder(
     val: float = 0.2,
     seed: int = 0,
     by_sequence: bool = False,
+    published: str | None = None,
     overwrite: bool = False,
 ) -> FolderSplit:
     """Writes `train.txt` and `val.txt` for a folder of frames and masks (or frames and `boxes.json`) without lists.
 
-    Frames of a list whose name begins with `test` are left out of both.
+    Frames of a list whose name begins with `test` are left out of both. A published split is written as it is, with
+    `test.txt` where the folder has those frames.
 
     Args:
         root: the folder, with images/ and masks/.
@@ -107,25 +115,32 @@ def split_folder(
         seed: another one gives another split.
         by_sequence: keep frames of one sequence together, so that no frame is validated on whose neighbour in time was
             trained on; see `sequence_of`.
-        overwrite: replace `train.txt` and `val.txt` if they are there.
+        published: data set whose own lists are written, see `serank.datasets.split_names`; then neither `val` nor
+            `seed` nor `by_sequence` is to be given.
+        overwrite: replace the lists if they are there.
 
     Raises:
         FileExistsError: there are such lists already.
-        FileNotFoundError: no such folder, or no frames with masks in it.
-        ValueError: `val` out of its range, or too few frames or sequences.
+        FileNotFoundError: no such folder, no frames with masks in it, or frames of the published split are missing.
+        ValueError: `val` out of its range, an unknown published split, or too few frames or sequences.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with images/ and masks/")
     images = frame_folder(folder)
     if images is None:
-        parts = ", ".join(part.name for part in split_folders(folder))
+        ready = ", ".join(part.name for part in split_folders(folder))
         raise FileNotFoundError(
-            f"{folder}: no images/ in it" + (f"; it is split into folders already: {parts}" if parts else "")
+            f"{folder}: no images/ in it" + (f"; it is split into folders already: {ready}" if ready else "")
         )
-    if not overwrite and (there := [name for name in ("train.txt", "val.txt") if (folder / name).exists()]):
-        raise FileExistsError(f"{folder / there[0]}: is there already; remove it, or replace the lists (--overwrite)")
-    frames = [file.stem for file in frame_files(images)]
+    files = frame_files(images)
+    if published is not None:
+        if (val, seed, by_sequence) != (0.2, 0, False):
+            raise ValueError(f"published={published!r} has lists of its own; leave out val, seed and by_sequence")
+        parts = _published(images, files, published)
+        _write(folder, parts, overwrite)
+        return FolderSplit(folder, parts["train"], parts["val"], test=parts.get("test", []))
+    frames = [file.stem for file in files]
     labelled = _labelled(folder, frames)
     if not labelled:
         raise FileNotFoundError(f"{folder}: none of {len(frames)} frames has a mask in masks/ or boxes in {BOX_FILE}")
@@ -134,11 +149,37 @@ def split_folder(
     validation = choose_validation(names, val, seed=seed, by_sequence=by_sequence)
     taken = set(validation)
     training = sorted(name for name in names if name not in taken)
-    with replacing(folder / "train.txt") as first, replacing(folder / "val.txt") as second:
-        write_list(first, training)
-        write_list(second, validation)
+    _write(folder, {"train": training, "val": validation}, overwrite)
     sequences = len({sequence_of(name) for name in names}) if by_sequence else None
     return FolderSplit(folder, training, validation, sequences, len(frames) - len(labelled), len(labelled) - len(names))
+
+
+def _write(folder: Path, parts: dict[str, list[str]], overwrite: bool) -> None:
+    """All lists or none."""
+    if not overwrite and (there := [name for name in parts if (folder / f"{name}.txt").exists()]):
+        raise FileExistsError(
+            f"{folder / there[0]}.txt: is there already; remove it, or replace the lists (--overwrite)"
+        )
+    with ExitStack() as stack:
+        for name, names in parts.items():
+            write_list(stack.enter_context(replacing(folder / f"{name}.txt")), names)
+
+
+def _published(images: Path, files: Iterable[Path], dataset: str) -> dict[str, list[str]]:
+    known = [part for name, _, part in (key.partition(":") for key in available_splits()) if name == dataset]
+    if not known:
+        sets = dict.fromkeys(key.partition(":")[0] for key in available_splits())
+        raise ValueError(f"published must be one of {', '.join(sets)}; got {dataset!r}")
+    there = {file_name(file) for file in files}
+    parts = {part: list(split_names(dataset, part)) for part in ("train", "val")}
+    if missing := [name for names in parts.values() for name in names if name not in there]:
+        raise FileNotFoundError(
+            f"{images}: {len(missing)} frames of the published split {dataset!r} are missing ({listing(missing, 3)}); "
+            "get the whole data set, or split what is there without published (--published)"
+        )
+    if "test" in known and there.issuperset(test := split_names(dataset, "test")):
+        parts["test"] = list(test)
+    return parts
 
 
 def _labelled(folder: Path, frames: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ NO_PALETTE = "no"
 """Stands for `palette=None`, which a control would take as nothing chosen."""
 
 INTRODUCTION = (
-    "Drop an infrared frame (8, 16 or 32 bits: PNG, TIFF, BMP or JPEG) or a video. It stays on this machine. "
+    "Drop an infrared frame (any bit depth; PNG, TIFF, JPEG, NPY and others) or a video. It stays on this machine. "
     f"Videos and TIFF files of several pages show one frame at a time, the first {MAX_FRAMES} at most; "
     "`serank detect FILE` goes through all of them."
 )

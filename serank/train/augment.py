@@ -204,7 +204,7 @@ def _corner(
     """Top-left corner (row, column) of a square window, in source pixels; inside the frame where it fits.
 
     It lies on whole pixels where the frame has room or is smaller than the window, so that a crop at the frame's own
-    scale is no resampled one: half a pixel's shift would blur targets of a few pixels, and move the edges of their masks.
+    scale is no resampled one: half a pixel's shift would blur targets of a few pixels, and move their masks' edges.
     """
     low = [min(0.0, float(math.floor((side - window) / 2))) for side in mask.shape]
     high = [max(side - window, start) for side, start in zip(mask.shape, low, strict=True)]
