@@ -88,7 +88,9 @@ def focal_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.25, gamma: fl
     x = _wide(logits)
     t = target.to(x.dtype)
     entropy = F.binary_cross_entropy_with_logits(x, t, reduction="none")
-    weight = (alpha * t + (1 - alpha) * (1 - t)) * (1 - torch.exp(-entropy)) ** gamma
+    # above 0, where a power below 1 has no derivative
+    wrong = (1 - torch.exp(-entropy)).clamp(min=torch.finfo(x.dtype).tiny)
+    weight = (alpha * t + (1 - alpha) * (1 - t)) * wrong**gamma
     return ((weight * entropy).flatten(1).sum(1) / t.flatten(1).sum(1).clamp(min=1)).mean()
 
 

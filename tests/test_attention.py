@@ -66,6 +66,18 @@ def test_values_follow_the_equations(shape: tuple[int, ...], k: int, options: di
     np.testing.assert_allclose(layer(x).detach().numpy(), expected_values(layer, x), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_equal_scores_the_first_are_kept(dtype: torch.dtype) -> None:
+    """Channels that are zero everywhere, as after ReLU, have scores of 0 with all others."""
+    layer = SeRankAttention(2, select="after")
+    x = torch.randn(2, 6, 5, 7, dtype=dtype)
+    x[:, 1:5] = 0
+    kept = layer.attention(x) > 0
+    assert (kept.sum(2) == 2).all()
+    assert kept[:, 2, :2].all()
+    np.testing.assert_allclose(layer(x).numpy(), expected_values(layer, x.double()), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("table_width", [5, 9, 11, 12, 32])
 def test_values_with_a_fixed_table(table_width: int) -> None:
     layer = SeRankAttention(6, table_width=table_width).double()

@@ -74,6 +74,8 @@ def test_error_reliability_and_roc() -> None:
     assert pick_score(result, false_alarms=0.5, per="frame").min_score == 0
     with pytest.raises(ValueError, match="no score keeps false alarms within 0"):
         pick_score(result, false_alarms=0.0)
+    with pytest.raises(ValueError, match="evaluation must be of the standard protocol; got 'released'"):
+        pick_score(replace(result, protocol="released"), false_alarms=1.0)
     with pytest.raises(ValueError, match="per must be"):
         pick_score(result, false_alarms=0.0, per="target")  # type: ignore[arg-type]
 

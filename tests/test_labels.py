@@ -71,6 +71,20 @@ def test_coco_file_by_name_beside_other_files(tmp_path: Path) -> None:
         import_labels(root, tmp_path / "out3", format="createml")  # type: ignore[arg-type]
 
 
+def test_other_json_files_beside_the_labels_are_passed_over(tmp_path: Path) -> None:
+    folder = coco_folder(tmp_path / "in")
+    label_file = folder / "annotations" / "instances_train.json"
+    write(folder / "results.json", [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1.0}])
+    write(folder / "settings.json", {"name": "a"})
+    import_labels(folder, tmp_path / "out")
+    check(tmp_path / "out", ["a", "b"], empty=("b",))
+    with pytest.raises(ValueError, match=r"results\.json: holds a list of 1, expected a JSON object"):
+        import_labels(folder / "results.json", tmp_path / "none", format="coco")
+    label_file.write_text("{")
+    with pytest.raises(ValueError, match=r"line 1: is not JSON"):
+        import_labels(label_file, tmp_path / "none")
+
+
 def test_coco_of_a_hosting_service_has_frames_beside_the_json(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         for name in "ab":

@@ -151,6 +151,16 @@ def test_gradients_are_finite(dtype: torch.dtype, value: float, filled: float) -
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 1.5, 2.0])
+def test_focal_gradients_are_finite(gamma: float) -> None:
+    logits = torch.tensor([120.0, -120.0, 0.3, -0.2]).reshape(1, 1, 2, 2).requires_grad_()
+    loss = focal_loss(logits, torch.tensor([1.0, 0.0, 1.0, 1.0]).reshape(1, 1, 2, 2), gamma=gamma)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+    assert gradient[..., 1, :].abs().min() > 0
+
+
 def test_pixel_weight_keeps_a_gradient_where_the_network_is_sure_and_wrong() -> None:
     target = torch.ones(1, 1, 2, 2)
     gradients = []

@@ -61,6 +61,13 @@ def test_only_one_of_several_targets_comes() -> None:
     assert mask.sum() == 16
 
 
+def close() -> tuple[Float, Float]:
+    """Two targets, one pixel apart."""
+    frame, mask = blob()
+    frame[30:34, 25:29], mask[30:34, 25:29] = 0.6, 1
+    return frame, mask
+
+
 @pytest.mark.parametrize(
     "donor",
     [
@@ -68,8 +75,9 @@ def test_only_one_of_several_targets_comes() -> None:
         blob(top=0),  # cut by the crop's side, perhaps
         blob(left=64 - 4),
         blob(side=30),  # too large for the frame
+        close(),  # a part of the other one would come along
     ],
-    ids=["none", "top", "right", "large"],
+    ids=["none", "top", "right", "large", "close"],
 )
 def test_where_nothing_fits_nothing_changes(donor: tuple[Float, Float]) -> None:
     frame, mask = np.full((40, 40), 0.2, np.float32), np.zeros((40, 40), np.float32)

@@ -17,7 +17,7 @@ from torch import Tensor
 from serank import SeRankDet
 from serank.inference import fused_network
 from serank.inference.cuda_graphs import GraphCache
-from serank.train import History, Recipe, fit, recorded_step, run
+from serank.train import History, Recipe, fit, recorded_step, run, trainer
 from serank.train.optimizer import load_optimizer, make_optimizer, optimizer_state, set_lr
 from serank.train.recorded_step import Execution
 
@@ -192,6 +192,27 @@ def test_a_recorded_run_is_resumed(
     if first == "recorded":
         assert all(torch.equal(value, model.state_dict()[name]) for name, value in expected.state_dict().items())
     assert found.rows[-1]["loss"] == pytest.approx(history.rows[-1]["loss"], rel=1e-3)
+
+
+def test_a_recorded_run_that_was_stopped_in_its_last_validation_is_resumed(
+    simulated: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step is left then, and so no crop to record one with."""
+    monkeypatch.setattr(run, "execution_on", lambda device: Execution(16, simulated))
+    validations: list[object] = []
+
+    def stopped(*args: object, **options: object) -> object:
+        validations.append(args)
+        raise KeyboardInterrupt
+
+    course = dataclasses.replace(TINY, epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "evaluate", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tiny(), scenes(4), scenes(2), recipe=course, output=tmp_path, save_every=1, progress=False)
+    assert len(validations) == 1
+    found = fit(tiny(), scenes(4), scenes(2), recipe=course, output=tmp_path, resume=True, progress=False)
+    assert [row["epoch"] for row in found.rows] == [1]
 
 
 def test_recordings_of_inference_hold_for_other_frames(monkeypatch: pytest.MonkeyPatch) -> None:

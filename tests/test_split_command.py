@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from serank.cli.entry import main
-from serank.datasets import FolderDataset, available_splits, describe_folder, split_folder, split_names
+from serank.datasets import BoxFolder, FolderDataset, available_splits, describe_folder, split_folder, split_names
 from serank.datasets.splitting import choose_validation, sequence_of
 
 NAMES = [f"clip{clip:02d}_{i:06d}" for clip in range(10) for i in range(10)]
@@ -169,3 +170,21 @@ def test_published_lists_that_cannot_be(tmp_path: Path) -> None:
         split_folder(tmp_path, published="nudt")
     with pytest.raises(ValueError, match="leave out val, seed and by_sequence"):
         split_folder(tmp_path, published="sirst", val=0.3)
+
+
+def test_names_in_decomposed_unicode(tmp_path: Path) -> None:
+    """As macOS keeps them, where lists have the composed form."""
+    names = [unicodedata.normalize("NFD", f"café_{i}") for i in range(6)]
+    folder(tmp_path, names)
+    test = [unicodedata.normalize("NFC", name) for name in names[:2]]
+    (tmp_path / "test.txt").write_text("\n".join(test) + "\n", encoding="utf-8")
+    made = split_folder(tmp_path, val=0.5)
+    assert made.held_out == 2
+    assert not set(test) & set(made.train + made.val)
+    (tmp_path / "boxes.json").write_text(json.dumps({name: [] for name in names}))
+    assert len(BoxFolder(tmp_path, "train")) == len(BoxFolder(tmp_path)) - 4 == 2
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for name in names:
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(maps / f"{name}.png")
+    assert FolderDataset(tmp_path, "train", soft=maps)[0].soft is not None

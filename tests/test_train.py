@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from serank import SeRankDet
+from serank.cli import train as train_command
 from serank.cli.entry import main
 from serank.datasets import Sample, write_folder
 from serank.errors import CheckpointError
@@ -733,3 +734,53 @@ def test_preset_finetune_keeps_the_network(tmp_path: Path, capsys: pytest.Captur
     assert (trained.config["working_size"], trained.config["scale_range"]) == (40, [0.5, 3.0])
     card = (tmp_path / "run" / "best" / "README.md").read_text(encoding="utf-8")
     assert '"deep_supervision": false' in card
+
+
+def test_frames_are_repaired_as_the_network_that_training_begins_with_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def kept(model: SeRankDet, train_set: Sequence[Sample], val_set: Sequence[Sample], **options: object) -> History:
+        seen.append((float(train_set[0].frame[8, 9]), float(val_set[0].frame[8, 9])))
+        return History()
+
+    monkeypatch.setattr(train_command, "fit", kept)
+    rng = np.random.default_rng(0)
+    samples = []
+    for i in range(2):
+        values = np.float32(0.3) + rng.normal(0, 0.01, (24, 24)).astype(np.float32)
+        values[8, 9] = 0.9  # a drawn target of one pixel, which is taken for a hot one
+        samples.append(Sample(f"f{i}", values, np.abs(values - 0.9) < 0.01))
+    write_folder(samples, tmp_path / "data")
+    (tmp_path / "data" / "train.txt").write_text("f0")
+    (tmp_path / "data" / "val.txt").write_text("f1")
+    for repair in (True, False):
+        tiny().reconfigured(repair=repair).save_pretrained(tmp_path / f"start{repair}")
+        command = ["train", str(tmp_path / "data"), "--init", str(tmp_path / f"start{repair}")]
+        for word in ([], ["--no-repair"], ["--repair"]):
+            assert main([*command, *word, "--output", str(tmp_path / "run")]) == 0
+    as_said, no, yes, left, no_too, yes_too = ([value > 0.8 for value in pair] for pair in seen)
+    assert as_said == yes == yes_too == [False, False]
+    assert left == no == no_too == [True, True]
+
+
+def test_a_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:
+    errors: list[BaseException] = []
+
+    def second(*arguments: object) -> None:
+        for resume in (False, True):
+            with pytest.raises(BlockingIOError, match="another run is writing to this folder") as caught:
+                fit(tiny(), scenes(4), recipe=TINY, output=tmp_path, resume=resume, progress=False)
+            errors.append(caught.value)
+
+    class Watched(list[Sample]):
+        def __getitem__(self, index: Any) -> Any:
+            if not errors and (tmp_path / ".train.lock").exists():
+                second()
+            return super().__getitem__(index)
+
+    fit(tiny(), Watched(scenes(4)), recipe=replace(TINY, epochs=1), output=tmp_path, progress=False)
+    assert len(errors) == 2
+    assert not list(tmp_path.glob(".*"))
+    fit(tiny(), scenes(4), recipe=replace(TINY, epochs=1), output=tmp_path, resume=True, progress=False)

@@ -189,11 +189,14 @@ def _train_here(options: argparse.Namespace, device: str) -> int:
         raise ValueError(f"--soft-targets takes one folder for each ROOT; got {len(soft)} for {len(options.roots)}")
     if bool(soft) != bool(recipe.soft_weight):
         raise ValueError("--soft-targets and --soft-weight belong together")
+    start = SeRankDet.from_pretrained(options.init) if options.init else None
     frames = frame_options(options)
+    if start is not None:
+        frames = frames.repaired(start.frame_spec.repair)
     train_set = _joined(options.roots, options.train_split, frames, soft)
     val_set = _joined(options.roots, options.val_split, frames) if options.val_split else None
     torch.manual_seed(recipe.seed)
-    model = _network(options, chosen, train_set)
+    model = _network(options, chosen, train_set, start)
     # as process 0 sees it: all must take part in the evaluation, or none
     begun = from_main((Path(options.output) / "last.pt").exists())
     if options.resume and is_main() and not begun:
@@ -270,15 +273,14 @@ def _recipe(options: argparse.Namespace, chosen: Preset | None) -> Recipe:
     )
 
 
-def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any) -> SeRankDet:
+def _network(options: argparse.Namespace, chosen: Preset | None, train_set: Any, start: SeRankDet | None) -> SeRankDet:
     changes = preparation(options)
     if options.in_channels is not None:
         changes["in_channels"] = options.in_channels
     prepared = chosen.preparation if chosen else {}
-    if options.init:
+    if start is not None:
         if options.width is not None:
             raise ValueError("--width belongs to the checkpoint given by --init; leave it out")
-        start = SeRankDet.from_pretrained(options.init)
         if chosen and chosen.width not in (None, start.config["width"]):
             raise ValueError(
                 f"--preset {options.preset} trains width {chosen.width}, and {options.init} has width "

@@ -13,6 +13,7 @@ from serank.datasets.labels.box_file import BOX_FILE, read_boxes
 from serank.datasets.labels.formats import import_hint
 from serank.datasets.layouts import find_list, frame_folder, read_list
 from serank.datasets.sample import Samples
+from serank.datasets.splits import file_name
 from serank.frames.frame import FramePreparer
 from serank.frames.options import FrameOptions
 from serank.frames.preparation import FrameSpec
@@ -67,7 +68,7 @@ class BoxFolder(Samples[BoxSample]):
             raise FileNotFoundError(f"{self.root}: no boxes to measure by; {hint}")
         boxes = read_boxes(file)
         self.names = list(boxes) if split is None else list(dict.fromkeys(read_list(find_list(self.root, split))))
-        frames = {frame.stem: frame for frame in frame_files(images)}
+        frames = {file_name(frame): frame for frame in frame_files(images)}
         if lost := [name for name in self.names if name not in frames]:
             raise FileNotFoundError(
                 f"{images}: lacks {len(lost)} frames, {lost[0]!r} first; add them, or correct the list"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serank.datasets.masks import Shape
+from serank.datasets.splits import file_name
 from serank.errors import FrameError
 from serank.frames.reading import decode
 from serank.utils.text import listing
@@ -22,12 +23,12 @@ def find_soft_targets(folder: Path, names: Sequence[str]) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of soft targets; serank detect --probability writes one")
-    files = [folder / f"{name}.png" for name in names]
-    if lost := [name for name, file in zip(names, files, strict=True) if not file.is_file()]:
+    there = {file_name(file): file for file in folder.glob("*.png")}
+    if lost := [name for name in names if name not in there]:
         raise FileNotFoundError(
             f"{folder}: {len(lost)} of {len(names)} frames lack a soft target NAME.png: {listing(lost, 5)}"
         )
-    return files
+    return [there[name] for name in names]
 
 
 def read_soft_target(file: Path, shape: Shape) -> NDArray[np.uint8]:

@@ -140,7 +140,7 @@ def split_folder(
         parts = _published(images, files, published)
         _write(folder, parts, overwrite)
         return FolderSplit(folder, parts["train"], parts["val"], test=parts.get("test", []))
-    frames = [file.stem for file in files]
+    frames = [file_name(file) for file in files]
     labelled = _labelled(folder, frames)
     if not labelled:
         raise FileNotFoundError(f"{folder}: none of {len(frames)} frames has a mask in masks/ or boxes in {BOX_FILE}")
@@ -184,7 +184,7 @@ def _published(images: Path, files: Iterable[Path], dataset: str) -> dict[str, l
 
 def _labelled(folder: Path, frames: list[str]) -> list[str]:
     masks = mask_folder(folder)
-    files = {file.stem: file for file in frame_files(masks)} if masks is not None else {}
+    files = {file_name(file): file for file in frame_files(masks)} if masks is not None else {}
     boxes = read_boxes(folder / BOX_FILE) if (folder / BOX_FILE).is_file() else {}
     return [name for name in frames if name in boxes or mask_of(name, files) is not None]
 

@@ -137,10 +137,11 @@ def pick_score(evaluation: Evaluation, *, false_alarms: float, per: Per = "pixel
     """Picks the lowest score that keeps false alarms within a budget, at the threshold of the evaluation.
 
     A higher threshold shrinks every detection until it is gone; a least score leaves the mask of those that are kept
-    as it is.
+    as it is. Which of them are true is taken from the evaluation: where a detection below the score was matched, none
+    of those that are left takes its place.
 
     Args:
-        evaluation: of a validation set.
+        evaluation: of a validation set, by the standard protocol.
         false_alarms: the budget, >= 0.
         per: `"pixel"` counts pixels of false components per pixel, `"frame"` false components per frame.
 
@@ -148,6 +149,11 @@ def pick_score(evaluation: Evaluation, *, false_alarms: float, per: Per = "pixel
         ValueError: no score meets the budget, or an argument is out of its range.
     """
     unit = budget_unit(false_alarms, per)
+    if evaluation.protocol != "standard":
+        raise ValueError(
+            f"evaluation must be of the standard protocol; got {evaluation.protocol!r}, by which whether a detection "
+            "is false depends on the others"
+        )
     found = evaluation.detections
     pixels = sum(frame.height * frame.width for frame in evaluation.frames)
     cuts = np.unique(found.scores)  # ascending

@@ -31,9 +31,10 @@ from serank.inference.streaming import StreamOptions, detect_sources, existing_s
 from serank.inference.table_formats import Record
 from serank.inference.tables import TABLE_FORMATS, open_table, table_path
 from serank.inference.video import DEFAULT_RATE, check_video, frame_rate, video_writer
-from serank.utils.distributed import all_objects, from_main, is_main, rank, world_size
-from serank.utils.files import locked, writable_folder
+from serank.utils.distributed import all_objects, is_main, rank, world_size
+from serank.utils.files import writable_folder
 from serank.utils.names import FreeNames
+from serank.utils.one_run import only_run
 from serank.utils.prefetch import threaded_map
 from serank.utils.text import printable
 
@@ -199,7 +200,10 @@ def write_detections(
 
     # of files that hold several frames the number is not known before they are read
     total = None if any(map(may_hold_several, files)) else len(range(rank(), len(files), world_size()))
-    with _one_run(folder):
+    with only_run(folder, ".detections.lock"):
+        if is_main():
+            for left in folder.glob(".detections-*"):  # by a run that was killed
+                left.unlink()
         result = BatchResult(table_path(folder, table), video=clip)
         started = time.perf_counter()
         with _joined_table(folder, result.table):
@@ -247,24 +251,6 @@ def _check_clip(video: str | os.PathLike[str], files: Sequence[Path]) -> Path:
 def _clip_rate(files: Sequence[Path], every: int) -> Fraction:
     """Frames a second that keep the speed of the source."""
     return (frame_rate(files[0]) / every) if files[0].suffix.lower() in VIDEO_SUFFIXES else DEFAULT_RATE
-
-
-@contextmanager
-def _one_run(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of the folder; all processes of this run start together, or fail if it is taken."""
-    with ExitStack() as stack:
-        taken = False
-        if is_main():
-            try:
-                stack.enter_context(locked(folder / ".detections.lock"))
-            except BlockingIOError:
-                taken = True
-            else:
-                for left in folder.glob(".detections-*"):  # by a run that was killed
-                    left.unlink()
-        if from_main(taken):
-            raise BlockingIOError(f"{folder}: another run is writing to this folder; wait for it or choose another one")
-        yield
 
 
 class PictureNames:

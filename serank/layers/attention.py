@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serank.layers.ranking import top_k_in_spatial_order
+from serank.layers.ranking import first_largest, top_k_in_spatial_order
 from serank.layers.tracing import exporting, exporting_to_onnx
 from serank.utils.checks import check_map
 
@@ -141,8 +141,10 @@ class SeRankAttention(nn.Module):
             points = _at_least_float32(x).flatten(2)
             scores = _standardise(points @ points.transpose(1, 2))
             if self.k < scores.shape[2]:
-                kth = scores.topk(self.k, dim=2).values[..., -1:]
-                scores = scores.masked_fill(scores < kth, -math.inf)
+                kept = scores.topk(self.k, dim=2).indices if exporting_to_onnx() else first_largest(scores, self.k)
+                scores = scores.masked_fill(
+                    torch.ones_like(scores, dtype=torch.bool).scatter(2, kept, False), -math.inf
+                )
             return scores.softmax(2)
         values, index = self.top_k(x)
         tokens = _at_least_float32(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from serank.train.recipe import Recipe
 from serank.utils.digest import content_digest
 from serank.utils.distributed import from_main, is_main
 from serank.utils.files import remove_leftovers, replacing, writable_folder
+from serank.utils.one_run import only_run
 
 STATE = "last.pt"
 LOG = "log.csv"
@@ -62,10 +64,12 @@ def make_run_folder(path: str | os.PathLike[str]) -> None:
 
 
 class RunFolder:
-    """Reads and writes the files of a training, each one atomically.
+    """Reads and writes the files of a training, each one atomically; within `with`, which keeps other runs out.
+
+    Temporary files of a killed run are removed at its start.
 
     Args:
-        path: the folder, created if it doesn't exist. Temporary files of a killed run are removed from it, others not.
+        path: the folder, created if it doesn't exist.
         resume: whether a run in it may be continued.
         tensorboard: write event files too.
         licence: of the weights, for the card of `best/`.
@@ -73,7 +77,7 @@ class RunFolder:
 
     Raises:
         ValueError: the folder holds a run and `resume` is not set; `tensorboard` without the package.
-        OSError: the folder can't be made or written to.
+        OSError: the folder can't be made or written to; on entry, `BlockingIOError`: another run holds it.
     """
 
     def __init__(
@@ -99,9 +103,17 @@ class RunFolder:
         self._events: Any = None
         self._written = 0
         make_run_folder(self.path)
+        self._held = ExitStack()
+
+    def __enter__(self) -> RunFolder:
+        self._held.enter_context(only_run(self.path, ".train.lock"))
         if is_main():
             for name in (STATE, LOG, CURVES, *(f"{BEST}/{file}" for file in (WEIGHTS, CONFIG, CARD))):
                 remove_leftovers(self.path / name)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
 
     def load(self) -> dict[str, Any] | None:
         """The last state, on the CPU, or `None` without one; process 0 reads it and sends it to the others.

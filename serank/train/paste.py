@@ -39,8 +39,8 @@ def paste_target(
         donor_soft: soft target of `donor`.
 
     Returns:
-        Whether a target was added. None is where the donor has no target, its border cuts the drawn one, that one is
-        larger than a quarter of `frame`, or the drawn place already holds a target.
+        Whether a target was added. None is where the donor has no target, its border cuts the drawn one, another is
+        within its margin, that one is larger than a quarter of `frame`, or the drawn place already holds a target.
     """
     labels, count = ndimage.label(donor_mask > 0.5, structure=EIGHT)
     if not count:
@@ -54,7 +54,11 @@ def paste_target(
     if height > frame.shape[0] // 4 or width > frame.shape[1] // 4:
         return False
     patch = donor[top : top + height, left : left + width]
-    own = labels[top : top + height, left : left + width] == label
+    window = labels[top : top + height, left : left + width]
+    own = window == label
+    distance = ndimage.distance_transform_edt(~own)
+    if (window[distance < MARGIN] > 0).sum() > own.sum():
+        return False  # a part of another target would come along, unlabelled
     # whatever else the window holds, another target or the own one's blur, is no background
     near = ndimage.binary_dilation(donor_mask[top : top + height, left : left + width] > 0.5, EIGHT, iterations=2)
     if near.all():
@@ -64,7 +68,6 @@ def paste_target(
         return False
     y, x = corner
     place = (slice(y, y + height), slice(x, x + width))
-    distance = ndimage.distance_transform_edt(~own)
     weight = np.clip(1 - distance / MARGIN, 0, 1)
     gain = np.exp(rng.uniform(*np.log(GAIN)))
     added = frame[place] + gain * weight * (patch - np.median(patch[~near]))

@@ -141,7 +141,7 @@ class TrainingRun:
             for part in self.model.modules():
                 if isinstance(part, (nn.BatchNorm2d, nn.SyncBatchNorm)):
                     part.eval()
-        if self.records and self._recorded is None:
+        if self.records and self._recorded is None and self.step < self.steps:
             self._record()
         started = time.perf_counter()
         if self._loader is None:

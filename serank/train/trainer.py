@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from tqdm import tqdm
@@ -129,53 +129,71 @@ def fit(
         )
     if output is None and (resume or tensorboard):
         raise ValueError("resume and tensorboard need output, the folder of the run")
-    folder = (
-        None
+    opened = (
+        nullcontext()
         if output is None
         else RunFolder(output, resume=resume, tensorboard=tensorboard, licence=license, data_sets=datasets)
     )
-    summaries = {"train_set": inspect_samples(train_set, "train_set", need_soft=recipe.soft_weight > 0)}
-    if val_set is not None:
-        summaries["val_set"] = inspect_samples(val_set, "val_set", need_targets=False)
-        warn_shared_frames(train_set, val_set)
-    if is_main():
-        for name, summary in summaries.items():
-            LOGGER.info("%s: %s", name, summary)
-    notes = ([] if origin is None else [origin]) + [f"{name}: {summary}" for name, summary in summaries.items()]
-    model.score_calibration = None  # it was fitted to other weights
-    with _trainable(model, recipe, checkpointing):
+    with opened as folder:
+        summaries = {"train_set": inspect_samples(train_set, "train_set", need_soft=recipe.soft_weight > 0)}
+        if val_set is not None:
+            summaries["val_set"] = inspect_samples(val_set, "val_set", need_targets=False)
+            warn_shared_frames(train_set, val_set)
+        if is_main():
+            for name, summary in summaries.items():
+                LOGGER.info("%s: %s", name, summary)
+        notes = ([] if origin is None else [origin]) + [f"{name}: {summary}" for name, summary in summaries.items()]
         digests = {name: summary.digest for name, summary in summaries.items()}
-        run = TrainingRun(model, train_set, recipe, target, digests, workers=workers, compile=compile, teacher=teacher)
-        if folder is not None and (state := folder.load()) is not None:
-            run.restore(state)
-            folder.log(run.history.rows)  # a run that was stopped after saving may not have logged its last row
-        total = recipe.epochs * run.steps
-        with tqdm(total=total, initial=run.done, disable=not (progress and is_main()), unit="step") as bar:
-            while run.epoch < recipe.epochs:
-                for _ in run.train_epoch(bar):
-                    if folder is not None and save_every and run.step % save_every == 0:
-                        folder.save(run.state())
-                run.average.copy_counts()
-                row = run.end_epoch()
-                if val_set is not None and (run.epoch % recipe.validate_every == 0 or run.epoch == recipe.epochs):
-                    row |= evaluate(_for_validation(run.ema), val_set, curves=False).metrics
-                    bar.set_postfix(loss=f"{row['loss']:.3f}", iou=f"{row['iou']:.3f}", refresh=False)
-                better = run.record(row, last=run.epoch == recipe.epochs, validated=val_set is not None)
-                if bar.disable and is_main():
-                    metrics = f", IoU {row['iou']:.4f}, nIoU {row['niou']:.4f}" if "iou" in row else ""
-                    LOGGER.info("epoch %d of %d: loss %.4f%s", run.epoch, recipe.epochs, row["loss"], metrics)
-                if folder is not None:
-                    folder.save(run.state())
-                    folder.log(run.history.rows)
-                    if better:
-                        folder.keep(run.ema, recipe, row, notes)
-        run.close()
-    model.load_state_dict(run.best_state)
-    model.eval()
-    if folder is not None:  # once more: a run that was stopped while saving may have left an older one
-        folder.keep(model, recipe, run.history.best, notes)
-        folder.finish(run.history.rows)
+        model.score_calibration = None  # it was fitted to other weights
+        with _trainable(model, recipe, checkpointing):
+            run = TrainingRun(
+                model, train_set, recipe, target, digests, workers=workers, compile=compile, teacher=teacher
+            )
+            if folder is not None and (state := folder.load()) is not None:
+                run.restore(state)
+                folder.log(run.history.rows)  # a run that was stopped after saving may not have logged its last row
+            _train_epochs(run, val_set, folder, save_every=save_every, progress=progress, notes=notes)
+        model.load_state_dict(run.best_state)
+        model.eval()
+        if folder is not None:  # once more: a run that was stopped while saving may have left an older one
+            folder.keep(model, recipe, run.history.best, notes)
+            folder.finish(run.history.rows)
     return run.history
+
+
+def _train_epochs(
+    run: TrainingRun,
+    val_set: Sequence[Sample] | None,
+    folder: RunFolder | None,
+    *,
+    save_every: int | None,
+    progress: bool,
+    notes: Sequence[str],
+) -> None:
+    """The epochs that are left: trains, validates, logs, and keeps the state and the best weights in `folder`."""
+    recipe = run.recipe
+    with tqdm(
+        total=recipe.epochs * run.steps, initial=run.done, disable=not (progress and is_main()), unit="step"
+    ) as bar:
+        while run.epoch < recipe.epochs:
+            for _ in run.train_epoch(bar):
+                if folder is not None and save_every and run.step % save_every == 0:
+                    folder.save(run.state())
+            run.average.copy_counts()
+            row = run.end_epoch()
+            if val_set is not None and (run.epoch % recipe.validate_every == 0 or run.epoch == recipe.epochs):
+                row |= evaluate(_for_validation(run.ema), val_set, curves=False).metrics
+                bar.set_postfix(loss=f"{row['loss']:.3f}", iou=f"{row['iou']:.3f}", refresh=False)
+            better = run.record(row, last=run.epoch == recipe.epochs, validated=val_set is not None)
+            if bar.disable and is_main():
+                metrics = f", IoU {row['iou']:.4f}, nIoU {row['niou']:.4f}" if "iou" in row else ""
+                LOGGER.info("epoch %d of %d: loss %.4f%s", run.epoch, recipe.epochs, row["loss"], metrics)
+            if folder is not None:
+                folder.save(run.state())
+                folder.log(run.history.rows)
+                if better:
+                    folder.keep(run.ema, recipe, row, notes)
+    run.close()
 
 
 def _for_validation(model: SeRankDet) -> SeRankDet | InferenceNetwork:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def write_boxes(file: Path, boxes: Mapping[str, Sequence[PixelBox]]) -> None:
 def read_boxes(file: str | os.PathLike[str]) -> dict[str, list[tuple[float, float, float, float]]]:
     """Boxes of each frame by its name without suffix: x0, y0, x1, y1 in px, x1 and y1 exclusive.
 
-    A frame with an empty list holds no target.
+    Names come in Unicode's composed form (NFC). A frame with an empty list holds no target.
 
     Raises:
         FileNotFoundError: no such file.
@@ -41,5 +42,5 @@ def read_boxes(file: str | os.PathLike[str]) -> dict[str, list[tuple[float, floa
                     f"{where}: {values} is empty; x1 and y1 are exclusive, so expected x1 > x0 and y1 > y0"
                 )
             boxes.append((x0, y0, x1, y1))
-        found[name] = boxes
+        found[unicodedata.normalize("NFC", name)] = boxes  # as lists have names
     return found

@@ -18,7 +18,7 @@ from serank.datasets.labels.coco import is_coco, read_coco
 from serank.datasets.labels.labelme import is_labelme, read_labelme
 from serank.datasets.labels.objects import LabelledFrame
 from serank.datasets.labels.places import visible
-from serank.datasets.labels.values import json_file
+from serank.datasets.labels.values import json_value
 from serank.datasets.labels.voc import read_voc
 from serank.datasets.labels.yolo import find_yaml, read_yolo
 
@@ -116,7 +116,9 @@ def read_labels(path: Path, format: LabelFormat | None, images: Path | None) -> 
 def _format_of_file(file: Path) -> LabelFormat | None:
     suffix = file.suffix.lower()
     if suffix == ".json":
-        content = json_file(file)
+        content = json_value(file)
+        if not isinstance(content, dict):  # such as COCO's results
+            return None
         return "coco" if is_coco(content) else "labelme" if is_labelme(content) else None
     if suffix == ".csv":
         return "centroids" if is_centroids(file) else None

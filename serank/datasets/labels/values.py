@@ -39,15 +39,23 @@ def text_file(file: Path) -> str:
 
 
 def json_file(file: Path) -> dict[str, Any]:
-    """Content of a JSON file that holds an object.
+    """Content of a JSON file that holds an object; raises as `json_value`, and ValueError for anything else."""
+    content = json_value(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: holds {shown(content)}, expected a JSON object")
+    return content
+
+
+def json_value(file: Path) -> Any:
+    """Content of a JSON file.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not UTF-8, not JSON, or something else than an object.
+        ValueError: not UTF-8, or not JSON.
     """
     text = text_file(file)
     try:
-        content = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{file}, line {error.lineno}: is not JSON ({error.msg}); export it again from the labelling tool"
@@ -56,9 +64,6 @@ def json_file(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: is nested too deeply for a label file") from None
     except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{file}: can't be read ({error}); export it again from the labelling tool") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: holds {shown(content)}, expected a JSON object")
-    return content
 
 
 def entry(value: object, kind: type[T], where: str, what: str) -> T:
