@@ -219,7 +219,7 @@ def test_detection_by_two_processes_that_is_stopped(case: str, tmp_path: Path) -
     assert {f"{name}_detections.png" for name in names} <= pictures
     if case != "a process is killed":
         assert "serank detect: interrupted; the table holds the finished frames" in printed
-        assert len(names) == len(pictures)
+        assert len(pictures) - len(names) <= 2  # one in each process may have been drawn when the signal came
 
 
 @pytest.mark.slow

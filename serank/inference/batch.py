@@ -200,10 +200,7 @@ def write_detections(
 
     # of files that hold several frames the number is not known before they are read
     total = None if any(map(may_hold_several, files)) else len(range(rank(), len(files), world_size()))
-    with only_run(folder, ".detections.lock"):
-        if is_main():
-            for left in folder.glob(".detections-*"):  # by a run that was killed
-                left.unlink()
+    with only_run(folder, ".detections.lock", lambda: _remove_lines(folder)):
         result = BatchResult(table_path(folder, table), video=clip)
         started = time.perf_counter()
         with _joined_table(folder, result.table):
@@ -264,6 +261,12 @@ class PictureNames:
         """Name of the item's picture or map, in the output folder."""
         name = self._names[item.file]
         return f"{name}{ending}.png" if item.index is None else f"{name}/{item.index:06d}{ending}.png"
+
+
+def _remove_lines(folder: Path) -> None:
+    """Removes the records of processes of a run that was killed."""
+    for left in folder.glob(".detections-*"):
+        left.unlink()
 
 
 def _lines(folder: Path, process: int) -> Path:

@@ -106,14 +106,15 @@ class RunFolder:
         self._held = ExitStack()
 
     def __enter__(self) -> RunFolder:
-        self._held.enter_context(only_run(self.path, ".train.lock"))
-        if is_main():
-            for name in (STATE, LOG, CURVES, *(f"{BEST}/{file}" for file in (WEIGHTS, CONFIG, CARD))):
-                remove_leftovers(self.path / name)
+        self._held.enter_context(only_run(self.path, ".train.lock", self._remove_leftovers))
         return self
 
     def __exit__(self, *error: object) -> None:
         self._held.close()
+
+    def _remove_leftovers(self) -> None:
+        for name in (STATE, LOG, CURVES, *(f"{BEST}/{file}" for file in (WEIGHTS, CONFIG, CARD))):
+            remove_leftovers(self.path / name)
 
     def load(self) -> dict[str, Any] | None:
         """The last state, on the CPU, or `None` without one; process 0 reads it and sends it to the others.
