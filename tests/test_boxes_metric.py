@@ -180,6 +180,8 @@ def test_evaluation_counts_a_detector_on_boxes(tmp_path: Path) -> None:
 def test_box_folder_reads_and_refuses(tmp_path: Path) -> None:
     root = box_folder(tmp_path / "set")
     assert BoxFolder(root, "val").names == ["b"]
+    with pytest.raises(FileNotFoundError, match=r"lacks 85 frames"):
+        BoxFolder(root, "sirst:val")
     sample = BoxFolder(root)[-1]
     assert (sample.name, sample.frame.shape, sample.boxes.tolist()) == ("b", (40, 48), [[30, 8, 33, 11]])
     (root / "val.txt").write_text("b\nc\n")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serank.datasets.labels.box_file import BOX_FILE, read_boxes
 from serank.datasets.labels.formats import import_hint
-from serank.datasets.layouts import find_list, frame_folder, read_list
+from serank.datasets.layouts import frame_folder, split_list
 from serank.datasets.sample import Samples
 from serank.datasets.splits import file_name
 from serank.frames.frame import FramePreparer
@@ -41,7 +41,8 @@ class BoxFolder(Samples[BoxSample]):
 
     Args:
         root: the folder.
-        split: name of a list, such as `"val"`; `None` takes every frame of `boxes.json`.
+        split: name of a list, such as `"val"`, or of a bundled one, such as `"sirst:val"`; `None` takes every frame of
+            `boxes.json`.
         options: what is known of the frames, as for `SeRankDet.detect`; dead pixels are repaired unless it says
             otherwise.
 
@@ -67,7 +68,7 @@ class BoxFolder(Samples[BoxSample]):
             hint = import_hint(self.root) or expected
             raise FileNotFoundError(f"{self.root}: no boxes to measure by; {hint}")
         boxes = read_boxes(file)
-        self.names = list(boxes) if split is None else list(dict.fromkeys(read_list(find_list(self.root, split))))
+        self.names = list(boxes) if split is None else list(dict.fromkeys(split_list(self.root, split)))
         frames = {file_name(frame): frame for frame in frame_files(images)}
         if lost := [name for name in self.names if name not in frames]:
             raise FileNotFoundError(

@@ -18,20 +18,19 @@ from serank.datasets.layouts import (
     Overlap,
     by_name,
     find_layout,
-    find_list,
     frame_folder,
     list_overlaps,
     mask_folder,
     mask_of,
-    read_list,
     role,
     same_frame,
     split_folders,
+    split_list,
 )
 from serank.datasets.masks import POLARITY, Shape, SizeMismatch, is_inverted, read_mask, resize_mask
 from serank.datasets.sample import Sample, Samples
 from serank.datasets.soft_targets import find_soft_targets, read_soft_target
-from serank.datasets.splits import available_splits, split_names, warn_sirst_test_names
+from serank.datasets.splits import available_splits, warn_sirst_test_names
 from serank.errors import FrameError
 from serank.frames.frame import CleanPixels, FramePreparer
 from serank.frames.options import FrameOptions
@@ -144,13 +143,12 @@ class FolderDataset(Samples[Sample]):
         if split is None:
             return self.root, None
         if split in available_splits():
-            dataset, _, part = split.partition(":")
-            return self.root, list(split_names(dataset, part))
+            return self.root, split_list(self.root, split)
         if frame_folder(self.root / split) is not None:
             return self.root / split, None
         if mask_folder(self.root) is None and (hint := _labels_hint(self.root)):
             raise FileNotFoundError(f"{self.root}: no masks in it{hint}")
-        return self.root, read_list(find_list(self.root, split))
+        return self.root, split_list(self.root, split)
 
     @property
     def layout(self) -> Layout:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serank.datasets.labels.values import text_file
-from serank.datasets.splits import available_splits, bare_name, file_name
+from serank.datasets.splits import available_splits, bare_name, file_name, split_names
 from serank.frames.sources import frame_files
 from serank.utils.text import listing
 
@@ -169,6 +169,14 @@ def find_list(root: Path, split: str) -> Path:
         f"lists found: {', '.join(known) or 'none'}. Write {split}.txt with a frame's name on each line{by_command}"
         f"{bundled}"
     )
+
+
+def split_list(root: Path, split: str) -> list[str]:
+    """Names of a bundled split, such as `"sirst:val"`, or of the list called `split`; raises as `find_list`."""
+    if split in available_splits():
+        dataset, _, part = split.partition(":")
+        return list(split_names(dataset, part))
+    return read_list(find_list(root, split))
 
 
 def split_command(root: Path) -> str:
