@@ -22,8 +22,6 @@ PLANTED = {entry["file"]: entry for entry in json.loads(FRAMES.with_suffix(".jso
 
 
 NAMES = ("general", "irstd1k", "nudt-sirst", "sirst")
-OLDER = ("sirst",)
-"""Trained with tools that are gone, which its card names."""
 ONE_SET = ("irstd1k", "nudt-sirst")
 """Trained last on one set of frames of 256 or 512 px a side: they may miss a target in larger ones."""
 
@@ -92,7 +90,7 @@ def test_the_checkpoint_is_small_and_complete(model: SeRankDet, name: str) -> No
     assert sum(f.stat().st_size for f in folder.iterdir()) < 10e6
     card = (folder / "README.md").read_text(encoding="utf-8")
     for word in (
-        "1b721d2" if name in OLDER else "serank train",
+        "serank train",
         "serank evaluate",
         "## Limits",
         "native",
@@ -116,15 +114,15 @@ def test_the_figures_are_good_enough() -> None:
     sirst, general = ({r.data_set: r.metrics for r in published()[name].results} for name in ("sirst", "general"))
     alone = sirst["SIRST"]
     assert min(alone["iou"], alone["niou"]) >= 0.78
-    assert alone["pd"] >= 0.98
-    assert alone["fa"] <= 12e-6
+    assert alone["pd"] >= 0.979
+    assert alone["fa"] <= 10e-6
     assert general["SIRST-V2"]["pd"] >= 0.9
     assert all(general[data]["fa"] <= 20e-6 for data in general)
     for name, data, bars in (
         ("general", "SIRST", {"iou": 0.75, "niou": 0.75, "pd": 0.95}),
         ("general", "IRSTD-1k", {"iou": 0.58, "niou": 0.58, "pd": 0.84}),
         ("general", "NUDT-SIRST", {"iou": 0.73, "niou": 0.75, "pd": 0.94}),
-        ("irstd1k", "IRSTD-1k", {"iou": 0.61, "niou": 0.6, "pd": 0.86}),
+        ("irstd1k", "IRSTD-1k", {"iou": 0.61, "niou": 0.61, "pd": 0.88}),
         ("nudt-sirst", "NUDT-SIRST", {"iou": 0.81, "niou": 0.82, "pd": 0.985}),
     ):
         found = {r.data_set: r.metrics for r in published()[name].results}[data]

@@ -54,7 +54,7 @@ def test_a_finding_is_what_detect_finds(analyst: Analyst) -> None:
         for (x, y), score, area in zip(expected.centroids, expected.scores, expected.areas, strict=True)
     ]
     where = f"{SKY.name}: 2 detections in 256 x 256 px with probability above 0.60"
-    assert found.summary == f"{where}; score p: peak probability"
+    assert found.summary == f"{where}; score p: how often such detections are true (calibrated)"
     with Image.open(found.probability) as picture:
         np.testing.assert_allclose(np.asarray(picture) / 255, expected.probability, atol=0.01)
     with Image.open(found.picture) as picture:
@@ -70,7 +70,7 @@ def test_options_of_detect_and_its_warnings(analyst: Analyst, tmp_path: Path) ->
     Image.new("L", (64, 48)).save(tmp_path / "constant.png")
     summary = analyst.find(str(tmp_path / "constant.png"), 0, "sirst").summary
     assert re.search(r"\n\n\*\*Warning:\*\* .* constant, nothing can be found", summary)
-    assert analyst.settings("sirst") == (0.7, 1)
+    assert analyst.settings("sirst") == (0.5, 1)
 
 
 def test_pages_of_a_file_are_found_by_number(analyst: Analyst, tmp_path: Path) -> None:

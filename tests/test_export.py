@@ -149,7 +149,7 @@ def test_metadata_is_all_that_frames_need(sirst: SeRankDet) -> None:
         "repair": True,
         "threshold": sirst.threshold,
         "tta": 1,
-        "score_calibration": None,
+        "score_calibration": list(sirst.score_calibration or ()),
     }
 
 

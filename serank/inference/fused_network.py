@@ -185,7 +185,7 @@ class InferenceNetwork(nn.Module, Detector):
     An input frame that holds NaN or infinity, or in which values leave the dtype's range before the decoder, gives
     NaN everywhere.
 
-    Half precision is a choice. On nine validation frames of SIRST with the checkpoint `"sirst"`, bfloat16 moved a
+    Half precision is a choice. On nine validation frames of SIRST with an earlier `"sirst"`, bfloat16 moved a
     pixel's probability by up to 0.14 (0.32 on other frames) and six mask pixels in all, float16 by 0.024 and one.
     Ranking and attention are computed in float32 in every dtype, but of maps that the encoder rounded: with the
     attention matrices of the float32 network it is still 0.11; only a whole encoder in float32 mends it (0.02).
