@@ -59,7 +59,9 @@ def test_killed_while_writing_a_checkpoint(tmp_path: Path) -> None:
     script = SCRIPT.format(tests=str(Path(__file__).parent), at=6)
     result = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=120)
     assert result.returncode == -signal.SIGKILL, result.stderr
-    halves = [p for p in tmp_path.iterdir() if p.name not in ("last.pt", "log.csv", "best", "curves.png")]
+    halves = [
+        p for p in tmp_path.iterdir() if p.name not in ("last.pt", "log.csv", "best", "curves.png", ".train.lock")
+    ]
     assert len(halves) == 1  # the file that was being written
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert (state["epoch"], state["step"]) == (1, 1)  # 5 saves: 3 steps, the end of the epoch, 1 step
@@ -67,6 +69,7 @@ def test_killed_while_writing_a_checkpoint(tmp_path: Path) -> None:
     fit(resumed, scenes(), recipe=RECIPE, output=tmp_path, save_every=1, resume=True, progress=False)
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in expected.state_dict().items())
     assert not halves[0].exists()
+    assert not (tmp_path / ".train.lock").exists()  # the lock of the killed process counted no more
 
 
 def test_full_disk_while_writing_weights(tmp_path: Path) -> None:
