@@ -96,8 +96,9 @@ def fit(
             `checkpointing`, `resume` or `tensorboard` without `output`, `tensorboard` without its package, an `output`
             that holds a run when not resuming, or one with another recipe, network or data.
         serank.errors.CheckpointError: `last.pt` can't be read or is damaged.
-        OSError: `output` can't be written to, which is found before anything is read; or a checkpoint can't, for
-            example to a full disk, where the last good one is left as it was.
+        OSError: `output` can't be written to or is held by another run (`BlockingIOError`), which is found before
+            anything is read; or a checkpoint can't, for example to a full disk, where the last good one is left as it
+            was.
         FloatingPointError: loss or gradient is NaN or infinite; names epoch, step, learning rate and frames.
     """
     recipe = Recipe() if recipe is None else recipe
