@@ -73,6 +73,13 @@ def test_variants_give_one_logit_a_pixel(variant: dict[str, Any]) -> None:
     torch.testing.assert_close(model(x), outputs[-1])
 
 
+@torch.no_grad()
+def test_untrained_outputs_are_near_the_prior(variant: dict[str, Any]) -> None:
+    model = SeRankDet(**{"width": 8, **variant})
+    for output in model.forward_deep(torch.randn(2, model.in_channels, 64, 64)):
+        assert 0.003 < float(output.sigmoid().mean()) < 0.03
+
+
 def test_every_parameter_learns(variant: dict[str, Any]) -> None:
     model = SeRankDet(**{"width": 4, **variant}).train()
     x = torch.randn(2, model.in_channels, 48, 64)

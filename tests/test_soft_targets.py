@@ -57,8 +57,8 @@ def test_both_terms_count_and_are_off_by_default() -> None:
     one, two = (trained(scenes(255), soft_weight=w, **still)[1] for w in (1.0, 2.0))
     assert two - base == pytest.approx(2 * (one - base), rel=1e-4)
     assert one > base
-    assert trained(scenes(), consistency_weight=1e3, **still)[1] > base
-    assert trained(scenes(), consistency_weight=1e3)[1] != loss
+    assert trained(scenes(), consistency_weight=1e6, **still)[1] > base
+    assert trained(scenes(), consistency_weight=1e6)[1] != loss
 
 
 def test_turns_are_seven_and_turn_back() -> None:

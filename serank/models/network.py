@@ -21,6 +21,9 @@ from serank.utils.checks import check_map
 LEVELS = 5
 STRIDE = 2 ** (LEVELS - 1)
 """Sides are padded to a multiple of this inside the network and cropped back."""
+PRIOR_LOGIT = -4.6
+"""Log-odds of a target pixel, about a hundredth, with which untrained heads begin: Lin et al., "Focal Loss for Dense
+Object Detection", ICCV 2017, section 3.3. From 0 the background turns all weights of a head negative for good."""
 
 
 class PlainBlock(nn.Sequential):
@@ -89,6 +92,8 @@ class SeRankNet(nn.Module):
         )
         self.head = nn.Conv2d(config.width, 1, 1)
         self.side_heads = nn.ModuleList(nn.Conv2d(c, 1, 3, padding=1) for c in channels)
+        for head in (self.head, *self.side_heads):
+            nn.init.constant_(head.get_parameter("bias"), PRIOR_LOGIT)
 
     def decode(self, x: Tensor) -> list[Tensor]:
         """Decoder maps d2, d3, d4, d5 and the deepest encoder map e5, finest first.
