@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +340,32 @@ def test_training_mode_stays_and_the_result_is_that_of_eval_mode() -> None:
     modes = [module.training for module in model.modules()]
     assert torch.equal(probability(model, NOISE), expected)
     assert [module.training for module in model.modules()] == modes
+
+
+def test_threads_share_a_network_in_training_mode() -> None:
+    model = small()
+    expected = probability(model, NOISE)
+    model.train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    first_is_in, second_has_left = threading.Event(), threading.Event()
+
+    def wait(*_: Any) -> None:
+        if not first_is_in.is_set():
+            first_is_in.set()
+            assert second_has_left.wait(60)
+
+    hook = model.encoder[0].register_forward_pre_hook(wait)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(probability, model, NOISE)
+        assert first_is_in.wait(60)
+        second = probability(model, NOISE)
+        assert not model.training
+        second_has_left.set()
+        assert torch.equal(first.result(), expected)
+    assert torch.equal(second, expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    assert model.training
+    hook.remove()
 
 
 def test_weights_made_in_inference_mode_work() -> None:

@@ -187,6 +187,39 @@ def test_what_is_ignored_counts_in_neither_mask_nor_map(tmp_path: Path) -> None:
     assert (result.metrics["targets"], result.metrics["pd"], result.metrics["fa"]) == (1, 1, 0)
 
 
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_no_metric_counts_what_detection_was_told_to_ignore(width: int, tmp_path: Path) -> None:
+    """However thin the region is."""
+    ignored = [[33, 0, 33 + width, 48]]
+    found = Bright().detect(sky(), ignore=ignored)
+    sample = FolderDataset(write(tmp_path, [sky()]), options=FrameOptions(ignore=ignored))[0]
+    assert sample.hidden is not None
+    assert sample.hidden.sum() == 48 * width
+    assert not sample.mask[:, 33 : 33 + width].any()
+    [row] = evaluate(Bright(), [sample]).frames
+    assert row.predicted_pixels == found.mask.sum()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"value_range": (0, 1)},
+        {"no_data": 0},
+        {"polarity": "black-hot"},
+        {"palette": "auto"},
+        {"ignore": [[0, 0, 4, 4]]},
+        {"repair": False},
+    ],
+)
+def test_a_prepared_frame_takes_no_options(option: dict[str, Any]) -> None:
+    if "palette" in option:
+        pytest.importorskip("matplotlib")
+    frame = FramePreparer(FrameSpec())(sky())
+    assert len(Bright().detect(frame, polarity="white-hot")) == 2
+    with pytest.raises(ValueError, match=f"a prepared Frame takes no options; got {next(iter(option))}"):
+        Bright().detect(frame, **option)
+
+
 @pytest.mark.parametrize("width", [1, 2])
 def test_a_column_without_data_leaves_a_target_whole(width: int, tmp_path: Path) -> None:
     frame = with_value(kelvin(sky()), (slice(None), slice(33, 33 + width)), np.nan)

@@ -866,6 +866,41 @@ def test_8_bit_values_of_another_type_are_8_bit(dtype: type) -> None:
     assert not np.array_equal(read_frame(grey.astype(np.uint16)), read_frame(grey))
 
 
+@pytest.mark.parametrize("top", [255, 40000])
+@pytest.mark.parametrize("kind", ["P2", "P5", "uint16 tiff", "int16 tiff", "big-endian int16 tiff", "png"])
+def test_pillow_s_images_of_16_bit_files_have_16_bits(kind: str, top: int, tmp_path: Path) -> None:
+    """Pillow hands some on with 32 bits, in which low counts would look like bytes."""
+    counts = np.linspace(3, top, 48).astype(np.uint16).reshape(6, 8)
+    file = tmp_path / ("f.pgm" if kind.startswith("P") else f"f.{kind.split()[-1]}")
+    if kind == "P2":
+        file.write_text("P2 8 6 65535\n" + " ".join(map(str, counts.ravel())) + "\n")
+    elif kind == "P5":
+        file.write_bytes(b"P5 8 6 65535\n" + counts.astype(">u2").tobytes())
+    elif "int16 tiff" in kind:
+        tifffile = pytest.importorskip("tifffile")
+        array = counts if kind.startswith("u") else (counts // 2).astype(np.int16)
+        tifffile.imwrite(file, array, byteorder=">" if kind.startswith("big") else "<")
+    else:
+        Image.fromarray(counts).save(file)
+    with Image.open(file) as image:
+        np.testing.assert_array_equal(read_frame(image), read_frame(file))
+
+
+@pytest.mark.parametrize("head", ["P2 2 1 1023\n7 9\n", "P5 2 1 1023\n\0\7\0\x09"])
+def test_counts_that_pillow_stretches_are_refused(head: str, tmp_path: Path) -> None:
+    (tmp_path / "f.pgm").write_bytes(head.encode("latin1"))
+    np.testing.assert_array_equal(decode(tmp_path / "f.pgm"), [[7, 9]])
+    with Image.open(tmp_path / "f.pgm") as image, pytest.raises(FrameError, match="Pillow stretches these values"):
+        read_frame(image)
+
+
+@pytest.mark.parametrize("width", [1, 3, 4])
+@pytest.mark.parametrize("height", [1, 3, 5])
+def test_tensors_with_one_channel_are_of_any_width(height: int, width: int) -> None:
+    tensor = torch.rand(1, height, width)
+    np.testing.assert_array_equal(read_frame(tensor), read_frame(tensor[0]))
+
+
 def test_16_bit_colour_is_read_whole(tmp_path: Path) -> None:
     """Pillow drops the low bytes."""
 

@@ -447,6 +447,19 @@ def test_layouts_and_types_agree() -> None:
     assert repr(measure(probability[:1], target[0])) == one
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("threshold", [0.3, 0.9999])
+def test_thresholds_are_compared_in_single_precision(dtype: torch.dtype, threshold: float) -> None:
+    """In half precision 0.9999 is 1, and 0.3 what is stored for it."""
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[3:6, 3:6] = True
+    map_ = mask.to(dtype)
+    map_[12, 12] = 0.29
+    maps: list[Any] = [map_] if dtype == torch.bfloat16 else [map_, map_.numpy()]
+    for one in maps:
+        assert pd_fa(one, mask, threshold) == (1, 0)
+
+
 def test_frames_of_one_column_have_a_channel_axis() -> None:
     """Without it `(N, H, 1)` could be one frame `(H, W, 1)`, whose rows would count as frames."""
     probability, target = np.array([[0.9, 0.1, 0.8]]), np.array([[1, 0, 0]])

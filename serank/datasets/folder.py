@@ -174,14 +174,14 @@ class FolderDataset(Samples[Sample]):
             else:
                 assert soft is not None  # a folder without masks is opened with soft targets alone
                 mask = soft > 127
-            if (wide := clean.wide) is not None:
-                mask = mask & ~wide
+            if (uncounted := clean.uncounted) is not None:
+                mask = mask & ~uncounted
             stored = clean, mask, soft
             if self._cache is not None:
                 self._cache[index] = stored
         clean, mask, soft = stored
         copied = None if soft is None else soft.copy()
-        hidden = np.ones(mask.shape, np.bool_) if clean.constant else clean.wide
+        hidden = np.ones(mask.shape, np.bool_) if clean.constant else clean.uncounted
         return Sample(self.names[index], self._prepare.scale(clean), mask.copy(), copied, hidden)
 
     def _mask(self, name: str, file: Path, shape: Shape) -> NDArray[np.bool_]:

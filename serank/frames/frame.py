@@ -56,6 +56,8 @@ class CleanPixels:
     """`(H, W)`, of the stored type."""
     missing: NDArray[np.bool_] | None
     """`(H, W)`, pixels without data or ignored, filled from their neighbours; `None` for none."""
+    ignored: NDArray[np.bool_] | None = None
+    """`(H, W)`, those of them that are ignored."""
 
     @property
     def valid(self) -> NDArray[np.bool_] | None:
@@ -69,9 +71,15 @@ class CleanPixels:
         return bool(seen.min() == seen.max())
 
     @property
-    def wide(self) -> NDArray[np.bool_] | None:
-        """Missing pixels but for single ones and thin lines, see `serank.frames.filling.is_wide`."""
-        return None if self.missing is None else is_wide(self.missing)
+    def uncounted(self) -> NDArray[np.bool_] | None:
+        """Pixels that no metric counts: ignored ones, and regions without data, see `serank.frames.filling.is_wide`.
+
+        Single pixels and thin lines without data count as they were filled.
+        """
+        if self.missing is None:
+            return None
+        wide = is_wide(self.missing)
+        return wide if self.ignored is None else wide | self.ignored
 
 
 class FramePreparer:
@@ -91,16 +99,21 @@ class FramePreparer:
         """The frame that `source` stands for.
 
         Args:
-            source: as for `serank.frames.read_frame`; a `Frame` is taken as it is.
+            source: as for `serank.frames.read_frame`; a `Frame` is taken as it is, where there are no options.
 
         Raises:
             FileNotFoundError: no such file.
             FrameError: not a frame; names the file and the reason.
             ImportError: `palette` without matplotlib.
             TypeError: `source` is none of these.
-            ValueError: an unknown palette.
+            ValueError: an unknown palette, or options for a `Frame`, which is prepared already.
         """
         if isinstance(source, Frame):
+            if self.options.given:
+                raise ValueError(
+                    f"a prepared Frame takes no options; got {', '.join(self.options.given)}. Pass the frame's pixels, "
+                    "or give the options to the FramePreparer that makes it"
+                )
             return source
         pixels, name = read_pixels(source)
         return self.prepare(pixels, name, source if isinstance(source, (str, os.PathLike)) else None)
@@ -131,13 +144,14 @@ class FramePreparer:
         array, missing = check_pixels(pixels, name, options.missing_values)
         grey = self._grey(array, name)
         height, width = grey.shape
-        if (ignored := options.ignored(height, width, name)) is not None:
+        ignored = options.ignored(height, width, name)
+        if ignored is not None:
             missing = ignored if missing is None else missing | ignored
         if missing is not None:
             if missing.all():
                 raise FrameError(f"{name}: no pixel is left; each one is without data or ignored")
             grey = fill(grey, missing)
-        return CleanPixels(repair_defects(grey) if self.repair else grey, missing)
+        return CleanPixels(repair_defects(grey) if self.repair else grey, missing, ignored)
 
     def scale(self, clean: CleanPixels) -> NDArray[np.float32]:
         """Grey `(H, W)` float32 in [0, 1], by the range of the options where they have one."""

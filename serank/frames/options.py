@@ -72,6 +72,12 @@ class FrameOptions:
         return replace(self, repair=repair) if self.repair is None else self
 
     @property
+    def given(self) -> list[str]:
+        """Names of the attributes that aren't left at their defaults."""
+        default = {"no_data": (), "polarity": "white-hot"}
+        return [k for k, v in vars(self).items() if v is not None and (k == "ignore" or v != default.get(k))]
+
+    @property
     def missing_values(self) -> tuple[float, ...]:
         """The values of `no_data`."""
         assert isinstance(self.no_data, tuple)

@@ -12,6 +12,8 @@ from serank.errors import FrameError
 from serank.frames.held import check_pixel_count
 from serank.frames.orientation import ORIENTATION
 
+BITS_PER_SAMPLE = 258
+
 
 def image_pixels(image: Image.Image, name: str) -> NDArray[Any]:
     """The pixels of a PIL image; palettes are looked up, alpha is dropped.
@@ -43,11 +45,21 @@ def image_pixels(image: Image.Image, name: str) -> NDArray[Any]:
     elif image.mode in ("CMYK", "YCbCr", "HSV", "LAB"):
         image = image.convert("RGB")
     pixels: NDArray[Any] = np.asarray(image)
+    if image.mode == "I" and (stored := _stored_type(image)):
+        pixels = pixels.astype(stored)
     if image.mode == "LA":
         pixels = pixels[..., 0]
     elif image.mode in ("RGBA", "RGBX"):
         pixels = pixels[..., :3]
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _stored_type(image: Image.Image) -> type[np.integer[Any]] | None:
+    """The 16-bit type of a file whose values Pillow widens to 32 bits; `None` for what has 32."""
+    if image.format == "PPM":
+        return np.uint16
+    tags = getattr(image, "tag_v2", None)
+    return np.int16 if tags is not None and tags.get(BITS_PER_SAMPLE) == (16,) else None
 
 
 def _check_trusted(image: Image.Image, name: str) -> None:
@@ -58,6 +70,8 @@ def _check_trusted(image: Image.Image, name: str) -> None:
         raise FrameError(
             f"{name}: Pillow drops the low bytes of 16-bit colour; pass the file's path instead of the image"
         )
+    if image.mode == "I" and any(t[0] in ("ppm", "ppm_plain") and 65535 not in t[-1] for t in tiles):
+        raise FrameError(f"{name}: Pillow stretches these values to 16 bits; pass the file's path instead of the image")
     tags = getattr(image, "tag_v2", None)
     if tags is None or not tiles:
         return

@@ -218,7 +218,7 @@ def _tensor_pixels(tensor: torch.Tensor) -> Array:
     if tensor.is_floating_point() and tensor.dtype not in known:
         tensor = tensor.float()
     array: Array = tensor.numpy(force=True)
-    if array.ndim != 3 or array.shape[0] not in (1, 3) or array.shape[2] in (1, 3):
+    if array.ndim != 3 or array.shape[0] not in (1, 3) or (array.shape[0] == 3 and array.shape[2] in (1, 3)):
         return array
     if array.shape[0] == 3 and array.size and not np.array_equal(array, array[:1].repeat(3, 0), equal_nan=True):
         raise FrameError(

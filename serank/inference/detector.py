@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -27,17 +29,29 @@ from serank.utils.checks import check_count, check_threshold
 Float = NDArray[np.float32]
 
 
+_LOCK = threading.Lock()
+_RUNNING: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
+"""Of each model that runs: in how many threads, and its modules that were training before the first of them."""
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; each module's former mode comes back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    """Eval mode without gradients; each module's former mode comes back when the last thread has left."""
+    with _LOCK:
+        users, training = _RUNNING.get(model, (0, []))
+        _RUNNING[model] = users + 1, training + [module for module in model.modules() if module.training]
+        model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        for module in training:  # not model.train(), which would wake frozen parts too
-            module.training = True
+        with _LOCK:
+            users, training = _RUNNING.pop(model)
+            if users > 1:
+                _RUNNING[model] = users - 1, training
+            else:
+                for module in training:  # not model.train(), which would wake frozen parts too
+                    module.training = True
 
 
 def predict(

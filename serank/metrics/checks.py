@@ -88,8 +88,8 @@ def _to_frames(value: Any, name: str) -> NDArray[Any]:
     """One array or tensor as a real `(N, H, W)` array on the CPU."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":  # numpy has no bfloat16
-            value = value.float()
+        # thresholds near 1 are 1 in half precision, and numpy has no bfloat16
+        value = value.float() if value.is_floating_point() and value.element_size() < 4 else value
         value = value.numpy()
     if isinstance(value, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(value).sum())):
         raise ValueError(
@@ -99,6 +99,8 @@ def _to_frames(value: Any, name: str) -> NDArray[Any]:
     array = np.asarray(value)
     if array.dtype.kind not in "buif":
         raise ValueError(f"{name} must hold real numbers or bool; got dtype {array.dtype}")
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
     shape = array.shape
     if array.ndim == 3 and shape[2] == 1:
         raise ValueError(
