@@ -686,7 +686,7 @@ def test_find_sources_in_a_folder(tmp_path: Path) -> None:
             assert find_sources([path]) == wanted
         assert [str(w.message).removeprefix(f"{tmp_path}: ") for w in caught] == [
             "3 other files passed over (a.mat, list.txt, png)",
-            "1 broken links passed over (lost.png)",
+            "1 broken link passed over (lost.png)",
         ]
 
 

@@ -18,12 +18,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serank.errors import FrameError
+from serank.frames.frame import FramePreparer
+from serank.frames.preparation import FrameSpec
 from serank.frames.reading import decode
+from serank.frames.sources import read_sources
 
 tifffile = pytest.importorskip("tifffile", reason="writes what Pillow can't")
 
 Array = NDArray[Any]
 DEFLATE = 8
+
+
+def test_three_frames_that_are_tagged_as_colours_are_warned_of(tmp_path: Path) -> None:
+    """What tifffile makes of a stack of three, unless it is told."""
+    counts = np.random.default_rng(0).normal(7000, 30, (3, 48, 64)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", counts, photometric="rgb", planarconfig="separate")
+    with pytest.warns(UserWarning, match=r"three channels of uint16 that differ.*photometric=\"minisblack\""):
+        FramePreparer(FrameSpec())(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", counts, photometric="minisblack")
+    assert len(list(read_sources([tmp_path / "a.tif"]))) == 3
 
 
 def numbers(code: str, *shape: int, bits: int | None = None) -> Array:

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10.0,
         metavar="PX",
-        help="farthest that a tracked target moves between two frames",
+        help="farthest that a tracked target moves between two frames that are run, so more with --every",
     )
     parser.add_argument("--no-pictures", action="store_true", help="write the table alone")
     parser.add_argument(

@@ -279,8 +279,9 @@ def _budget(options: argparse.Namespace) -> dict[str, Any]:
 def _print_score(options: argparse.Namespace, result: Evaluation) -> None:
     """Prints the least score that meets the budget, and what it gives."""
     choice = pick_score(result, **_budget(options))
+    score = f"score {choice.min_score:.9g} chosen (serank detect --min-score {choice.min_score:.9g})"
     print(
-        f"score {choice.min_score:.9g} chosen (serank detect --min-score {choice.min_score:.9g}): Pd {choice.pd:.4f}, "
+        f"{score if choice.min_score else 'no least score needed for this budget'}: Pd {choice.pd:.4f}, "
         f"Fa {choice.fa * 1e6:.2f}e-6, false components {choice.false_components:.3f} a frame; without it:"
     )
 

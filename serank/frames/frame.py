@@ -167,6 +167,12 @@ class FramePreparer:
                 return palette_grey(array, self.options.palette, name)
             advice = 'pass raw counts, or palette="auto" (--palette auto) or its name'
             self._warn("colour", f"{name}: false colour; targets may be dark in it; {advice}")
+        elif array.ndim == 3 and array.dtype.str[1:] in ("u2", "i2") and (array != array[..., :1]).any():
+            self._warn(
+                "channels",
+                f"{name}: three channels of {array.dtype} that differ, taken for one frame in colours; if they are "
+                'three frames, write them with one sample a pixel (tifffile: photometric="minisblack")',
+            )
         return luminance(array)
 
     def _is_constant(self, clean: CleanPixels, unit: NDArray[np.float32], name: str) -> bool:

@@ -91,10 +91,11 @@ def passed_over(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _warn_passed_over(folder: Path) -> None:
-    for kind, files in zip(("other files", "broken links"), passed_over(folder), strict=True):
+    for kind, files in zip(("other file", "broken link"), passed_over(folder), strict=True):
         if files:
             names = listing([file.name for file in files], NAMED)
-            warnings.warn(f"{folder}: {len(files)} {kind} passed over ({names})", stacklevel=3)
+            many = f"{len(files)} {kind}{'s' if len(files) > 1 else ''}"
+            warnings.warn(f"{folder}: {many} passed over ({names})", stacklevel=3)
 
 
 def frame_files(folder: Path, *, videos: bool = False) -> list[Path]:

@@ -153,6 +153,8 @@ def fit(
             if folder is not None and (state := folder.load()) is not None:
                 run.restore(state)
                 folder.log(run.history.rows)  # a run that was stopped after saving may not have logged its last row
+                if run.epoch == recipe.epochs and is_main():
+                    LOGGER.info("%s: all %d epochs are done already", folder.path, recipe.epochs)
             _train_epochs(run, val_set, folder, save_every=save_every, progress=progress, notes=notes)
         model.load_state_dict(run.best_state)
         model.eval()

@@ -68,8 +68,12 @@ def frame_names(files: Sequence[Path], root: Path) -> list[str]:
     for name, file in zip(names, files, strict=True):
         other = owner.setdefault(name.lower(), file)
         if other is not file:
-            twice = "is labelled twice" if other == file else f"and {other} would both be called {name!r}"
-            raise ValueError(f"{file} {twice}; rename a frame, or import the label files one by one")
+            if other == file:
+                raise ValueError(
+                    f"{file} is labelled twice; import the label files one by one or, where it is a recording, write "
+                    "its frames to files of their own, since data sets take one frame a file"
+                )
+            raise ValueError(f"{file} and {other} would both be called {name!r}; rename a frame")
     return names
 
 

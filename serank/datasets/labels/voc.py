@@ -79,7 +79,8 @@ def _parse(file: Path) -> ElementTree.Element:
     except ValueError as error:
         raise ValueError(f"{file}: {error}" if str(file) not in str(error) else str(error)) from None
     if root.tag != "annotation":
-        raise ValueError(f"{file}: begins with <{root.tag[:40]}>, expected <annotation>; this is no Pascal VOC file")
+        which = "CVAT's own format; export as COCO 1.0" if root.tag == "annotations" else "no Pascal VOC file"
+        raise ValueError(f"{file}: begins with <{root.tag[:40]}>, expected <annotation>; this is {which}")
     return root
 
 
