@@ -114,7 +114,7 @@ def test_metric_refuses() -> None:
     with pytest.raises(ValueError, match="scores must be finite; got nan"):
         match_boxes([[1, 1], [2, 2]], [], [0.5, math.nan])
     with pytest.raises(ValueError, match=r"centroids must be finite; got \[1.0, inf\]"):
-        match_boxes([[1, 1], [1, math.inf]], [], [0.5, 0.5])
+        match_boxes([[1.0, 1.0], [1.0, math.inf]], [], [0.5, 0.5])
     with pytest.raises(ValueError, match=r"centroids must be finite numbers of shape \(N, 2\); got shape \(1, 3\)"):
         match_boxes([[1, 1, 1]], [], [0.5])
     with pytest.raises(ValueError, match="thresholds"):

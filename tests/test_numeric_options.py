@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,19 +13,9 @@ from serank.cli.options import frame_options, frames_given
 from serank.cli.parser import COMMANDS, Parser, add_command, build_parser
 from serank.frames import FrameOptions, FramePreparer, FrameSpec
 
-FLOATS = (
-    "-1",
-    "-0.5",
-    "-.5",
-    "-5.",
-    "-1e-05",
-    "-1E30",
-    "-1_0.5",
-    "-3.4028234663852886e+38",
-    "-inf",
-    "-Infinity",
-    "-nan",
-)
+LOWEST = "-3.4028234663852886e+38"
+"""Of float32, which GDAL writes where there are no data."""
+FLOATS = ("-1", "-0.5", "-.5", "-5.", "-1e-05", "-1E30", "-1_0.5", LOWEST, "-inf", "-Infinity", "-nan")
 INTEGERS = ("-1", "-1_000")
 
 
@@ -62,15 +51,8 @@ def parsed(command: str, flag: str, words: list[str]) -> argparse.Namespace:
 
 
 def test_the_table_has_the_options() -> None:
-    assert {command for command, _ in OPTIONS} >= {
-        "detect",
-        "evaluate",
-        "train",
-        "split",
-        "import",
-        "convert",
-        "export",
-    }
+    commands = {command for command, _ in OPTIONS}
+    assert commands >= {"detect", "evaluate", "train", "split", "import", "convert", "export"}
     assert {("detect", "--range"), ("detect", "--no-data"), ("train", "--lr"), ("train", "--scale")} <= set(OPTIONS)
 
 
@@ -82,13 +64,11 @@ def test_negative_numbers_are_values(command: str, flag: str, capsys: pytest.Cap
         if action.choices is not None:
             with pytest.raises(SystemExit):
                 parsed(command, flag, words)
-            assert "invalid choice: -1" in capsys.readouterr().err
+            assert "invalid choice: " in capsys.readouterr().err
             continue
         value: Any = getattr(parsed(command, flag, words), action.dest)
         assert action.type in (int, float)
-        np.testing.assert_array_equal(
-            value, [action.type(word) for word in words][0 if action.nargs is None else None :]
-        )
+        np.testing.assert_array_equal(np.ravel(value), [action.type(word) for word in words])
     if action.type is int:
         with pytest.raises(SystemExit):
             parsed(command, flag, ["-1e5"])
@@ -107,8 +87,8 @@ def test_what_is_no_number_is_an_option_still(capsys: pytest.CaptureFixture[str]
         assert "argument --no-data: expected one argument" in capsys.readouterr().err
 
 
-def test_the_range_that_a_warning_advises_is_taken(tmp_path: Path) -> None:
-    array = np.random.default_rng(0).normal(0, 1e-5, (64, 64)).astype(np.float32)
+def test_the_range_that_a_warning_advises_is_taken() -> None:
+    array = np.random.default_rng(0).normal(0, 1e-6, (64, 64)).astype(np.float32)
     array[0, 0] = 1.0
     with pytest.warns(UserWarning, match="90% of its pixels") as said:
         FramePreparer(FrameSpec())(array)
@@ -122,15 +102,13 @@ def test_the_range_that_a_warning_advises_is_taken(tmp_path: Path) -> None:
 
 
 def test_options_are_reported_as_numbers_that_are_equal() -> None:
-    for text in ("-3.4028234663852886e+38", "-9999", "-1e+30", "nan", "1234567.25"):
+    for text in (LOWEST, "-9999", "-1e+30", "nan", "1234567.25"):
         (words,) = frames_given(parsed("detect", "--no-data", [text]))
         np.testing.assert_equal(float(words.removeprefix("--no-data ")), float(text))
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-@pytest.mark.parametrize(
-    "text", ["-3.4028234663852886e+38", "-3.4028235e+38", "-1.7976931348623157e+308", "-1e30", "-inf"]
-)
+@pytest.mark.parametrize("text", [LOWEST, "-3.4028235e+38", "-1.7976931348623157e+308", "-1e30", "-inf"])
 def test_values_without_data_of_any_size(text: str, dtype: str) -> None:
     """A value that the frame's type rounds is met by the pixels that it rounds; one beyond it by none."""
     array = np.random.default_rng(0).uniform(270, 300, (32, 40)).astype(dtype)
