@@ -6,6 +6,8 @@ import csv
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from serank.errors import FrameError
 from serank.frames import sources
 from serank.frames.reading import count_pages, decode_pages
 from serank.frames.sources import find_sources, read_sources
-from serank.inference import write_detections
+from serank.inference import Detector, detect_files, write_detections
 from serank.inference.table_formats import detection_rows
 
 Array = NDArray[Any]
@@ -329,3 +331,107 @@ def test_a_folder_of_links_is_not_written_over(model: SeRankDet, tmp_path: Path)
         with pytest.raises(ValueError, match="holds the frames themselves"):
             write_detections(model, [tmp_path / "links"], tmp_path / output)
     assert [p.name for p in (tmp_path / "links").iterdir()] == ["a.png"]
+
+
+def test_maps_and_pictures_have_folders_of_their_own(model: SeRankDet, tmp_path: Path) -> None:
+    """In one, the picture of a.png would be the map of a_detections.png."""
+    frames, output = tmp_path / "frames", tmp_path / "out"
+    frames.mkdir()
+    for name in ("a", "a_detections"):
+        Image.fromarray(noise(1)[0]).save(frames / f"{name}.png")
+    output.mkdir()
+    (tmp_path / "link").symlink_to(output)
+    for same in (output, tmp_path / "frames" / ".." / "out", tmp_path / "link"):
+        with pytest.raises(ValueError, match=r"probability '.*' is the output folder.*--no-pictures"):
+            write_detections(model, frames, output, probability=same)
+    assert list(output.iterdir()) == []
+    write_detections(model, frames, output, probability=output, pictures=False)
+    assert sorted(p.name for p in output.iterdir()) == ["a.png", "a_detections.png", "detections.json"]
+    for name in ("a", "a_detections"):
+        with Image.open(output / f"{name}.png") as image:
+            assert image.mode == "L"
+
+
+def many(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i, array in enumerate(noise(count)):
+        Image.fromarray(array).save(folder / f"{i:03d}.png")
+    return folder
+
+
+def threads_end(before: int) -> bool:
+    """Whether no more threads than before are left soon."""
+    deadline = time.monotonic() + 2
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return threading.active_count() <= before
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_table_does_not_wait_for_the_next_batch(
+    model: SeRankDet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """A second after a batch is drawn its frames are in the table, which a kill then leaves."""
+    original, calls, go_on = Detector.detect, 0, threading.Event()
+
+    def slow(self: Detector, *arguments: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1 + 8 // batch:
+            assert go_on.wait(30)
+        return original(self, *arguments, **more)
+
+    monkeypatch.setattr(Detector, "detect", slow)
+    frames, output = many(tmp_path / "frames", 10), tmp_path / "out"
+    run = threading.Thread(target=write_detections, args=(model, frames, output), kwargs={"batch_size": batch})
+    run.start()
+    try:
+        deadline = time.monotonic() + 20
+        while len(list(output.glob("*_detections.png"))) < 8:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        deadline = time.monotonic() + 3
+        while len(table(output)) < 8 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert [Path(record["frame"]).stem for record in table(output)] == [f"{i:03d}" for i in range(8)]
+    finally:
+        go_on.set()
+        run.join()
+    assert len(table(output)) == 10
+
+
+def test_an_error_that_is_held_keeps_no_thread(
+    model: SeRankDet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook, which holds the last error: threads have ended, and the writers before the folder is free."""
+    original, output = Detections.save, tmp_path / "out"
+    guarded: list[bool] = []
+
+    def slow(self: Detections, path: Path) -> None:
+        time.sleep(0.05)
+        original(self, path)
+        guarded.append((output / ".detections.lock").exists())
+
+    def refuse(_: Any) -> None:
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(Detections, "save", slow)
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="no more") as held:
+        write_detections(model, many(tmp_path / "frames", 30), output, report=refuse)
+    drawn = len(guarded)
+    assert threads_end(before)
+    assert len(guarded) == drawn < 30
+    assert all(guarded)
+    assert len(table(output)) == drawn  # and no picture is without its entry
+    assert held.value.__traceback__ is not None
+
+
+def test_an_error_of_detect_files_that_is_held_keeps_no_thread(model: SeRankDet, tmp_path: Path) -> None:
+    frames = many(tmp_path / "frames", 30)
+    (frames / "000.png").write_bytes(b"no image")
+    before = threading.active_count()
+    with pytest.raises(FrameError, match="give skipped=") as held:
+        list(detect_files(model, frames))
+    assert threads_end(before)
+    assert held.value.__traceback__ is not None

@@ -109,8 +109,12 @@ def test_metric_refuses() -> None:
             BoxMetrics(value)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"boxes must have x1 > x0 and y1 > y0; got \[4.0, 4.0, 4.0, 8.0\]"):
         match_boxes([[1, 1]], [[4, 4, 4, 8]], [0.5])
-    with pytest.raises(ValueError, match="scores must be 1 finite numbers, one for each centroid; got 2"):
+    with pytest.raises(ValueError, match="scores must be 1 numbers, one for each centroid; got 2"):
         match_boxes([[1, 1]], [], [0.5, 0.6])
+    with pytest.raises(ValueError, match="scores must be finite; got nan"):
+        match_boxes([[1, 1], [2, 2]], [], [0.5, math.nan])
+    with pytest.raises(ValueError, match=r"centroids must be finite; got \[1.0, inf\]"):
+        match_boxes([[1.0, 1.0], [1.0, math.inf]], [], [0.5, 0.5])
     with pytest.raises(ValueError, match=r"centroids must be finite numbers of shape \(N, 2\); got shape \(1, 3\)"):
         match_boxes([[1, 1, 1]], [], [0.5])
     with pytest.raises(ValueError, match="thresholds"):

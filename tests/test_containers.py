@@ -218,6 +218,26 @@ def test_a_flat_grey_jpeg_is_whole(tmp_path: Path) -> None:
         np.testing.assert_array_equal(decode(tmp_path / "flat.jpg"), 128)
 
 
+def test_a_jpeg_within_tiff_of_colour_and_opacity(tmp_path: Path) -> None:
+    rgba = np.kron(values("u1", 4, 5, 4), np.ones((8, 8, 1), np.uint8))
+    Image.fromarray(rgba).save(tmp_path / "a.tif", compression="jpeg")
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.mode == "RGBA"
+        expected = np.asarray(image)[..., :3]
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif"), expected)
+    data = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(data[: len(data) // 2])
+    with pytest.raises(FrameError, match="truncated or corrupt"):
+        decode(tmp_path / "cut.tif")
+
+
+def test_a_jpeg_within_tiff_of_grey_and_opacity_says_why_not(tmp_path: Path) -> None:
+    grey = Image.fromarray(GREY)
+    Image.merge("LA", (grey, grey)).save(tmp_path / "a.tif", compression="jpeg")
+    with pytest.raises(FrameError, match="JPEG of 2 samples can't be read; save it uncompressed or as LZW"):
+        decode(tmp_path / "a.tif")
+
+
 def test_threads_read_good_files_and_refuse_cut_ones(tmp_path: Path) -> None:
     good, *cut = (tmp_path / name for name in ("good.tif", "cut by 12.tif", "cut by 1.tif"))
     stored = values("f4", 24, 32)

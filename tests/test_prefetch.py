@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serank.utils.prefetch import prefetch, threaded_map
+from serank.utils.prefetch import InOrder, prefetch, threaded_map
 
 
 def test_order_is_kept() -> None:
@@ -33,7 +33,7 @@ def test_no_more_is_made_than_was_asked_for() -> None:
     assert [next(source) for _ in range(3)] == [0, 1, 2]
     time.sleep(0.3)
     assert len(made) <= 3 + 4 + 1
-    source.close()  # type: ignore[attr-defined]
+    source.close()
 
 
 def test_results_that_wait_are_bounded() -> None:
@@ -94,11 +94,28 @@ def test_an_error_of_the_work_is_raised() -> None:
         list(threaded_map(work, range(10), threads=1, pending=2))
 
 
+def test_items_that_threads_finish_are_taken_in_order() -> None:
+    taken: list[str] = []
+    order = InOrder(taken.append)
+    for number, item, so_far in ((2, "c", ""), (0, "a", "a"), (3, "d", "a"), (1, "b", "abcd"), (4, "e", "abcde")):
+        order.put(number, item)
+        assert "".join(taken) == so_far
+    many: list[int] = []
+    numbers = InOrder(many.append)
+
+    def work(n: int) -> None:
+        time.sleep(0.002 * (n % 3))
+        numbers.put(n, n)
+
+    list(threaded_map(work, range(60), threads=4, pending=8))
+    assert many == list(range(60))
+
+
 def test_a_reader_that_is_left_stops() -> None:
     before = threading.active_count()
     source = prefetch(iter(int, 1), 2)  # without an end
     assert next(source) == 0
-    source.close()  # type: ignore[attr-defined]
+    source.close()
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -6,6 +6,9 @@ import csv
 import errno
 import json
 import os
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,49 @@ def test_records_wait_a_second_and_come_at_the_end(tmp_path: Path, name: str, mo
         assert read(table) == expected(table, RECORDS[:1])  # the first is written at once
         raise KeyboardInterrupt
     assert read(table) == expected(table, RECORDS)
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@each
+def test_records_are_written_though_no_other_one_comes(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill leaves what came before the last interval, however long the next record takes."""
+    monkeypatch.setattr(tables, "FLUSH_INTERVAL", 0.1)
+    table, threads = tmp_path / name, threading.active_count()
+    with TableWriter(table) as writer:
+        for count in (3, 6):
+            for record in RECORDS[count - 3 : count]:
+                writer.add(record)
+            wait_for(lambda count=count: read(table) == expected(table, RECORDS[:count]))  # type: ignore[misc]
+    assert read(table) == expected(table, RECORDS)
+    assert threading.active_count() == threads
+
+
+def test_a_full_disk_is_said_though_no_other_record_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "FLUSH_INTERVAL", 0.1)
+    table, write, refused = tmp_path / "detections.jsonl", os.write, 0
+
+    def limited(handle: int, content: Any) -> int:
+        nonlocal refused
+        if len(content):
+            refused += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, content)
+
+    with pytest.raises(OSError, match=r"No space left on device.*detections\.jsonl"), TableWriter(table) as writer:  # noqa: PT012
+        writer.add(RECORDS[1])
+        monkeypatch.setattr(os, "write", limited)
+        writer.add(RECORDS[2])
+        wait_for(lambda: refused > 0)  # by the thread, which has nobody to tell
+    assert refused == 2
+    assert read(table) == [RECORDS[1]]
 
 
 @each

@@ -170,7 +170,12 @@ def frames_given(options: argparse.Namespace) -> list[str]:
 
 def _written(value: Any) -> str:
     items = value if isinstance(value, list) else [value]
-    return " ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in items)
+    return " ".join(_number(item) if isinstance(item, float) else str(item) for item in items)
+
+
+def _number(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else str(value)
 
 
 def _region(given: list[str] | None) -> Any:

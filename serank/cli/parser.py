@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from serank._version import __version__
 from serank.utils.text import did_you_mean
@@ -50,13 +50,27 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Suggests the closest option for an unknown one."""
+    """Suggests the closest option for an unknown one, and takes every negative number for a value."""
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        # argparse takes -1e-05 and -inf for options, by Python's version
+        return None if _is_negative(arg_string) else super()._parse_optional(arg_string)
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Ends the process with status 2 and a message about arguments that no option takes."""
         options = [name for name in self._option_string_actions if name.startswith("--")]
         hints = [did_you_mean(argument.partition("=")[0], options) for argument in unknown if argument.startswith("-")]
         self.error(f"unrecognized arguments: {' '.join(unknown)}{''.join(hints)}")
+
+
+def _is_negative(text: str) -> bool:
+    """Whether the text is a negative number as `float` reads it, or several with commas between them."""
+    try:
+        for part in text.split(","):
+            float(part)
+    except ValueError:
+        return False
+    return text.startswith("-")
 
 
 def build_parser() -> tuple[Parser, dict[str, Parser]]:

@@ -64,7 +64,11 @@ def decode_jpeg(data: bytes, name: str, colours: str = "") -> NDArray[Any]:
     Args:
         data: the stream.
         name: what errors call it.
-        colours: `"RGB"` or `"YCbCr"`, what three components are; empty leaves it to the stream's own marks.
+        colours: `"RGB"` or `"YCbCr"`, what three components are; `"RGBA"` takes four as they are stored; empty leaves
+            it to the stream's own marks, by which four are CMYK.
+
+    Returns:
+        `(H, W)` or `(H, W, 3)` uint8; `(H, W, 4)` of `"RGBA"`.
     """
     structure = _walk(data, name)
     check_pixel_count(structure.width, structure.height, name)
@@ -144,5 +148,7 @@ def _check_restarts(structure: _Structure, name: str) -> None:
 
 def _codec(structure: _Structure, data: bytes, colours: str) -> NDArray[Any]:
     mode, raw = {1: ("L", "L"), 3: ("RGB", "RGB"), 4: ("CMYK", "CMYK;I")}[len(structure.sampling)]
+    stored = mode == "CMYK" and colours == "RGBA"
+    raw, colours = ("CMYK", "CMYK") if stored else (raw, colours)  # the codec's name of four that it leaves as they are
     image = Image.frombytes(mode, (structure.width, structure.height), data, "jpeg", raw, colours)
-    return np.asarray(image.convert("RGB") if mode == "CMYK" else image)
+    return np.asarray(image.convert("RGB") if mode == "CMYK" and not stored else image)

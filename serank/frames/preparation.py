@@ -172,6 +172,8 @@ def check_pixels(array: Array, name: str, no_data: Sequence[float] = ()) -> tupl
         broken = ~np.isfinite(array)
         if any(math.isnan(value) for value in no_data):
             missing |= broken
+        for value in filter(math.isinf, no_data):
+            missing |= array == value
         if bad := int(np.count_nonzero(broken & ~missing)):
             raise FrameError(
                 f"{name}: {bad} of {array.size} values are NaN or infinite; replace dead pixels first, or let them be "
@@ -182,7 +184,8 @@ def check_pixels(array: Array, name: str, no_data: Sequence[float] = ()) -> tupl
     if array.ndim == 3:
         missing = np.asarray(missing.any(2))
     for value in no_data:
-        equal = np.asarray(array == value)
+        with np.errstate(over="ignore"):  # beyond the type no pixel has it
+            equal = np.asarray(array == (array.dtype.type(value) if array.dtype.kind == "f" else value))
         missing |= equal.reshape(*missing.shape, -1).all(2)
     if missing.all():
         raise FrameError(f"{name}: no pixel holds data, all are masked or one of no_data={list(no_data)}")

@@ -129,10 +129,15 @@ def _libtiff(directory: Directory, segment: Segment, data: bytes) -> bytes:
 
 def _jpeg(directory: Directory, segment: Segment, data: bytes) -> NDArray[Any]:
     name = directory.held.name
+    colours = {2: "RGB", 6: "YCbCr"}.get(directory.number(262, 1), "")
+    if segment.samples == 4 and colours == "RGB":
+        colours = "RGBA"
+    elif segment.samples not in (1, 3):
+        raise FrameError(f"{name}: JPEG of {segment.samples} samples can't be read; save it uncompressed or as LZW")
     tables = directory.numbers(347).tobytes()
     if tables:
         data = tables[:-2] + data[2:]
-    pixels = decode_jpeg(data, name, {2: "RGB", 6: "YCbCr"}.get(directory.number(262, 1), ""))
+    pixels = decode_jpeg(data, name, colours)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if segment.bits != 8 or pixels.shape[2] != segment.samples:
         raise FrameError(f"{name}: JPEG within TIFF of this kind can't be read; save it uncompressed or as LZW")

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -35,7 +35,7 @@ from serank.utils.distributed import all_objects, is_main, rank, world_size
 from serank.utils.files import writable_folder
 from serank.utils.names import FreeNames
 from serank.utils.one_run import only_run
-from serank.utils.prefetch import threaded_map
+from serank.utils.prefetch import InOrder, threaded_map
 from serank.utils.text import printable
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ def write_detections(
         max_distance: as for `detect_files`.
         probability: folder for the probability of each frame at its own size, 8-bit grey `NAME.png` (or
             `NAME/000012.png`), 255 for 1: `serank.evaluation.PredictionFolder` scores them, and
-            `FolderDataset(..., soft=...)` gives them to a training as soft targets. `None` writes none.
+            `FolderDataset(..., soft=...)` gives them to a training as soft targets. Not `output` where pictures are
+            written there. `None` writes none.
         options: what is known of the frames, the last arguments of `SeRankDet.detect`; `None` for nothing.
         pictures: write them; without, only the table.
         video: write the pictures as the frames of this video (`.mp4`, `.mkv`, `.mov` or `.avi`; H.264, or MPEG-4 where
@@ -144,8 +145,9 @@ def write_detections(
 
     Raises:
         FileNotFoundError: a folder without frames, or no path at all exists.
-        ValueError: `output` or `probability` holds the frames, an unknown `table`, an argument out of its range, or a
-            `video` of several videos, of frames of several sizes, or in several processes.
+        ValueError: `output` or `probability` holds the frames, pictures and `probability` in one folder, an unknown
+            `table`, an argument out of its range, or a `video` of several videos, of frames of several sizes, or in
+            several processes.
         ImportError: a video, and the extra that reads and writes it isn't installed.
         BlockingIOError: another run is writing to `output`.
         OSError: `output`, `probability` or `video` can't be written.
@@ -174,16 +176,21 @@ def write_detections(
     if maps is not None:
         _check_output("probability", maps, files)
     clip = None if video is None else _check_clip(video, files)
+    if maps is not None and pictures and clip is None and maps.resolve() == folder.resolve():
+        # the picture of a.png would be the map of a_detections.png
+        raise ValueError(
+            f"probability {str(maps)!r} is the output folder, where the pictures go; choose another folder, or "
+            "write no pictures (--no-pictures)"
+        )
     for place in (folder, maps):
         if place is not None:
             writable_folder(place)
     names = PictureNames(files)
 
-    def draw(entry: tuple[SourceFrame, Detections | None]) -> tuple[tuple[int, int], Record, Image.Image | None]:
-        item, found = entry
+    def draw(item: SourceFrame, found: Detections | None) -> tuple[Record, Image.Image | None]:
         record: Record = {"frame": printable(str(item.file))}
         if found is None:
-            return item.order, record | {"reason": printable(item.reason)}, None
+            return record | {"reason": printable(item.reason)}, None
         if item.index is not None:
             record["index"] = item.index
         if pictures and clip is None:
@@ -196,7 +203,7 @@ def write_detections(
         record |= found.to_dict()
         if table == "coco":
             record["runs"] = pixel_runs(found)
-        return item.order, record, None if clip is None else found.image()
+        return record, None if clip is None else found.image()
 
     # of files that hold several frames the number is not known before they are read
     total = None if any(map(may_hold_several, files)) else len(range(rank(), len(files), world_size()))
@@ -207,15 +214,30 @@ def write_detections(
             try:
                 with ExitStack() as stack:
                     add = _record_writer(stack, folder, result.table)
+
+                    def finish(entry: tuple[tuple[int, int], Record]) -> None:
+                        add(*entry)
+                        result.count(entry[1])
+
+                    # by the threads that draw, as this one may run the network for long
+                    finished = InOrder(finish)
+
+                    def work(
+                        entry: tuple[int, tuple[SourceFrame, Detections | None]],
+                    ) -> tuple[Record, Image.Image | None]:
+                        number, (item, found) = entry
+                        record, picture = draw(item, found)
+                        finished.put(number, (item.order, record))
+                        return record, picture
+
                     show = stack.enter_context(video_writer(clip, _clip_rate(files, every))).add if clip else None
                     bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="frame"))
-                    found = detect_sources(model, files, stream)
-                    results = threaded_map(draw, found, threads=WRITER_THREADS, pending=PENDING_RESULTS)
-                    for order, record, picture in results:
-                        add(order, record)
+                    # closed here: an error that is held, as in a notebook, would keep their threads
+                    source = stack.enter_context(closing(detect_sources(model, files, stream)))
+                    results = threaded_map(work, enumerate(source), threads=WRITER_THREADS, pending=PENDING_RESULTS)
+                    for record, picture in stack.enter_context(closing(results)):
                         if show and picture is not None:
                             show(picture)
-                        result.count(record)
                         bar.update()
                         if report:
                             report(record)

@@ -6,7 +6,8 @@ Reading runs ahead of the network in a thread of its own, and nothing is kept th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -131,13 +132,14 @@ def detect_files(
     files = existing_sources(paths, recursive=recursive)
 
     def results() -> Iterator[Detections]:
-        for item, found in detect_sources(model, files, stream):
-            if found is not None:
-                yield found
-            elif skipped is not None:
-                skipped(frame_source(item), item.reason)
-            else:
-                raise FrameError(f"{item.reason}; give skipped= a function to go on with the other frames")
+        with closing(detect_sources(model, files, stream)) as found_in:
+            for item, found in found_in:
+                if found is not None:
+                    yield found
+                elif skipped is not None:
+                    skipped(frame_source(item), item.reason)
+                else:
+                    raise FrameError(f"{item.reason}; give skipped= a function to go on with the other frames")
 
     return results()  # what is wrong with the arguments is raised by the call, not by the first frame
 
@@ -158,10 +160,20 @@ def existing_sources(
 
 def detect_sources(
     model: Detector, files: Sequence[Path], options: StreamOptions
-) -> Iterator[tuple[SourceFrame, Detections | None]]:
-    """This process's frames of the files, each with its detections, or `None` and a reason where it can't be read."""
+) -> Generator[tuple[SourceFrame, Detections | None], None, None]:
+    """This process's frames of the files, each with its detections, or `None` and a reason where it can't be read.
+
+    Closing the generator stops the thread that reads.
+    """
     preparer = FramePreparer(model.frame_spec, options.frames)
-    items = prefetch(_read(files, options.every, preparer), PREFETCHED_FRAMES + options.batch_size - 1)
+    read = prefetch(_read(files, options.every, preparer), PREFETCHED_FRAMES + options.batch_size - 1)
+    with closing(read) as items:
+        yield from _detected(model, items, options)
+
+
+def _detected(
+    model: Detector, items: Iterator[tuple[SourceFrame, Any]], options: StreamOptions
+) -> Iterator[tuple[SourceFrame, Detections | None]]:
     tracker = CentroidTracker(options.max_distance, options.confirm) if options.tracks else None
     sequence: Path | None = None
     while group := list(islice(items, options.batch_size)):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -34,6 +37,8 @@ def open_table(path: Path) -> TableWriter | YoloWriter:
 class TableWriter:
     """Writes records to a table; whatever ends the process, the file holds those of all but the last second.
 
+    A thread writes what has waited that long, also where no further record comes.
+
     A table from an earlier run is replaced with the first write that succeeds. An exception before that leaves it as it
     is; one after it, `KeyboardInterrupt` too, adds what was not yet written.
 
@@ -45,16 +50,28 @@ class TableWriter:
         self.path = path
         self._encoding = ENCODINGS["".join(path.suffixes)]()
         self._pending: list[Record] = []
-        self._written = 0.0
+        self._written = -math.inf
+        self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
         self._file: io.FileIO | None = None
         self._length = 0
         """Of what stays; a JSON table has its end after that, which the next record overwrites."""
 
     def add(self, record: Record) -> None:
-        """Writes the record, or keeps it until `FLUSH_INTERVAL` is over."""
-        self._pending.append(record)
-        if time.monotonic() - self._written >= FLUSH_INTERVAL:
-            self.flush()
+        """Writes the record, or keeps it until `FLUSH_INTERVAL` is over.
+
+        Raises:
+            OSError: as `flush`.
+        """
+        with self._lock:
+            self._pending.append(record)
+            wait = self._written + FLUSH_INTERVAL - time.monotonic()
+            if wait <= 0:
+                self._write()
+            elif self._timer is None:
+                self._timer = threading.Timer(wait, self._write_late)
+                self._timer.daemon = True
+                self._timer.start()
 
     def flush(self) -> None:
         """Writes the pending records.
@@ -62,6 +79,17 @@ class TableWriter:
         Raises:
             OSError: they can't be written; the file then still is a complete table of those before.
         """
+        with self._lock:
+            self._write()
+
+    def _write_late(self) -> None:
+        with self._lock:
+            self._timer = None
+            if self._pending:
+                with suppress(OSError):  # they stay pending; the next record, or the end, tries again and raises it
+                    self._write()
+
+    def _write(self) -> None:
         body = self._encoding.body(self._pending, first=self._length == 0)
         end = self._encoding.end(self._pending)
         try:
@@ -104,13 +132,17 @@ class TableWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
-        try:
-            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-            if self._pending or (self._file is None and (kind is None or interrupted)):
-                self.flush()
-        finally:
-            if self._file is not None:
-                self._file.close()
+        with self._lock:
+            try:
+                interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+                if self._pending or (self._file is None and (kind is None or interrupted)):
+                    self._write()
+            finally:
+                self._pending = []  # a timer that waits for the lock has nothing to do
+                if self._timer is not None:
+                    self._timer.cancel()
+                if self._file is not None:
+                    self._file.close()
 
 
 class YoloWriter:

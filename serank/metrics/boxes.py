@@ -75,8 +75,10 @@ def match_boxes(centroids: ArrayLike, boxes: ArrayLike, scores: ArrayLike, *, to
     points = _rows(centroids, 2, "centroids")
     sides = _rows(boxes, 4, "boxes")
     values = np.asarray(scores, np.float64).reshape(-1)
-    if len(values) != len(points) or not np.isfinite(values).all():
-        raise ValueError(f"scores must be {len(points)} finite numbers, one for each centroid; got {len(values)}")
+    if len(values) != len(points):
+        raise ValueError(f"scores must be {len(points)} numbers, one for each centroid; got {len(values)}")
+    if not (finite := np.isfinite(values)).all():
+        raise ValueError(f"scores must be finite; got {values[~finite][0]}")
     if (empty := np.flatnonzero((sides[:, 2:] <= sides[:, :2]).any(1))).size:
         raise ValueError(f"boxes must have x1 > x0 and y1 > y0; got {sides[empty[0]].tolist()}")
     # box sides count from the first pixel's corner, which lies half a pixel before its centre
@@ -98,8 +100,10 @@ def _rows(values: ArrayLike, width: int, name: str) -> Float:
     array = np.asarray(values, np.float64)
     if array.size == 0:
         return np.zeros((0, width))
-    if array.ndim != 2 or array.shape[1] != width or not np.isfinite(array).all():
+    if array.ndim != 2 or array.shape[1] != width:
         raise ValueError(f"{name} must be finite numbers of shape (N, {width}); got shape {array.shape}")
+    if not (finite := np.isfinite(array).all(1)).all():
+        raise ValueError(f"{name} must be finite; got {array[~finite][0].tolist()}")
     return array
 
 
