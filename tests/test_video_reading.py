@@ -30,8 +30,8 @@ def grey(bits: int = 8) -> Array:
 
 
 def false_colour(palette: str) -> Array:
-    colours: Array = pytest.importorskip("matplotlib").colormaps[palette](np.arange(256), bytes=True)[:, :3]
-    coloured: Array = colours[grey()]
+    table = pytest.importorskip("matplotlib").colormaps[palette](np.arange(256), bytes=True)
+    coloured: Array = np.asarray(table)[grey(), :3]
     return coloured
 
 
