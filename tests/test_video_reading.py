@@ -26,7 +26,8 @@ def grey(bits: int = 8) -> Array:
     """A slope with noise, over most of the range."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     frame = 0.2 + 0.5 * x / WIDTH + 0.1 * y / HEIGHT + 0.02 * np.random.default_rng(0).standard_normal(x.shape)
-    return np.rint((2**bits - 1) * frame.clip(0, 1)).astype(np.uint8 if bits <= 8 else np.uint16)
+    counts: Array = np.rint((2**bits - 1) * frame.clip(0, 1)).astype(np.uint8 if bits <= 8 else np.uint16)
+    return counts
 
 
 def false_colour(palette: str) -> Array:
