@@ -173,6 +173,29 @@ def test_a_folder_stands_for_its_images_and_videos(tmp_path: Path) -> None:
     assert [p.name for p in find_sources([tmp_path])] == ["a.MP4", "b.png"]
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["10.png", "9.bmp", "0.bmp"], ["0.bmp", "9.bmp", "10.png"]),
+        (["f10_2.png", "f2_10.png", "f2_9.png"], ["f2_9.png", "f2_10.png", "f10_2.png"]),
+        (["001.png", "1.png", "01.png", "2.png"], ["001.png", "01.png", "1.png", "2.png"]),
+        (["a10.png", "a.png", "b.png", "a9.png"], ["a.png", "a9.png", "a10.png", "b.png"]),
+        (["12345678901234567890.png", "9.png"], ["9.png", "12345678901234567890.png"]),
+        (["s10/1.png", "s9/2.png", "s9/10.png"], ["s9/2.png", "s9/10.png", "s10/1.png"]),
+    ],
+)
+def test_the_frames_of_a_folder_come_in_the_order_of_their_numbers(
+    tmp_path: Path, names: list[str], expected: list[str]
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_sources([tmp_path], recursive=True)
+    assert [p.relative_to(tmp_path).as_posix() for p in found] == expected
+    # what is named itself comes as it is named
+    assert find_sources([tmp_path / name for name in names]) == [tmp_path / name for name in names]
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_each_frame_is_one_process_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
     pytest.importorskip("av", reason="videos need the extra `video`")

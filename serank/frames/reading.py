@@ -46,7 +46,8 @@ FrameLike: TypeAlias = "str | os.PathLike[str] | Image.Image | Array | torch.Ten
 def decode(source: str | os.PathLike[str] | Image.Image) -> Array:
     """Decodes an image file or a PIL image, values as stored.
 
-    Of a file of several frames the first is read, with a warning (`UserWarning`) that says of how many.
+    Of a file of several frames the first is read, with a warning (`UserWarning`) that says of how many, or that the
+    file is damaged after it.
 
     Args:
         source: PNG, TIFF, BMP, JPEG, JPEG 2000, WebP, PGM, NPY or NPZ file, told by its content, or a PIL image, which
@@ -67,12 +68,9 @@ def decode(source: str | os.PathLike[str] | Image.Image) -> Array:
     name = os.fspath(source)
     with open_held(name) as held:
         index, pixels = next(_frames(held))
-        count = 1 if index is None else _count(held)
-    if count > 1:
-        warnings.warn(
-            f"{name}: frame 1 of {count} is read; `serank detect` and serank.inference.detect_files take all of them",
-            stacklevel=2,
-        )
+        more = "" if index is None else _more_frames(held)
+    if more:
+        warnings.warn(f"{name}: frame 1 of {more}", stacklevel=2)
     return pixels
 
 
@@ -135,6 +133,17 @@ def _frames(held: HeldFile) -> Iterator[tuple[int | None, Array]]:
                 yield None, read(held)
                 return
         raise FrameError(f"{held.name}: not an image that can be read; expected {', '.join(sorted(FRAME_SUFFIXES))}")
+
+
+def _more_frames(held: HeldFile) -> str:
+    """How many frames a file holds and what reads them, or that those after the first are damaged; empty for one."""
+    try:
+        count = _count(held)
+    except FrameError as error:
+        why = str(error).removeprefix(f"{held.name}: ")
+        return f"several is read; those after it are damaged: {why}"
+    take = "`serank detect` and serank.inference.detect_files take all of them"
+    return f"{count} is read; {take}" if count > 1 else ""
 
 
 def _count(held: HeldFile) -> int:

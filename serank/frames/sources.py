@@ -11,7 +11,8 @@ from pathlib import Path
 from serank.errors import FrameError
 from serank.frames.preparation import Array
 from serank.frames.reading import FRAME_SUFFIXES, VIDEO_SUFFIXES, count_pages, decode_pages
-from serank.utils.text import listing
+from serank.frames.videos import read_video
+from serank.utils.text import listing, natural_key
 
 PAGED_SUFFIXES = frozenset({".tif", ".tiff", ".npy", ".npz"})
 NAMED = 3
@@ -39,7 +40,10 @@ class SourceFrame:
 
 
 def find_sources(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> list[Path]:
-    """Files named by `paths`; a folder stands for the images and videos in it, sorted by name.
+    """Files named by `paths`; a folder stands for the images and videos in it, sorted by name, numbers by value.
+
+    In a folder `2.png` comes before `10.png`, since numbers count frames (`serank.utils.text.natural_key`). Files that
+    are named themselves keep the order in which they are given.
 
     A path that doesn't exist stays in the list: reading it says so. Files in a folder that are neither, and broken
     links, are passed over with a warning (`UserWarning`) that counts and names them.
@@ -57,7 +61,7 @@ def find_sources(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = F
             found.append(path)
             continue
         folders = [path, *_folders(path)] if recursive else [path]
-        files = [file for folder in folders for file in frame_files(folder, videos=True)]
+        files = [file for folder in folders for file in _in_order(frame_files(folder, videos=True))]
         if not files:
             suffixes = ", ".join(sorted(FRAME_SUFFIXES))
             raise FileNotFoundError(
@@ -69,10 +73,14 @@ def find_sources(paths: Iterable[str | os.PathLike[str]], *, recursive: bool = F
     return found
 
 
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: (natural_key(path.stem), path.name))
+
+
 def _folders(folder: Path) -> list[Path]:
-    """Sub-folders at any depth, sorted, none hidden; links are not followed, since they may lead in circles."""
+    """Sub-folders at any depth, in order, none hidden; links are not followed, since they may lead in circles."""
     found: list[Path] = []
-    for child in sorted(folder.iterdir()):
+    for child in _in_order(folder.iterdir()):
         if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
             found += [child, *_folders(child)]
     return found
@@ -99,7 +107,10 @@ def _warn_passed_over(folder: Path) -> None:
 
 
 def frame_files(folder: Path, *, videos: bool = False) -> list[Path]:
-    """Images, and `videos` if asked for, in a folder, sorted; none hidden (macOS's `._NAME.png`, unfinished output)."""
+    """Images, and `videos` if asked for, in a folder, sorted as text.
+
+    None is hidden (macOS's `._NAME.png`, unfinished output).
+    """
     suffixes = FRAME_SUFFIXES | VIDEO_SUFFIXES if videos else FRAME_SUFFIXES
     visible = (p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
     return sorted(p for p in visible if p.is_file())
@@ -139,7 +150,7 @@ def _frames(file: Path) -> Iterator[SourceFrame]:
     index = 0
     try:
         if _is_video(file):
-            for pixels in _video(file):
+            for pixels in read_video(file):
                 yield SourceFrame(file, index, pixels)
                 index += 1
             if index == 0:
@@ -163,22 +174,3 @@ def _is_paged(file: Path) -> bool:
 
 def _is_video(file: Path) -> bool:
     return file.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _video(file: Path) -> Iterator[Array]:
-    """Grey frames `(H, W)` of a video's first stream, uint8, or uint16 for more than 8 bits."""
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(f"{file}: videos need PyAV; pip install 'serank[video]'") from error
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file")
-    try:
-        with av.open(str(file)) as container:
-            if not container.streams.video:
-                raise FrameError(f"{file}: holds no video")
-            for frame in container.decode(video=0):
-                deep = max(component.bits for component in frame.format.components) > 8
-                yield frame.to_ndarray(format="gray16le" if deep else "gray")
-    except av.error.FFmpegError as error:
-        raise FrameError(f"{file}: can't be decoded: {error.strerror or error}") from error

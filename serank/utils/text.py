@@ -28,3 +28,9 @@ def printable(text: str) -> str:
     r"""A file name as text that every UTF-8 file takes: bytes that are not UTF-8 become `\xNN`."""
     escaped = re.sub("[\udc80-\udcff]", lambda match: rf"\x{ord(match[0]) - 0xDC00:02x}", text)
     return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def natural_key(text: str) -> list[tuple[str, int]]:
+    """A key that sorts numbers in names by their value: `frame2` before `frame10`."""
+    parts = re.split("([0-9]+)", text)
+    return [(part, int(number)) for part, number in zip(parts[::2], [*parts[1::2], "-1"], strict=True)]
