@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -84,26 +85,51 @@ def palette_grey(array: Array, palette: str, name: str) -> NDArray[np.uint8]:
     """
     from scipy.spatial import KDTree  # slow to import, and few frames need it
 
-    tables = _tables()
-    candidates = _candidates(palette, list(tables))
+    candidates = _candidates(palette, list(_tables()))
     rgb = _bytes(array).reshape(-1, 3)
     few = rgb[:: -(-len(rgb) // TRIED_PIXELS)]
-    best, table, distance = "", np.zeros((256, 3)), np.inf
+    best, distance = "", np.inf
     for candidate in candidates:
-        colours: NDArray[Any] = tables[candidate](np.arange(256), bytes=True)[:, :3].astype(np.float64)
-        off = float(np.quantile(KDTree(colours).query(few)[0], FIT_QUANTILE))
+        off = float(np.quantile(KDTree(_colours(candidate)).query(few)[0], FIT_QUANTILE))
         if off < distance:
-            best, table, distance = candidate, colours, off
+            best, distance = candidate, off
     if distance > FIT:
         what = f"palette {best!r}" if palette != "auto" else f"any known palette, {best!r} is the nearest"
         raise FrameError(
             f"{name}: its colours aren't those of {what} ({distance:.0f} of 255 off); pass raw counts, or as "
             "palette= (--palette) the name of theirs in matplotlib"
         )
-    colours_used, where = np.unique(rgb.astype(np.uint8), axis=0, return_inverse=True)
-    index = KDTree(table).query(colours_used)[1].astype(np.uint8)
-    grey: NDArray[np.uint8] = index[where.reshape(-1)].reshape(array.shape[:2])
-    return grey
+    return _inverse(best)(rgb).reshape(array.shape[:2])
+
+
+class _Inverse:
+    """The position of the nearest colour of a palette, kept for each colour that was looked up: frames share most."""
+
+    def __init__(self, table: NDArray[np.float64]) -> None:
+        from scipy.spatial import KDTree
+
+        self._tree = KDTree(table)
+        self._found = np.full(1 << 24, -1, np.int16)
+
+    def __call__(self, rgb: NDArray[np.int16]) -> NDArray[np.uint8]:
+        """Of colours `(N, 3)` in 0 to 255, `(N,)`."""
+        codes = rgb.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+        new = np.unique(codes[self._found[codes] < 0])
+        if len(new):
+            colours = np.stack([new >> 16, (new >> 8) & 255, new & 255], 1)
+            self._found[new] = self._tree.query(colours)[1]
+        return self._found[codes].astype(np.uint8)
+
+
+@lru_cache(maxsize=2)  # 32 MB each
+def _inverse(name: str) -> _Inverse:
+    return _Inverse(_colours(name))
+
+
+def _colours(name: str) -> NDArray[np.float64]:
+    """The 256 colours `(256, 3)` of one of matplotlib's palettes, 0 to 255."""
+    colours: NDArray[np.float64] = _tables()[name](np.arange(256), bytes=True)[:, :3].astype(np.float64)
+    return colours
 
 
 def check_palette(palette: str) -> None:
