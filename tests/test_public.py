@@ -75,7 +75,8 @@ PAGES = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").g
 
 @pytest.mark.parametrize("page", PAGES)
 def test_code_in_the_pages_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # what the README's reader has: a frame, and a folder of frames and masks with two lists
+    # what the README's reader has: a frame, a recording, and a folder of frames and masks with two lists
+    np.save(tmp_path / "recording.npy", np.arange(30 * 48, dtype=np.uint16).reshape(30, 6, 8))
     shutil.copy(ROOT / "examples" / "frames" / "sky_256x256.png", tmp_path / "frame.png")
     names = []
     for kind in ("images", "masks"):
