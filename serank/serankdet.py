@@ -229,6 +229,9 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
                 )
             state[name] = old
         copy.load_state_dict(state)
+        copy.checkpointing = self.checkpointing
+        for name, parameter in copy.named_parameters():
+            parameter.requires_grad_(self.get_parameter(name).requires_grad)
         return copy.to(self.head.weight.device, self.head.weight.dtype).train(self.training)
 
     def optimize(
@@ -246,7 +249,7 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
             graphs: on CUDA, record graphs of the shapes that it meets and replay them.
 
         Raises:
-            ValueError: another `dtype`, or a subclass with a forward pass of its own.
+            ValueError: another `dtype`, or a forward pass or hooks of the network's own.
         """
         from serank.inference.fused_network import InferenceNetwork
 

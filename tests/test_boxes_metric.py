@@ -224,6 +224,8 @@ def test_evaluate_command_by_boxes(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "other" / "notes.txt").touch()
     for more, message in (
         (["--budget", "1e-6"], "--budget: not for --match boxes"),
+        (["--budget", "0"], "--budget: not for --match boxes"),
+        (["--calibrate"], "--calibrate: not for --match boxes"),
         (["--resolution", "256"], "--resolution: not for --match boxes"),
         (["--output", str(tmp_path / "other")], "holds 'notes.txt', which no report has"),
         (["--tolerance", "-1"], "tolerance must be >= 0 px"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import serank
 from serank import SeRankDet
+from serank.checkpoints import read_card
 from serank.errors import CheckpointError
 
 
@@ -333,6 +336,31 @@ def test_settings_of_detection_are_kept_by_copies_and_files(model: SeRankDet, tm
     assert (model.threshold, model.tta, model.score_calibration) == (0.8, 4, (-0.5, 0.25))
 
 
+def test_copies_keep_what_is_trained_and_how(model: SeRankDet) -> None:
+    model.checkpointing = True
+    model.head.requires_grad_(False)
+    copy = model.reconfigured(tile=512)
+    assert copy.checkpointing is True
+    frozen = {name for name, parameter in copy.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"head.weight", "head.bias"}
+
+
+def test_threads_may_save_to_one_folder(model: SeRankDet, tmp_path: Path) -> None:
+    """As all processes of a training do whose author forgot to ask for the first one."""
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(model.save_pretrained, tmp_path) for _ in range(24)]:
+            done.result()
+    assert SeRankDet.from_pretrained(tmp_path).config == model.config
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+
+
+def test_a_path_is_no_bundled_name() -> None:
+    with pytest.raises(CheckpointError, match="general: no such folder; for the bundled checkpoint pass the string"):
+        SeRankDet.from_pretrained(Path("general"))
+    assert read_card(Path("general")) is None
+    assert str(read_card("general")).startswith("---")
+
+
 def test_the_next_save_removes_what_a_killed_one_left(model: SeRankDet, folder: Path) -> None:
     code = (
         "import os, sys, serank.checkpoints.weights as weights\n"
@@ -343,7 +371,12 @@ def test_the_next_save_removes_what_a_killed_one_left(model: SeRankDet, folder: 
     )
     before = {path.name for path in folder.iterdir()}
     assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == 9
-    assert {path.name for path in folder.iterdir()} > before
+    left = {path.name for path in folder.iterdir()} - before
+    assert left
+    model.save_pretrained(folder)
+    assert {path.name for path in folder.iterdir()} == before | left  # they might be another process's
+    for name in left:
+        os.utime(folder / name, (0, 0))
     (folder / ".serank-save-mine").mkdir()
     (folder / ".serank-save-mine" / "notes.txt").write_text("mine")
     model.save_pretrained(folder)

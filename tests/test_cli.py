@@ -180,6 +180,32 @@ def test_signals_keep_what_is_finished(
 
 
 @posix
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_went_away_ends_a_command_as_sigpipe_does(unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "serank", "checkpoints"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + 13, b"")
+
+
+def test_a_distance_without_tracks_is_refused(
+    checkpoint: str, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert detect(checkpoint, tmp_path / "out", str(frames), "--max-distance", "3") == 1
+    assert "--max-distance is for --track and --confirm" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536"])
+def test_ports_that_there_are_not(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--port", port]) == 1
+    assert f"--port must lie in 1 to 65535; got {port}" in capsys.readouterr().err
+
+
+@posix
 def test_a_closed_pipe_keeps_what_is_finished(
     checkpoint: str, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -289,8 +289,21 @@ def test_a_subclass_with_a_forward_pass_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return -super().forward(x)
 
-    with pytest.raises(ValueError, match="Other has a forward pass of its own"):
+    with pytest.raises(ValueError, match="Other has a forward pass or hooks of its own"):
         Other(width=2).optimize()
+
+
+@pytest.mark.parametrize("how", ["hook", "pre-hook", "instance"])
+def test_what_changes_a_network_s_own_pass_is_refused(how: str) -> None:
+    model = SeRankDet(width=2)
+    if how == "hook":
+        model.register_forward_hook(lambda _, __, y: 2 * y)
+    elif how == "pre-hook":
+        model.register_forward_pre_hook(lambda _, x: (2 * x[0],))
+    else:
+        model.forward = torch.zeros_like  # type: ignore[assignment,method-assign]
+    with pytest.raises(ValueError, match="SeRankDet has a forward pass or hooks of its own"):
+        model.optimize()
 
 
 def test_refusals() -> None:

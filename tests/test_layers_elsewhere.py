@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serank import DDC, LSFF, SeRankAttention
+from serank import DDC, LSFF, SeRankAttention, SeRankDet
 
 SIZES = [(1, 32, 32), (3, 36, 52), (2, 48, 20), (1, 64, 96)]
 """Batch, height and width; sides are multiples of 4, which this network asks for."""
@@ -104,3 +105,36 @@ def test_program(network: UNet) -> None:
     for batch, height, width in SIZES:
         x = torch.randn(batch, 3, height, width)
         torch.testing.assert_close(loaded(x), network(x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layer", [DDC(3, 4), SeRankAttention(8), SeRankAttention(8, select="after"), LSFF(3)])
+def test_shapes_on_the_meta_device(layer: nn.Module) -> None:
+    x = torch.randn(2, 3, 5, 7)
+    given = [x, x] if isinstance(layer, LSFF) else [x]
+    shape = layer.eval()(*given).shape
+    assert deepcopy(layer).to("meta")(*(v.to("meta") for v in given)).shape == shape
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace")
+def test_torch_jit_trace_gives_the_same(network: UNet) -> None:
+    """For maps of the traced size; TensorBoard's `add_graph` traces so too."""
+    example, x = torch.randn(2, 2, 3, 32, 48)
+    for whole in (network, SeRankDet(width=2, in_channels=3).eval()):
+        traced = torch.jit.trace(whole, example[:1])  # type: ignore[no-untyped-call]
+        torch.testing.assert_close(traced(x[:1]), whole(x[:1]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@torch.no_grad()
+def test_replicas_without_parameters(dtype: torch.dtype) -> None:
+    """`torch.nn.DataParallel` gives its replicas tensors as attributes in place of parameters."""
+    layer = SeRankAttention(8)
+    x = torch.randn(2, 3, 5, 7).to(dtype)
+    expected = layer.to(dtype)(x)
+    for linear in (layer.query, layer.key):
+        weight = linear.weight.detach()
+        del linear._parameters["weight"]
+        linear.weight = weight
+    assert not list(layer.parameters())
+    assert torch.equal(layer(x), expected)

@@ -24,7 +24,7 @@ def bundled() -> dict[str, Path]:
 
 def read_card(name: str | os.PathLike[str]) -> str | None:
     """Text of the model card of a bundled checkpoint or a local folder; `None` for any other name or without a card."""
-    folder = bundled().get(str(name), Path(name))
+    folder = (bundled().get(name) if isinstance(name, str) else None) or Path(name)
     return (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else None
 
 

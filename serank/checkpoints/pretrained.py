@@ -30,6 +30,8 @@ from serank.utils.files import remove_leftovers, replacing
 from serank.utils.text import did_you_mean
 
 Model = TypeVar("Model", bound="Pretrained")
+LEFT = 3600.0
+"""Seconds after which an unfinished file is no other thread's or process's any more."""
 
 
 class Pretrained:
@@ -120,7 +122,7 @@ class Pretrained:
         text, target = config_text(self.config), Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         for name in FILES:
-            remove_leftovers(target / name)
+            remove_leftovers(target / name, age=LEFT)
         with ExitStack() as files:  # none is replaced before all are written, the weights first
             if card is not None or not (target / CARD).exists():
                 files.enter_context(replacing(target / CARD)).write_text(card or short_card(), encoding="utf-8")
@@ -192,6 +194,8 @@ def _locate(name: str | os.PathLike[str], *, revision: str | None, **options: An
         raise CheckpointError(no_weights(row))
     # where the first part is a folder here, the rest of a path is missing, and asking the Hub would only take time
     owner, slash, rest = text.partition("/")
+    if not isinstance(name, str) and text in known:
+        raise CheckpointError(f"{text}: no such folder; for the bundled checkpoint pass the string {text!r}")
     if not slash or "/" in rest or "\\" in text or text.startswith((".", "~")) or _is_folder(owner):
         names = ", ".join(known) or "none"
         raise CheckpointError(

@@ -33,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     def announce(address: str) -> None:
         print(f"{address} (Ctrl-C ends it)", flush=True)
 
+    if options.port is not None and not 1 <= options.port <= 65535:
+        raise ValueError(f"--port must lie in 1 to 65535; got {options.port}")
     check_device(options.device)
     with suppress(KeyboardInterrupt):
         serve(

@@ -60,9 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-distance",
         type=float,
-        default=10.0,
         metavar="PX",
-        help="farthest that a tracked target moves between two frames that are run, so more with --every",
+        help="farthest that a tracked target moves between two frames that are run, so more with --every (default: 10)",
     )
     parser.add_argument("--no-pictures", action="store_true", help="write the table alone")
     parser.add_argument(
@@ -100,9 +99,11 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
     from serank.serankdet import SeRankDet
     from serank.utils.distributed import is_main, world_size
 
+    tracks = options.track or options.confirm is not None
+    if options.max_distance is not None and not tracks:
+        raise ValueError("--max-distance is for --track and --confirm, which follow targets")
     frames = frame_options(options)  # refused before a network is loaded
     model = SeRankDet.from_pretrained(options.checkpoint, device=device).optimize()
-    tracks = options.track or options.confirm is not None
     result = write_detections(
         model,
         options.paths,
@@ -116,7 +117,7 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
         every=options.every,
         track=options.track,
         confirm=options.confirm,
-        max_distance=options.max_distance,
+        max_distance=10.0 if options.max_distance is None else options.max_distance,
         options=frames,
         pictures=not options.no_pictures,
         video=options.video,

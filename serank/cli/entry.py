@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import select
 import shlex
 import sys
 import warnings
@@ -72,15 +73,21 @@ def _failed(command: str, error: Exception) -> int:
 
 def _stdout_is_closed() -> bool:
     """Whether the reader of standard output is gone; what is still to be written is then dropped."""
+    closed = False
+    with suppress(OSError, ValueError, AttributeError):  # no descriptor; no `poll` on Windows
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        closed = any(event & select.POLLERR for _, event in poll.poll(0))
     try:
         sys.stdout.flush()
     except BrokenPipeError:
+        closed = True
+    if closed:
         # Python flushes once more when it ends
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-        return True
-    return False
+    return closed
 
 
 def _parse(arguments: list[str]) -> tuple[CommandModule, argparse.Namespace]:

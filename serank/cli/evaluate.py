@@ -13,6 +13,7 @@ from serank.checkpoints.card import short_card
 from serank.checkpoints.folder import read_card
 from serank.cli.evaluate_boxes import add_boxes, check_boxes, measure_boxes
 from serank.cli.options import (
+    DEFAULT_CHECKPOINT,
     about_checkpoint,
     add_frame_options,
     add_model,
@@ -173,8 +174,16 @@ def _check(options: argparse.Namespace) -> None:
                 f"{names} is for --resolution native: at {options.resolution} frames have that size and are not tiled; "
                 "leave one of them out"
             )
+    if options.predictions is not None and (options.checkpoint != DEFAULT_CHECKPOINT or options.device != "auto"):
+        raise ValueError("--checkpoint and --device run a network; --predictions holds what one has found already")
     if options.output:
         check_report_folder(options.output)
+        report = Path(options.output).resolve()
+        if options.save and report in (Path(options.save).resolve(), *Path(options.save).resolve().parents):
+            raise ValueError(
+                f"--save {options.save!r} lies in the folder of the report, --output {options.output!r}, which holds "
+                "nothing else; choose another folder"
+            )
 
 
 def _measure(options: argparse.Namespace, device: str) -> None:

@@ -36,7 +36,8 @@ def check_boxes(options: argparse.Namespace) -> None:
     others = ("predictions", "targets", "resize", "budget", "budget_frame", "calibrate", "save")
     usual = dict.fromkeys(others) | {"by": "threshold", "protocol": "standard", "resolution": "native"}
     usual["max_distance"] = 3.0
-    if given := [name for name, value in usual.items() if (getattr(options, name) or None) != value]:
+    chosen = {name: getattr(options, name) for name in usual}
+    if given := [name for name, value in chosen.items() if value is not False and value != usual[name]]:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(
             f"{names}: not for --match boxes, which runs a checkpoint at the frames' own size; leave it out"

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from serank.frames import FrameOptions
     from serank.serankdet import SeRankDet
 
+DEFAULT_CHECKPOINT = "general"
+
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Options of a command that runs a checkpoint."""
     parser.add_argument(
-        "--checkpoint", default="general", metavar="NAME", help="bundled name, folder or Hub repository id"
+        "--checkpoint", default=DEFAULT_CHECKPOINT, metavar="NAME", help="bundled name, folder or Hub repository id"
     )
     parser.add_argument("--device", default="auto", help="where to run: auto (CUDA where there is one), cpu, cuda")
 

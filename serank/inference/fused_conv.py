@@ -141,10 +141,10 @@ class FusedConv(nn.Module):
 
 def can_fuse(module: nn.Module) -> bool:
     """Whether `module` and its submodules are of classes known here and run their own forward pass, without hooks."""
-    return all(type(m) in KNOWN and _is_unhooked(m) for m in module.modules())
+    return all(type(m) in KNOWN and is_unhooked(m) for m in module.modules())
 
 
-def _is_unhooked(module: nn.Module) -> bool:
+def is_unhooked(module: nn.Module) -> bool:
     """Whether a call of `module` runs its class's forward pass and nothing else."""
     own = vars(module)
     return not any(own[hooks] for hooks in HOOKS) and "forward" not in own and module._compiled_call_impl is None

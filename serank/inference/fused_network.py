@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from serank.frames.preparation import FrameSpec
 from serank.inference.cuda_graphs import graphs_on
 from serank.inference.detector import Detector
-from serank.inference.fused_conv import FusedConv, can_fold, can_fuse, can_pack, fold_batch_norm
+from serank.inference.fused_conv import FusedConv, can_fold, can_fuse, can_pack, fold_batch_norm, is_unhooked
 from serank.inference.fused_gate import FusedGate
 from serank.inference.scores import Calibration, check_calibration
 from serank.inference.tta import check_tta
@@ -182,8 +182,8 @@ class InferenceNetwork(nn.Module, Detector):
     theirs must be a forward pass that depends on its input alone. Inside a graph that a program records itself, the
     pass runs kernel by kernel.
 
-    An input frame that holds NaN or infinity, or in which values leave the dtype's range before the decoder, gives
-    NaN everywhere.
+    An input frame that holds NaN or infinity gives NaN everywhere, and so do values that leave the dtype's range where
+    an encoder block ends; within a block ReLU may hide them.
 
     Half precision is a choice. On nine validation frames of SIRST with an earlier `"sirst"`, bfloat16 moved a
     pixel's probability by up to 0.14 (0.32 on other frames) and six mask pixels in all, float16 by 0.024 and one.
@@ -210,8 +210,8 @@ class InferenceNetwork(nn.Module, Detector):
         score_calibration: as given.
 
     Raises:
-        ValueError: a `dtype` that is none of the three, a subclass with a forward pass of its own, or weights that hold
-            NaN or infinity (names them) or do in `dtype`.
+        ValueError: a `dtype` that is none of the three, a network with a forward pass or hooks of its own, or weights
+            that hold NaN or infinity (names them) or do in `dtype`.
     """
 
     def __init__(
@@ -229,9 +229,11 @@ class InferenceNetwork(nn.Module, Detector):
         super().__init__()
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16; got {dtype}")
-        if any(getattr(type(network), name) is not getattr(SeRankNet, name) for name in ("forward", "decode")):
+        own = any(getattr(type(network), name) is not getattr(SeRankNet, name) for name in ("forward", "decode"))
+        if own or not is_unhooked(network):
             raise ValueError(
-                f"{type(network).__name__} has a forward pass of its own, which optimize doesn't know; use it as it is"
+                f"{type(network).__name__} has a forward pass or hooks of its own, which optimize doesn't know; use it "
+                "as it is"
             )
         _check_finite(network)
         self.dtype = dtype

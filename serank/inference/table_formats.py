@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from serank.inference.conversions import COCO_CATEGORIES, coco_annotation
+from serank.utils.text import no_formula
 
 Record: TypeAlias = dict[str, Any]
 """Of a finished frame: `frame`, `index`, `picture` and `Detections.to_dict()`, for COCO also `runs`, the detections'
 masks as of `pixel_runs`; of a failure: `frame`, `reason`."""
 
 COLUMNS = ("frame", "index", "x", "y", "score", "area", "x0", "y0", "x1", "y1", "picture", "track")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""Text that begins so is a formula to spreadsheets."""
 
 
 class Encoding(Protocol):
@@ -170,7 +169,4 @@ def _failures(records: Sequence[Record]) -> list[str]:
 
 
 def _escaped(row: Record) -> Record:
-    return {
-        key: f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
-        for key, value in row.items()
-    }
+    return {key: no_formula(value) for key, value in row.items()}

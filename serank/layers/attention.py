@@ -6,6 +6,7 @@ Dai et al., "Pick of the Bunch", IEEE TGRS 2024, equations 1 to 8.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -166,7 +167,7 @@ class SeRankAttention(nn.Module):
             ValueError: x has another number of axes, is not floating, or is sparse.
         """
         check_map(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
             mix = self.attention(x)
             mix = (mix + torch.eye(x.shape[1], dtype=mix.dtype, device=mix.device)).to(x.dtype)
             if x.is_contiguous(memory_format=torch.channels_last):
@@ -178,8 +179,10 @@ class SeRankAttention(nn.Module):
 
 def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
     """`(B, C, K) -> (B, C, 2 K)` in the tokens' dtype, whatever that of the layer's parameters."""
-    # no `next` with a default, which torch.compile and torch.export of PyTorch 2.6 can't trace
-    dtype = [*(p.dtype for p in layer.parameters() if p.is_floating_point()), tokens.dtype][0]
+    # no `next` with a default, which torch.compile and torch.export of PyTorch 2.6 can't trace; the weight beside the
+    # parameters, which the replicas of DataParallel don't have
+    weights = [w for w in (getattr(layer, "weight", None), *layer.parameters()) if isinstance(w, Tensor)]
+    dtype = [*(w.dtype for w in weights if w.is_floating_point()), tokens.dtype][0]
     projected: Tensor = layer(tokens.to(dtype))
     return projected.to(tokens.dtype)
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from serank.layers.tracing import exporting, exporting_to_onnx
+from serank.layers.tracing import exporting, exporting_to_onnx, traced
 
 SPARSE = 16
 """From this many points for each one taken, looking at blocks first is faster on a CPU, see docs/speed.md."""
@@ -66,7 +66,8 @@ def first_largest(points: Tensor, k: int) -> Tensor:
     Value and position go into one integer, the key. No two keys are equal, so that any way of finding the largest finds
     the same ones; nothing waits for the device.
     """
-    if points.dtype not in BITS:  # 64 bits leave no room for the position
+    # 64 bits leave no room for the position, and torch.jit.trace knows no view of floats as integers
+    if points.dtype not in BITS or traced():
         return points.sort(dim=2, descending=True, stable=True).indices[..., :k].sort(dim=2).values
     last = points.shape[2] - 1
     # a traced graph is for maps of any size

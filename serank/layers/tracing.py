@@ -15,3 +15,8 @@ def exporting() -> bool:
 def exporting_to_onnx() -> bool:
     """Whether `torch.onnx` is tracing."""
     return torch.onnx.is_in_onnx_export()
+
+
+def traced() -> bool:
+    """Whether `torch.jit.trace` records, which also draws TensorBoard's graphs; for one size of map."""
+    return torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call,no-any-return]

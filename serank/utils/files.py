@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -136,11 +137,16 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         os.close(handle)
 
 
-def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Removes what processes that were killed within `replacing(path)` left beside `path`; none may be writing it."""
+def remove_leftovers(path: str | os.PathLike[str], *, age: float = 0.0) -> None:
+    """Removes what processes that were killed within `replacing(path)` left beside `path`.
+
+    None may be writing it, unless only what wasn't changed for `age` seconds is removed.
+    """
     target = Path(path)
     for leftover in target.parent.glob(f"{glob.escape(TEMPORARY + target.stem.lstrip('.'))}-*{target.suffix}"):
-        leftover.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process removed it
+            if time.time() - leftover.stat().st_mtime >= age:
+                leftover.unlink()
 
 
 def share(path: Path, mode: int) -> None:

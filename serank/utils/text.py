@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""Text that begins so is a formula to spreadsheets."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -34,3 +38,8 @@ def natural_key(text: str) -> list[tuple[str, int]]:
     """A key that sorts numbers in names by their value: `frame2` before `frame10`."""
     parts = re.split("([0-9]+)", text)
     return [(part, int(number)) for part, number in zip(parts[::2], [*parts[1::2], "-1"], strict=True)]
+
+
+def no_formula(value: Any) -> Any:
+    """A cell of a table; text that spreadsheets would take for a formula begins with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value

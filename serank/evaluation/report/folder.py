@@ -23,6 +23,7 @@ from serank._version import __version__
 from serank.evaluation.report.figures import require_matplotlib, save_figure
 from serank.utils.files import new_folder
 from serank.utils.names import FreeNames
+from serank.utils.text import no_formula
 
 # of a report's folder
 CONTENTS = frozenset({"index.html", "report.json", "frames.csv", "targets.csv", "boxes.csv", "pictures"})
@@ -148,7 +149,7 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def _csv_value(value: Any) -> Any:
-    """Booleans as 0 and 1, undefined numbers as an empty cell."""
+    """Booleans as 0 and 1, undefined numbers as an empty cell, text as no formula."""
     if isinstance(value, (bool, np.bool_)):
         return int(value)
-    return "" if isinstance(value, float) and not math.isfinite(value) else value
+    return "" if isinstance(value, float) and not math.isfinite(value) else no_formula(value)
