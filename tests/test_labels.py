@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ from label_files import (
 from PIL import Image
 
 from serank.cli.entry import main
-from serank.datasets import FolderDataset, describe_folder, import_labels, read_boxes
+from serank.datasets import FolderDataset, describe_folder, import_labels, read_boxes, split_folder, write_folder
 from serank.datasets.labels.rule import box_mask, point_mask
+from serank.frames.reading import decode
+from serank.synthetic import SyntheticScenes
 
 
 def check(folder: Path, names: list[str], *, empty: tuple[str, ...] = ()) -> None:
@@ -354,3 +358,132 @@ def test_read_boxes_refuses(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             read_boxes(write(tmp_path / "boxes.json", content))
+
+
+def grey_file(file: Path, level: int, size: tuple[int, int] = (64, 48)) -> Path:
+    """A frame of noise around a level, with a bright target of 3 x 3 px at (31, 21)."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(level).normal(level, 2, size[::-1]).clip(0, 200)
+    pixels[20:23, 30:33] = 240
+    Image.fromarray(pixels.astype(np.uint8)).save(file)
+    return file
+
+
+def coco_file(file: Path, names: Sequence[str], **annotation: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    images = [{"id": i, "file_name": name, "width": None, "height": None} for i, name in enumerate(names)]
+    targets = [{"id": i, "image_id": i, "bbox": [29, 19, 5, 5], **annotation} for i in range(len(names))]
+    file.write_text(json.dumps({"images": images, "annotations": targets, "categories": []}))
+
+
+@pytest.mark.parametrize(("split", "others"), [("train", ["masks_train", "labels_train"]), ("val", ["trainval"])])
+def test_coco_frames_come_from_the_split_s_own_folder(split: str, others: list[str], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    coco_file(root / "annotations" / f"instances_{split}.json", ["0001.png"])
+    for other in others:
+        grey_file(root / other / "0001.png", 10)
+    grey_file(root / split / "0001.png", 90)
+    import_labels(root, tmp_path / "out")
+    assert abs(float(np.median(decode(tmp_path / "out" / "images" / "0001.png"))) - 90) < 3
+
+
+def test_coco_crowds_are_left_out_and_said(tmp_path: Path) -> None:
+    grey_file(tmp_path / "set" / "a.png", 60)
+    crowd = {"iscrowd": 1, "segmentation": {"size": [48, 64], "counts": [0, 48 * 64]}}
+    coco_file(tmp_path / "set" / "labels.json", ["a.png"], **crowd)
+    with pytest.warns(UserWarning, match=r"labels.json: 1 regions of many objects \(iscrowd\) are left out"):
+        import_labels(tmp_path / "set", tmp_path / "out")
+    assert not decode(tmp_path / "out" / "masks" / "a.png").any()
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        {"segmentation": [[]]},
+        {"segmentation": None},
+        {"bbox": [30, 20, 0, 0], "segmentation": [[29, 19, 34, 19, 31, 25]]},
+    ],
+)
+def test_what_coco_tools_write_for_none(annotation: dict[str, Any], tmp_path: Path) -> None:
+    grey_file(tmp_path / "set" / "a.png", 60)
+    coco_file(tmp_path / "set" / "labels.json", ["a.png"], **annotation)
+    import_labels(tmp_path / "set", tmp_path / "out")
+    assert decode(tmp_path / "out" / "masks" / "a.png")[21, 31] == 255
+
+
+def test_frames_of_a_sequence_stay_one(tmp_path: Path) -> None:
+    """Names that occur in two folders get their folder, and so do the others of these folders."""
+    rows = ["file,x,y"]
+    for folder, count in (("seq1", 2), ("seq2", 4), ("other", 1)):
+        for i in range(count):
+            name = f"{folder}/{'x' if folder == 'other' else ''}{i:04}.png"
+            grey_file(tmp_path / "set" / name, 60 + i)
+            rows.append(f"{name},31,21")
+    (tmp_path / "set" / "labels.csv").write_text("\n".join(rows))
+    import_labels(tmp_path / "set", tmp_path / "out")
+    names = sorted(p.stem for p in (tmp_path / "out" / "images").iterdir())
+    assert names == ["seq1_0000", "seq1_0001", *(f"seq2_{i:04}" for i in range(4)), "x0000"]
+
+
+@pytest.mark.parametrize("name", ["test", "test2", "Test", "testing", "tests", "test-night"])
+def test_lists_of_test_frames_of_any_name_are_left_out(name: str, tmp_path: Path) -> None:
+    write_folder(SyntheticScenes(8, 32, 32, targets=(1, 1), size=(3, 5), scr=(10, 30), seed=1), tmp_path)
+    stems = sorted(p.stem for p in (tmp_path / "images").iterdir())
+    for old in tmp_path.glob("*.txt"):
+        old.unlink()
+    (tmp_path / f"{name}.txt").write_text("\n".join(stems[:3]))
+    made = split_folder(tmp_path, val=0.3)
+    assert sorted([*made.train, *made.val]) == stems[3:]
+
+
+@pytest.mark.parametrize("given", ["", "Annotations"])
+def test_voc_lists_of_names_with_spaces(given: str, tmp_path: Path) -> None:
+    root = tmp_path / "VOC"
+    (root / "Annotations").mkdir(parents=True)
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    box = "<bndbox><xmin>30</xmin><ymin>20</ymin><xmax>34</xmax><ymax>24</ymax></bndbox>"
+    for i in range(4):
+        grey_file(root / "JPEGImages" / f"clip {i}.png", 60 + i)
+        stale = "<filename>clip 0.png</filename>"  # of the frame that the file was copied from
+        text = f"<annotation>{stale}<object><name>t</name>{box}</object></annotation>"
+        (root / "Annotations" / f"clip {i}.xml").write_text(text)
+    (root / "ImageSets" / "Main" / "train.txt").write_text("clip 0\nclip 1  1\n")
+    (root / "ImageSets" / "Main" / "test.txt").write_text("clip 2 -1\nclip 3\n")
+    import_labels(root / given, tmp_path / "out", images=root / "JPEGImages" if given else None)
+    lists = {s: (tmp_path / "out" / f"{s}.txt").read_text().splitlines() for s in ("train", "test")}
+    assert lists == {"train": ["clip 0", "clip 1"], "test": ["clip 2", "clip 3"]}
+
+
+def test_yolo_splits_share_a_folder_of_labels_and_may_hold_no_target(tmp_path: Path) -> None:
+    root = tmp_path / "flat"
+    for split in ("train", "val"):
+        grey_file(root / "images" / split / f"{split}1.png", 60)
+        (root / "labels").mkdir(exist_ok=True)
+        (root / "labels" / f"{split}1.txt").write_text("0 0.49 0.45 0.08 0.1\n")
+    assert import_labels(root, tmp_path / "out1").frames == 2
+    root = tmp_path / "empty"
+    for split in ("train", "val"):
+        grey_file(root / "images" / split / f"{split}1.png", 60)
+        (root / "labels" / split).mkdir(parents=True)
+    (root / "labels" / "train" / "train1.txt").write_text("0 0.49 0.45 0.08 0.1\n")
+    assert import_labels(root, tmp_path / "out2").frames == 2
+    assert not decode(tmp_path / "out2" / "masks" / "val1.png").any()
+
+
+def test_rows_that_lack_a_column_are_named(tmp_path: Path) -> None:
+    grey_file(tmp_path / "a.png", 60)
+    (tmp_path / "labels.csv").write_text("label,file,x,y\nt,a.png,31,21\nt,a.png,31\n")
+    with pytest.raises(ValueError, match=r"labels\.csv, line 3: 't,a\.png,31' is no row of file, x, y"):
+        import_labels(tmp_path, tmp_path / "out")
+
+
+def test_a_dead_pixel_is_not_taken_for_the_target_beside_it(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).normal(1000, 5, (48, 64))
+    counts[20:23, 30:33] = 1200
+    counts[25, 35] = 65535
+    np.save(tmp_path / "a.npy", counts.astype(np.uint16))
+    (tmp_path / "labels.csv").write_text("file,x,y\na.npy,31,21\n")
+    import_labels(tmp_path, tmp_path / "out")
+    mask = FolderDataset(tmp_path / "out")[0].mask
+    assert mask[20:23, 30:33].all()
+    assert not mask[25, 35]

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from serank.datasets.labels.box_file import BOX_FILE, read_boxes
 from serank.datasets.layouts import (
@@ -18,7 +18,6 @@ from serank.datasets.layouts import (
     mask_folder,
     mask_of,
     read_list,
-    role,
     split_folders,
     write_list,
 )
@@ -192,7 +191,6 @@ def _labelled(folder: Path, frames: list[str]) -> list[str]:
 def _test_names(folder: Path) -> set[str]:
     found: set[str] = set()
     for split, file in find_lists(folder).items():
-        known = role(split)
-        if known is not None and known[0] == "test":
+        if PurePosixPath(split).name.lower().startswith("test"):
             found.update(read_list(file))
     return found

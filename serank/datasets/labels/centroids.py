@@ -42,7 +42,7 @@ def read_centroids(files: Sequence[Path], root: Path, images: Path | None) -> li
         for line, row in rows if header is None else rows[1:]:
             where = f"{file}, line {line}"
             values = dict(zip(header or COLUMNS, row, strict=False))
-            if len(row) < 3 or len(row) > len(header or COLUMNS) or not values.get("file"):
+            if not {"file", "x", "y"} <= values.keys() or len(row) > len(header or COLUMNS) or not values["file"]:
                 raise ValueError(f"{where}: {shown(','.join(row))} is no row of file, x, y; correct the line")
             found = find_frame(values["file"], folders, where)
             frame = frames.setdefault((found, split), LabelledFrame(found, where, split))

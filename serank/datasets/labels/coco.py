@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 from serank.datasets.labels.objects import Box, LabelledFrame, LabelledObject, Outline, Runs, Shape
 from serank.datasets.labels.places import find_frame, split_of
 from serank.datasets.labels.values import entry, json_file, member, number, shown, xywh_box
+
+_OTHERS = re.compile("mask|label|annotation")
+"""What names folders that hold no frames."""
 
 
 def is_coco(content: dict[str, Any]) -> bool:
@@ -35,7 +40,11 @@ def _read(file: Path, root: Path, images: Path | None) -> list[LabelledFrame]:
         if split:
             # images/train, train2017, valid
             folders += [base / "images" / split for base in near]
-            folders += sorted(p for base in near for p in base.glob(f"*{split}*") if p.is_dir())
+            named = {p for base in near for p in base.iterdir() if p.is_dir() and split_of(Path(p.name)) == split}
+            # that of exactly this name first, and none of masks
+            folders += sorted(
+                (p for p in named if not _OTHERS.search(p.name.lower())), key=lambda p: (p.name != split, p)
+            )
     categories = _categories(content, str(file))
     frames: dict[int, LabelledFrame] = {}
     for i, record in enumerate(member(content, "images", list, str(file))):
@@ -45,12 +54,16 @@ def _read(file: Path, root: Path, images: Path | None) -> list[LabelledFrame]:
         if key in frames:
             raise ValueError(f"{where}: id {key} occurs twice; each image needs its own")
         size = None
-        if "width" in record and "height" in record:
+        if record.get("width") is not None and record.get("height") is not None:
             size = member(record, "width", int, where), member(record, "height", int, where)
         frames[key] = LabelledFrame(find_frame(name, folders, where), where, split, size)
+    crowds = 0
     for i, record in enumerate(member(content, "annotations", list, str(file))):
         where = f"{file}, annotations[{i}]"
         record = entry(record, dict, where, "the entry")
+        if record.get("iscrowd"):
+            crowds += 1
+            continue
         image = member(record, "image_id", int, where)
         if image not in frames:
             raise ValueError(f"{where}: image_id {image} is the id of no image; expected one of {len(frames)} images")
@@ -63,6 +76,8 @@ def _read(file: Path, root: Path, images: Path | None) -> list[LabelledFrame]:
                 )
             label = categories[category]
         frames[image].objects.append(LabelledObject(_shape(record, where), label, where))
+    if crowds:
+        warnings.warn(f"{file}: {crowds} regions of many objects (iscrowd) are left out", stacklevel=2)
     return list(frames.values())
 
 
@@ -76,13 +91,16 @@ def _categories(content: dict[str, Any], file: str) -> dict[int, str]:
 
 
 def _shape(record: dict[str, Any], where: str) -> Shape:
+    drawn = record.get("segmentation")
+    if drawn == [[]]:  # some tools' way to write that there is none
+        drawn = None
     box = None
     if record.get("bbox"):
         values = member(record, "bbox", list, where)
         if len(values) != 4:
             raise ValueError(f"{where}: 'bbox' has {len(values)} numbers, expected 4: x, y, width, height")
-        box = xywh_box(values, f"{where}, bbox")
-    drawn = record.get("segmentation")
+        if not drawn or 0 not in values[2:]:
+            box = xywh_box(values, f"{where}, bbox")
     if isinstance(drawn, dict):
         return _runs(drawn, f"{where}, segmentation")
     if drawn:

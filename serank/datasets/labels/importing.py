@@ -22,6 +22,7 @@ from serank.datasets.labels.places import frame_names
 from serank.datasets.labels.rule import FRACTION, PixelBox, check_fraction, check_polarity
 from serank.datasets.labels.sheet import CELLS, SheetCell, cut, draw_sheet
 from serank.datasets.layouts import split_command
+from serank.frames.defects import repair_defects
 from serank.frames.options import Polarity
 from serank.frames.preparation import unit_frame
 from serank.frames.reading import decode
@@ -169,10 +170,13 @@ def _chosen_objects(frames: list[LabelledFrame]) -> set[tuple[int, int]]:
 
 
 def _grey(frame: LabelledFrame) -> NDArray[Any]:
-    """Grey levels as stored, since the range in which frames are shown to a network may cut a bright target's top."""
+    """Grey levels as stored, since the range in which frames are shown to a network may cut a bright target's top.
+
+    Dead pixels are repaired as data sets do it, or a mask might mark one in place of a target beside it.
+    """
     pixels = decode(frame.file)
     grey = unit_frame(pixels, str(frame.file))  # also says what is wrong with the frame
-    grey = pixels if pixels.ndim == 2 else grey
+    grey = repair_defects(pixels if pixels.ndim == 2 else grey)
     height, width = grey.shape
     if frame.size is not None and frame.size != (width, height):
         raise ValueError(

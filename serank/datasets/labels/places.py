@@ -53,15 +53,17 @@ def find_frame(name: str, folders: Iterable[Path], where: str) -> Path:
 def frame_names(files: Sequence[Path], root: Path) -> list[str]:
     """A name without suffix for each frame file: its own, or with its folders where two would have one name.
 
-    Folders count from `root`, that of the data set.
+    All frames of a folder are named in one way, so that a sequence stays one. Folders count from `root`, that of the
+    data set.
 
     Raises:
         ValueError: a file occurs twice, or two names would still be equal.
     """
     names = [_safe(file.stem) for file in files]
     counts = Counter(name.lower() for name in names)  # some file systems take upper and lower case for one
+    shared = {file.parent for name, file in zip(names, files, strict=True) if counts[name.lower()] > 1}
     for i, file in enumerate(files):
-        if counts[names[i].lower()] > 1:
+        if file.parent in shared:
             parts = file.relative_to(root).parent.parts if file.is_relative_to(root) else file.parent.parts[-2:]
             names[i] = _safe("_".join([*(part for part in parts if part != "images"), file.stem]))
     owner: dict[str, Path] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,6 +13,8 @@ from serank.datasets.labels.values import number, text_file, xyxy_box
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 SETS = ("train", "val", "test", "trainval")
+_TRUTH = re.compile(r"\s+-?[01]$")
+"""What lists of one class have after a frame's name."""
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -28,7 +31,7 @@ def read_voc(files: Sequence[Path], root: Path, images: Path | None) -> list[Lab
     as the VOC devkit has it; a 0, which some tools write, is taken as 1.
     Arguments and errors as for `formats.read_labels`.
     """
-    sets = _image_sets(root)
+    sets = _image_sets(root, {file.stem for file in files})
     frames = []
     for file in files:
         frame = _read(file, root, images)
@@ -37,14 +40,17 @@ def read_voc(files: Sequence[Path], root: Path, images: Path | None) -> list[Lab
     return frames
 
 
-def _image_sets(root: Path) -> dict[str, str]:
+def _image_sets(root: Path, known: set[str]) -> dict[str, str]:
+    """The set of each frame; of a line that is no known frame's name, less what may follow the name."""
     found: dict[str, str] = {}
     for name in SETS:
-        file = root / "ImageSets" / "Main" / f"{name}.txt"
-        if file.is_file():
-            for line in text_file(file).splitlines():
-                if line.strip():
-                    found.setdefault(line.split()[0], name)  # train and val come before trainval, their union
+        for base in (root, root.parent):  # where root is Annotations/ itself
+            file = base / "ImageSets" / "Main" / f"{name}.txt"
+            for line in text_file(file).splitlines() if file.is_file() else ():
+                frame = line.strip()
+                frame = frame if frame in known else _TRUTH.sub("", frame)
+                if frame:
+                    found.setdefault(frame, name)  # train and val come before trainval, their union
     return found
 
 
@@ -54,10 +60,10 @@ def _read(file: Path, root: Path, images: Path | None) -> LabelledFrame:
     folders = [file.parent, *(b / n for b in (file.parent.parent, root) for n in ("JPEGImages", "images", ""))]
     folders = [images, images / file.parent.name] if images is not None else folders
     try:
-        found = find_frame(name, folders, str(file))
-    except FileNotFoundError:
         # tools leave the name of the frame before it was renamed or converted
         found = find_frame(file.stem, folders, str(file))
+    except FileNotFoundError:
+        found = find_frame(name, folders, str(file))
     frame = LabelledFrame(found, str(file))
     width, height = annotation.findtext("size/width"), annotation.findtext("size/height")
     if width is not None and height is not None:

@@ -46,8 +46,10 @@ def read_yolo(root: Path, yaml: Path | None, images: Path | None) -> list[Labell
         raise FileNotFoundError(f"{root}: no frames in images/; name their folder (--images)")
     frames = []
     read: set[Path] = set()
+    seen: dict[Path, list[Path]] = {}
     for split, folder in folders:
         labels = _labels_folder(folder, root)
+        seen.setdefault(labels, []).append(folder)
         for file in frame_files(folder):
             text = labels / f"{file.stem}.txt"
             frame = LabelledFrame(file, str(text), split)
@@ -55,8 +57,10 @@ def read_yolo(root: Path, yaml: Path | None, images: Path | None) -> list[Labell
                 read.add(text)
                 frame.objects = _objects(text, file, names)
             frames.append(frame)
+    for labels, looked in seen.items():
         if lost := [p for p in sorted(labels.glob("*.txt")) if p not in read and p.name != "classes.txt"]:
-            raise FileNotFoundError(f"{lost[0]}: no frame {lost[0].stem!r} in {folder}; add it or remove the labels")
+            where = ", ".join(map(str, looked))
+            raise FileNotFoundError(f"{lost[0]}: no frame {lost[0].stem!r} in {where}; add it or remove the labels")
     return frames
 
 
@@ -76,6 +80,8 @@ def _labels_folder(folder: Path, root: Path) -> Path:
     for candidate in candidates:
         if candidate.is_dir() and any(candidate.glob("*.txt")):
             return candidate
+    if candidates[0].is_dir() and candidates[0] != folder:
+        return candidates[0]  # none of these frames holds a target
     raise FileNotFoundError(f"{folder}: no labels for its frames; expected text files in {candidates[0]}")
 
 
