@@ -487,3 +487,23 @@ def test_a_dead_pixel_is_not_taken_for_the_target_beside_it(tmp_path: Path) -> N
     mask = FolderDataset(tmp_path / "out")[0].mask
     assert mask[20:23, 30:33].all()
     assert not mask[25, 35]
+
+
+def test_what_an_import_wrote_is_not_imported_again(tmp_path: Path) -> None:
+    root = yolo_folder(tmp_path / "in")
+    frames = import_labels(root, root / "out1").frames
+    assert import_labels(root, root / "out2").frames == frames
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_linked_folders_are_read(tmp_path: Path) -> None:
+    """Once, also where a link leads round."""
+    for split in ("train", "val"):
+        grey_file(tmp_path / "elsewhere" / split / f"{split}1.png", 60)
+        (tmp_path / "elsewhere" / split / "labels.csv").write_text(f"file,x,y\n{split}1.png,31,21\n")
+    root = tmp_path / "set"
+    root.mkdir()
+    (root / "train").symlink_to(tmp_path / "elsewhere" / "train")
+    (root / "val").symlink_to(tmp_path / "elsewhere" / "val")
+    (root / "val" / "round").symlink_to(root)
+    assert import_labels(root, tmp_path / "out").splits == {"train": 1, "val": 1}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from serank.datasets.splits import bare_name
@@ -15,8 +17,15 @@ _SAME = {"valid": "val", "validation": "val"}
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
-    """Files below a folder that match a pattern, sorted, none hidden or in a hidden folder."""
-    found = (p for p in folder.rglob(pattern) if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    """Files below a folder whose names match a pattern, sorted, none hidden or in a hidden folder; follows links."""
+    found, walked = [], set()
+    for base, folders, names in os.walk(folder, followlinks=True):
+        if (real := Path(base).resolve()) in walked:  # by way of a link
+            folders.clear()
+            continue
+        walked.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(base, name) for name in names if not name.startswith(".") and fnmatchcase(name, pattern)]
     return sorted(p for p in found if p.is_file())
 
 

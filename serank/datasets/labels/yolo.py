@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from serank.datasets.labels.box_file import BOX_FILE
 from serank.datasets.labels.objects import Box, LabelledFrame, LabelledObject, Outline, Shape
 from serank.datasets.labels.places import split_of
 from serank.datasets.labels.values import entry, number, shown, text_file
@@ -40,7 +41,9 @@ def read_yolo(root: Path, yaml: Path | None, images: Path | None) -> list[Labell
     if images is not None:
         folders = [(split_of(p.relative_to(images)), p) for p in _with_frames(images)]
     elif not folders:
-        found = {p for base in root.rglob("images") if base.is_dir() for p in _with_frames(base)}
+        # what an import wrote below it is no part of it
+        bases = [p for p in root.rglob("images") if p.is_dir() and not (p.parent / BOX_FILE).is_file()]
+        found = {p for base in bases for p in _with_frames(base)}
         folders = [(split_of(p.relative_to(root)), p) for p in sorted(found)]
     if not folders:
         raise FileNotFoundError(f"{root}: no frames in images/; name their folder (--images)")
