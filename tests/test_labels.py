@@ -493,6 +493,8 @@ def test_what_an_import_wrote_is_not_imported_again(tmp_path: Path) -> None:
     root = yolo_folder(tmp_path / "in")
     frames = import_labels(root, root / "out1").frames
     assert import_labels(root, root / "out2").frames == frames
+    (root / "boxes.json").write_text("{}")  # beside images/ of its own
+    assert import_labels(root, root / "out3").frames == frames
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")

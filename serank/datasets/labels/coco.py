@@ -77,7 +77,8 @@ def _read(file: Path, root: Path, images: Path | None) -> list[LabelledFrame]:
             label = categories[category]
         frames[image].objects.append(LabelledObject(_shape(record, where), label, where))
     if crowds:
-        warnings.warn(f"{file}: {crowds} regions of many objects (iscrowd) are left out", stacklevel=2)
+        many = f"{crowds} regions of many objects (iscrowd) are left out"
+        warnings.warn(f"{file}: {many}; label their targets one by one if they are wanted", stacklevel=2)
     return list(frames.values())
 
 

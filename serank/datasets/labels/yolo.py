@@ -42,8 +42,9 @@ def read_yolo(root: Path, yaml: Path | None, images: Path | None) -> list[Labell
         folders = [(split_of(p.relative_to(images)), p) for p in _with_frames(images)]
     elif not folders:
         # what an import wrote below it is no part of it
-        bases = [p for p in root.rglob("images") if p.is_dir() and not (p.parent / BOX_FILE).is_file()]
-        found = {p for base in bases for p in _with_frames(base)}
+        bases = [p for p in root.rglob("images") if p.is_dir()]
+        own = [base for base in bases if base.parent == root or not (base.parent / BOX_FILE).is_file()]
+        found = {p for base in own for p in _with_frames(base)}
         folders = [(split_of(p.relative_to(root)), p) for p in sorted(found)]
     if not folders:
         raise FileNotFoundError(f"{root}: no frames in images/; name their folder (--images)")
