@@ -89,9 +89,20 @@ def test_where_nothing_fits_nothing_changes(donor: tuple[Float, Float]) -> None:
 def test_values_stay_in_range() -> None:
     donor, donor_mask = blob()
     donor[donor_mask > 0] = 1
-    frame, mask = np.full((64, 64), 0.9, np.float32), np.zeros((64, 64), np.float32)
+    frame, mask = np.full((64, 64), 0.7, np.float32), np.zeros((64, 64), np.float32)
     assert paste_target(frame, mask, donor, donor_mask, np.random.default_rng(1))
     assert frame.max() == 1
+
+
+@pytest.mark.parametrize(("level", "background", "target"), [(1.0, 0.2, 0.6), (0.9, 0.2, 1.0), (0.0, 0.8, 0.3)])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_mask_where_the_range_cuts_the_target_off(level: float, background: float, target: float, seed: int) -> None:
+    _, donor_mask = blob()
+    donor = np.where(donor_mask > 0, target, background).astype(np.float32)
+    frame, mask = np.full((64, 64), level, np.float32), np.zeros((64, 64), np.float32)
+    assert not paste_target(frame, mask, donor, donor_mask, np.random.default_rng(seed))
+    assert (frame == np.float32(level)).all()
+    assert not mask.any()
 
 
 def samples() -> list[Sample]:

@@ -12,6 +12,8 @@ MARGIN = 4
 """Pixels around a target that are pasted with it, fading out."""
 GAIN = (0.4, 1.2)
 """Range of the log-uniform factor on the target's contrast."""
+VISIBLE = 0.2
+"""Share of the target's contrast that must be left where the range of grey levels ends."""
 EIGHT = np.ones((3, 3), bool)
 
 
@@ -40,7 +42,8 @@ def paste_target(
 
     Returns:
         Whether a target was added. None is where the donor has no target, its border cuts the drawn one, another is
-        within its margin, that one is larger than a quarter of `frame`, or the drawn place already holds a target.
+        within its margin, that one is larger than a quarter of `frame`, the drawn place already holds a target, or its
+        background is so near to 0 or 1 that next to nothing of the target would be seen.
     """
     labels, count = ndimage.label(donor_mask > 0.5, structure=EIGHT)
     if not count:
@@ -70,8 +73,11 @@ def paste_target(
     place = (slice(y, y + height), slice(x, x + width))
     weight = np.clip(1 - distance / MARGIN, 0, 1)
     gain = np.exp(rng.uniform(*np.log(GAIN)))
-    added = frame[place] + gain * weight * (patch - np.median(patch[~near]))
-    frame[place] = np.clip(added, 0, 1)
+    contrast = weight * (patch - np.median(patch[~near]))
+    pasted = np.clip(frame[place] + gain * contrast, 0, 1)
+    if np.abs(pasted - frame[place])[own].sum() < VISIBLE * np.abs(contrast)[own].sum():
+        return False  # a mask without a target to see
+    frame[place] = pasted
     mask[place][own] = 1
     if soft is not None and donor_soft is not None:
         soft[place] = np.maximum(soft[place], weight * donor_soft[top : top + height, left : left + width])
