@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from serank.errors import FrameError
 from serank.frames.preparation import Array
@@ -112,8 +112,10 @@ def frame_files(folder: Path, *, videos: bool = False) -> list[Path]:
     None is hidden (macOS's `._NAME.png`, unfinished output).
     """
     suffixes = FRAME_SUFFIXES | VIDEO_SUFFIXES if videos else FRAME_SUFFIXES
-    visible = (p for p in folder.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
-    return sorted(p for p in visible if p.is_file())
+    with os.scandir(folder) as entries:  # which knows files from folders without asking for each
+        visible = [e for e in entries if PurePath(e.name).suffix.lower() in suffixes and not e.name.startswith(".")]
+        names = [entry.name for entry in visible if entry.is_file()]
+    return [folder / name for name in sorted(names)]
 
 
 def read_sources(files: Iterable[Path], rank: int = 0, processes: int = 1, every: int = 1) -> Iterator[SourceFrame]:
