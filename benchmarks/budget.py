@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,22 +74,22 @@ def describe(options: argparse.Namespace) -> str:
     )
 
 
-def _budget(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in NAMES}
+def _budget(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names}
 
 
-def keep(folder: Path, options: argparse.Namespace, metrics: dict[str, Any]) -> None:
-    """Writes metrics with the budget that they took."""
+def keep(folder: Path, options: argparse.Namespace, metrics: dict[str, Any], names: Sequence[str] = NAMES) -> None:
+    """Writes metrics with the budget that they took, the options of those names."""
     with replacing(folder / RESULT) as path:
-        path.write_text(json.dumps({"budget": _budget(options), "metrics": metrics}, indent=1) + "\n")
+        path.write_text(json.dumps({"budget": _budget(options, names), "metrics": metrics}, indent=1) + "\n")
 
 
-def stored(folder: Path, options: argparse.Namespace) -> dict[str, Any] | None:
+def stored(folder: Path, options: argparse.Namespace, names: Sequence[str] = NAMES) -> dict[str, Any] | None:
     """Figures that were kept before; another budget ends the program."""
     if not (folder / RESULT).exists():
         return None
     found: dict[str, Any] = json.loads((folder / RESULT).read_text())
-    if found["budget"] != _budget(options):
-        raise SystemExit(f"{folder} was trained with {found['budget']}, not {_budget(options)}; use another --output")
+    if found["budget"] != (budget := _budget(options, names)):
+        raise SystemExit(f"{folder} was trained with {found['budget']}, not {budget}; use another --output")
     metrics: dict[str, Any] = found["metrics"]
     return metrics

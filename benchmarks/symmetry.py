@@ -10,7 +10,6 @@ trained again, so that a long run can be cut into several.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from budget import RESULT, keep, stored
 from torch import Tensor
 
 from serank import SeRankDet
@@ -29,6 +29,8 @@ from serank.train import fit, preset
 from serank.utils.files import replacing
 
 PASSES = (1, 4, 8)
+NAMES = ("root", "checkpoint", "epochs", "batch_size", "crop", "seed")
+"""Options that all rows of a table share."""
 
 
 class BothAxes(SeRankAttention):
@@ -72,8 +74,7 @@ ROWS = {
 def train_row(name: str, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Metrics by number of passes, from its folder if it has been trained."""
     folder, row = Path(options.output) / name, ROWS[name]
-    if (folder / "metrics.json").exists():
-        found: dict[str, dict[str, float]] = json.loads((folder / "metrics.json").read_text())
+    if (found := stored(folder, options, NAMES)) is not None:
         return found
     model = row.network(SeRankDet.from_pretrained(options.checkpoint).reconfigured(threshold=0.5))
     if name != "start":
@@ -87,8 +88,7 @@ def train_row(name: str, options: argparse.Namespace) -> dict[str, dict[str, flo
     val_set = FolderDataset(options.root, "val")
     network = model.optimize()  # copies attention of another kind as it is
     metrics = {str(n): evaluate(network, val_set, curves=False, tta=n).metrics for n in PASSES}
-    with replacing(folder / "metrics.json") as path:
-        path.write_text(json.dumps(metrics, indent=1))
+    keep(folder, options, metrics, NAMES)
     return metrics
 
 
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     for name in options.rows:
         train_row(name, options)
-    done = [name for name in ROWS if (Path(options.output) / name / "metrics.json").exists()]
+    done = [name for name in ROWS if (Path(options.output) / name / RESULT).exists()]
     text = table({name: train_row(name, options) for name in done}, options)
     with replacing(Path(options.output) / "table.md") as path:
         path.write_text(text)

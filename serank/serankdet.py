@@ -216,23 +216,24 @@ class SeRankDet(SeRankNet, Detector, Pretrained):
         if channels != self.in_channels:
             changes = {name: _one_number(name, self.config[name]) for name in ("mean", "std")} | changes
         check_constructor(type(self), self.config)
-        copy = type(self)(**(self.config | changes))
-        state = self.state_dict()
+        copy = type(self)(**(self.config | changes)).to(self.head.weight.dtype)  # whose rounding loading would take
+        state, fitted = self.state_dict(), {}
+        refusal = f"{', '.join(changes)}: the weights don't fit the change ({{}}); train a new network"
         for name, new in copy.state_dict().items():
             old = state.pop(name, None)
             if old is not None and old.shape != new.shape and channels != self.in_channels:
                 spread = (old.sum(1, keepdim=True) / channels).expand(-1, channels, -1, -1)
                 old = spread if old.shape[1] == self.in_channels else old
             if old is None or old.shape != new.shape:
-                raise ValueError(
-                    f"{', '.join(changes)}: the weights don't fit the change ({name}); train a new network"
-                )
-            state[name] = old
-        copy.load_state_dict(state)
+                raise ValueError(refusal.format(name))
+            fitted[name] = old
+        if state:
+            raise ValueError(refusal.format(next(iter(state))))
+        copy.load_state_dict(fitted)
         copy.checkpointing = self.checkpointing
         for name, parameter in copy.named_parameters():
             parameter.requires_grad_(self.get_parameter(name).requires_grad)
-        return copy.to(self.head.weight.device, self.head.weight.dtype).train(self.training)
+        return copy.to(self.head.weight.device).train(self.training)
 
     def optimize(
         self, dtype: torch.dtype = torch.float32, *, compile: bool = False, graphs: bool = True

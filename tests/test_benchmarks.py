@@ -107,6 +107,8 @@ def test_symmetry_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     ]
     assert len(list((output / "masks" / "maps").glob("*.png"))) == 4
     before = (output / "masks" / "last.pt").stat().st_mtime_ns
+    with pytest.raises(SystemExit, match="use another --output"):  # another budget's figures aren't this one's
+        symmetry.main([*command, "--rows", "soft", "--seed", "1"])
     symmetry.main(command)  # nothing is trained twice
     assert (output / "masks" / "last.pt").stat().st_mtime_ns == before
     assert len((output / "table.md").read_text().splitlines()) == 4 + len(symmetry.ROWS)

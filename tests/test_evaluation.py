@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from serank.datasets.masks import resize_mask
-from serank.evaluation import AREA_BINS, DEFAULT_THRESHOLDS, SCR_BINS, Evaluation, Evaluator, check_resolution
+from serank.evaluation import AREA_BINS, DEFAULT_THRESHOLDS, SCR_BINS, Evaluation, Evaluator
+from serank.evaluation.resolution import check_resolution
 from serank.metrics import (
     CURVE_THRESHOLDS,
     DetectionMetrics,

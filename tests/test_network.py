@@ -294,5 +294,18 @@ def test_reconfigured_refuses() -> None:
         model.reconfigured(width=4)
     with pytest.raises(ValueError, match="fusion: the weights don't fit the change"):
         model.reconfigured(fusion="concat")
+    with pytest.raises(ValueError, match="attention: the weights don't fit the change"):
+        model.reconfigured(attention="none")  # which leaves weights over
+    with pytest.raises(ValueError, match="bias: the weights don't fit the change"):
+        SeRankDet(width=2, bias=True).reconfigured(bias=False)
     with pytest.raises(ValueError, match="unknown arguments size; SeRankDet takes in_channels"):
         model.reconfigured(size=4)
+
+
+def test_a_copy_has_the_weights_of_a_network_in_double_precision() -> None:
+    model = SeRankDet(width=2).double()
+    with torch.no_grad():
+        model.head.weight.fill_(1 / 3)
+    copy = model.reconfigured(threshold=0.4)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), copy.state_dict().values(), strict=True))
+    assert copy.head.weight.dtype == torch.float64

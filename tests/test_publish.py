@@ -214,6 +214,13 @@ def nan_weights(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors")
 
 
+def huge_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    for value in weights.values():
+        value.fill_(3e38 if value.is_floating_point() else 0)
+    save_file(weights, folder / "model.safetensors")
+
+
 def linked_card(folder: Path) -> None:
     secret = folder.parent / "secret.md"
     (folder / "README.md").rename(secret)
@@ -237,6 +244,7 @@ def edited(old: str, new: str) -> Callable[[Path], None]:
     ("change", "message"),
     [
         (broken_weights, "head.bias: missing in file"),
+        (huge_weights, "model.safetensors: .*NaN or infinity.*; train it anew"),
         (nan_weights, "entries hold NaN or infinity: head.bias"),
         (linked_card, "README.md: is a link"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: missing; save_pretrained writes"),

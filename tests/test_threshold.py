@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ def curve(
         auc=0.5,
         pd=1 - np.array(thresholds) if pd is None else np.array(pd),
         fa=np.array(fa),
+        auc_error=0.0,
         false_components=empty if components is None else np.array(components),
     )
 
@@ -112,8 +112,6 @@ def test_wrong_arguments() -> None:
     for value in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="false_alarms must be >= 0 and finite"):
             pick_threshold(curve([0.5], [0.0]), false_alarms=value)
-    with pytest.raises(ValueError, match="curve has no false_components"):
-        pick_threshold(replace(curve([0.5], [0.0]), false_components=None), false_alarms=0)
     with pytest.raises(ValueError, match="curve has no threshold between 0 and 1"):
         pick_threshold(curve([0.0, 1.0], [1.0, 0.0]), false_alarms=0)
 

@@ -54,6 +54,7 @@ RECIPE = (
 )
 """Options that are attributes of `Recipe`; `None` leaves the recipe's own value."""
 
+DEFAULTS = "Defaults are those of --preset, if one is given."
 DETAILS = (
     "Keeps the weights with the best mean of IoU and nIoU on the validation split. A stopped run goes on with "
     "--resume. Several processes: torchrun --nproc-per-node=N -m serank train ..."
@@ -91,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("network")
+    group = parser.add_argument_group("network", DEFAULTS)
     group.add_argument("--init", metavar="NAME", help="checkpoint to start from (default: random weights)")
     group.add_argument("--width", type=int, help="channels of the finest level (default: 8)")
     group.add_argument("--in-channels", type=int, metavar="C", help="channels of the input (default: 1)")
@@ -109,7 +110,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     crops = recipe.augmentation
     defaults = vars(recipe) | {name: getattr(crops, name) for name in CROPS}
     defaults["scale"] = "{} {}".format(*crops.scale)
-    group = parser.add_argument_group("recipe", "Defaults are those of --preset, if one is given.")
+    group = parser.add_argument_group("recipe", DEFAULTS)
     group.add_argument(
         "--preset",
         choices=sorted(PRESETS),

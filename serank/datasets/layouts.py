@@ -19,9 +19,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from serank.datasets.labels.values import text_file
 from serank.datasets.splits import available_splits, bare_name, file_name, split_names
 from serank.frames.sources import frame_files
+from serank.utils.files import text_file
 from serank.utils.text import listing
 
 IMAGE_FOLDERS = ("images", "IRSTD1k_Img")

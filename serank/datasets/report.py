@@ -48,7 +48,7 @@ class FolderReport:
     inverted_masks: list[str] = field(default_factory=list)
     """Frames whose mask is target in more than half of its pixels."""
     grey_masks: list[str] = field(default_factory=list)
-    """Frames whose mask has other values than 0 and 1 or 0 and 255; it is cut at half of its range when read."""
+    """Frames whose mask has grey values (`serank.datasets.masks.target_mask`), cut at half of the largest when read."""
     touching_masks: list[str] = field(default_factory=list)
     """Frames whose mask has instances that touch: each group of them is one target."""
     sizes: Counter[Shape] = field(default_factory=Counter)

@@ -12,13 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from serank.errors import FrameError
 from serank.frames.preparation import Array
 from serank.frames.sources import SourceFrame, read_sources
 from serank.inference.fused_network import InferenceNetwork
+from serank.inference.maps import save_probability
 from serank.serankdet import SeRankDet
 
 COLUMNS = ("x", "y", "score", "area, px", "box: x0, y0, x1, y1")
@@ -93,7 +91,7 @@ class Analyst:
         probability = target / f"{Path(name).stem}_probability.png"
         table = target / f"{Path(name).stem}_detections.json"
         found.save(picture)
-        Image.fromarray(np.rint(255 * found.probability).astype(np.uint8)).save(probability)
+        save_probability(found.probability, probability)
         record = {"file": name, "index": number, "checkpoint": checkpoint} | found.to_dict()
         table.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         height, width = found.mask.shape

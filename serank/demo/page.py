@@ -27,8 +27,8 @@ INTRODUCTION = (
     f"Videos and TIFF files of several pages show one frame at a time, the first {MAX_FRAMES} at most; "
     "`serank detect FILE` goes through all of them."
 )
-EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
-"""What a file or an option can be at fault for; `serank.errors.FrameError` is a ValueError."""
+EXPECTED = (ValueError, OSError, RuntimeError, ImportError, FloatingPointError)
+"""What a file, an option or a network can be at fault for; `serank.errors.FrameError` is a ValueError."""
 
 
 def build_page(analyst: Analyst) -> Blocks:

@@ -18,9 +18,8 @@ from serank.evaluation.calibration import (
 from serank.evaluation.evaluator import DEFAULT_THRESHOLDS, Evaluator
 from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.box_writer import write_box_report
-from serank.evaluation.report.folder import check_report_folder
 from serank.evaluation.report.writer import write_report
-from serank.evaluation.resolution import Resolution, check_resolution
+from serank.evaluation.resolution import Resolution
 from serank.evaluation.results import (
     AREA_BINS,
     SCR_BINS,
@@ -58,8 +57,6 @@ __all__ = [
     "TargetScore",
     "ThresholdChoice",
     "calibrate_scores",
-    "check_report_folder",
-    "check_resolution",
     "choose_threshold",
     "evaluate",
     "evaluate_boxes",

@@ -13,22 +13,21 @@ from numpy.typing import NDArray
 from serank.metrics.checks import Protocol
 from serank.metrics.groups import Group
 
-INFINITE = float("inf")
 AREA_BINS = (
     ("1-4 px", 1.0, 5.0),
     ("5-9 px", 5.0, 10.0),
     ("10-20 px", 10.0, 21.0),
     ("21-40 px", 21.0, 41.0),
     ("41-80 px", 41.0, 81.0),
-    (">80 px", 81.0, INFINITE),
+    (">80 px", 81.0, math.inf),
 )
 """Groups of targets by area: label, lower bound, upper bound (exclusive)."""
 SCR_BINS = (
-    ("<2", -INFINITE, 2.0),
+    ("<2", -math.inf, 2.0),
     ("2-4", 2.0, 4.0),
     ("4-8", 4.0, 8.0),
     ("8-16", 8.0, 16.0),
-    (">=16", 16.0, INFINITE),
+    (">=16", 16.0, math.inf),
 )
 """Groups of targets by signal-to-clutter ratio, like `AREA_BINS`."""
 
@@ -149,10 +148,10 @@ class Curves:
     pd: NDArray[np.float64]
     fa: NDArray[np.float64]
     """False pixels per pixel."""
-    auc_error: float = 0.0
+    auc_error: float
     """`auc` is off by this at most, see `serank.metrics.roc_auc.ScoreHistogram.auc`."""
-    false_components: NDArray[np.float64] | None = None
-    """Unmatched predicted components per frame; `None` where they were not counted."""
+    false_components: NDArray[np.float64]
+    """Unmatched predicted components per frame."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,8 +67,6 @@ def pick_threshold(curve: Curves, *, false_alarms: float, per: Per = "pixel") ->
         ValueError: no threshold meets the budget, or an argument is out of its range.
     """
     unit = budget_unit(false_alarms, per)
-    if curve.false_components is None:
-        raise ValueError("curve has no false_components; take one from serank.evaluation.evaluate(..., curves=True)")
     order = np.argsort(curve.thresholds, kind="stable")
     order = order[(curve.thresholds[order] > 0) & (curve.thresholds[order] < 1)]
     if not len(order):

@@ -19,7 +19,7 @@ from serank.errors import FrameError
 from serank.frames.held import HeldFile, check_pixel_count
 from serank.frames.orientation import exif_orientation, upright
 
-SOI, EOI, SOS, DRI, APP1 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE1
+EOI, SOS, DRI, APP1 = 0xD9, 0xDA, 0xDD, 0xE1
 FRAMES = {0xC0, 0xC1, 0xC2}
 """Start of a frame: baseline, extended and progressive, with Huffman codes."""
 OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}

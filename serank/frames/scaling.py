@@ -40,7 +40,7 @@ LARGEST = 1e150
 """Values beyond this are scaled down first, so that differences and sums stay finite."""
 
 
-def location_spread(values: Array, valid: Bool | None = None) -> tuple[float, float]:
+def location_spread(values: Array) -> tuple[float, float]:
     """Median and robust spread of a frame.
 
     The spread is the mean distance from the median, distances clipped at their 0.9 quantile, but at least the median
@@ -49,12 +49,11 @@ def location_spread(values: Array, valid: Bool | None = None) -> tuple[float, fl
 
     Args:
         values: of any shape and real dtype, finite.
-        valid: of the same shape, true where a value counts; `None` counts all. At least one must.
 
     Returns:
         Median and spread > 0, 1.0 for a constant.
     """
-    median, mean, step = _statistics(values, valid)
+    median, mean, step = _statistics(values, None)
     return median, max(mean, step)
 
 

@@ -124,9 +124,9 @@ def read_sources(files: Iterable[Path], rank: int = 0, processes: int = 1, every
     A file or frame that can't be read is one entry with its reason, and the other files follow.
 
     Args:
-        files: images, TIFF files of several pages, and videos.
-        rank: of this process. It decodes its share of the files that hold one frame; TIFF files of several pages and
-            videos are decoded by every process, which takes its share of their frames.
+        files: images, TIFF files of several pages, stacks (NPY, NPZ) and videos.
+        rank: of this process. It decodes its share of the files that hold one frame; TIFF files of several pages,
+            stacks and videos are decoded by every process, which takes its share of their frames.
         processes: that share the frames; together they yield each of them once.
         every: of a file of several frames, take the first one and each `every`-th after it; these are shared.
 
@@ -165,7 +165,7 @@ def _frames(file: Path) -> Iterator[SourceFrame]:
 
 
 def may_hold_several(file: Path) -> bool:
-    """Whether a file of this name can hold several frames: a video or a TIFF file."""
+    """Whether a file of this name can hold several frames: a video, a TIFF file or a stack."""
     return file.suffix.lower() in VIDEO_SUFFIXES | PAGED_SUFFIXES
 
 

@@ -80,9 +80,8 @@ def unpack_segment(directory: Directory, segment: Segment, offset: int, count: i
     shape = segment.rows, segment.width, segment.samples
     if segment.predictor == 3:
         return _floating(packed, segment, name)
-    order = "<" if directory.order == "<" else ">"
-    values: NDArray[Any] = np.frombuffer(packed, order + segment.code, count=int(np.prod(shape))).reshape(shape)
-    values = values.astype(segment.code, copy=False)
+    values: NDArray[Any] = np.frombuffer(packed, directory.order + segment.code, count=int(np.prod(shape)))
+    values = values.reshape(shape).astype(segment.code, copy=False)
     if segment.predictor == 2:
         whole = values.view(f"u{values.itemsize}")  # differences of floats are those of their bits
         return np.cumsum(whole, axis=1, dtype=whole.dtype).view(segment.code)

@@ -112,7 +112,7 @@ def write_detections(
 
     Args:
         model: the detector.
-        paths: image files (of a TIFF file every page), videos, and folders of them, or one of these.
+        paths: image files (of a TIFF file or a stack every page), videos, and folders of them, or one of these.
         output: folder to write to, made if it doesn't exist; not one that frames are read from.
         threshold: as for `SeRankDet.detect`.
         tta: as for `SeRankDet.detect`.

@@ -33,7 +33,7 @@ class FrameSource:
 
     Attributes:
         path: of the file.
-        page: number of the page of a TIFF file that has several, from 0.
+        page: number of the page of a TIFF file or stack that has several, from 0.
         frame: number of the frame of a video, from 0.
     """
 

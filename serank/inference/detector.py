@@ -266,7 +266,8 @@ class Detector:
 
         Warns:
             UserWarning: once for each kind of frame in which targets are likely to be lost: constant ones, contrasts in
-                a small part of the range, false colour, previews that a thermal camera rendered.
+                a small part of the range, false colour, 16-bit channels that differ, previews that a thermal camera
+                rendered.
         """
         chosen = self.check_options(threshold, min_area)
         check_threshold(min_score, "min_score")

@@ -52,7 +52,7 @@ def export(
     format: str = "onnx",
     opset: int | None = None,
 ) -> None:
-    """Writes a network for another runtime; arguments and errors are those of `SeRankDet.export`, besides
+    """Writes a network for another runtime; arguments and errors are those of `SeRankDet.export`, but for
 
     Args:
         network: left as it is; a copy is exported, in eval mode and float32.

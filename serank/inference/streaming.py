@@ -93,13 +93,13 @@ def detect_files(
 
     Args:
         model: the detector.
-        paths: image files (of a TIFF file every page), videos, and folders of them, or one of these.
+        paths: image files (of a TIFF file or a stack every page), videos, and folders of them, or one of these.
         threshold: as for `SeRankDet.detect`.
         tta: as for `SeRankDet.detect`.
         min_area: as for `SeRankDet.detect`.
         min_score: as for `SeRankDet.detect`.
         batch_size: frames that are run at once.
-        every: of videos and TIFF files of several pages, run the first frame and each `every`-th after it.
+        every: of videos, stacks and TIFF files of several pages, run the first frame and each `every`-th after it.
         track: number detections by target.
         confirm: `(M, N)`: leave out detections whose target was not seen in M of the last N frames that were run, this
             one included. False alarms that come and go are left out so, and the first M - 1 sightings of targets.

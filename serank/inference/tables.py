@@ -61,7 +61,7 @@ class TableWriter:
         """Writes the record, or keeps it until `FLUSH_INTERVAL` is over.
 
         Raises:
-            OSError: as `flush`.
+            OSError: the waiting records can't be written; the file then still is a complete table of those before.
         """
         with self._lock:
             self._pending.append(record)
@@ -72,15 +72,6 @@ class TableWriter:
                 self._timer = threading.Timer(wait, self._write_late)
                 self._timer.daemon = True
                 self._timer.start()
-
-    def flush(self) -> None:
-        """Writes the pending records.
-
-        Raises:
-            OSError: they can't be written; the file then still is a complete table of those before.
-        """
-        with self._lock:
-            self._write()
 
     def _write_late(self) -> None:
         with self._lock:

@@ -49,7 +49,7 @@ ORIENTATIONS = {1: _ALL[:1], 4: _ALL[:4], 8: _ALL}
 """By the number of them: the frame as it is, its flips, and all eight; the frame as it is comes first."""
 
 
-def check_tta(tta: Any, name: str = "tta") -> int:
+def check_tta(tta: Any) -> int:
     """`tta` as an int.
 
     Raises:
@@ -57,6 +57,6 @@ def check_tta(tta: Any, name: str = "tta") -> int:
     """
     if isinstance(tta, (bool, np.bool_)) or not isinstance(tta, (int, np.integer)) or int(tta) not in ORIENTATIONS:
         raise ValueError(
-            f"{name} must be 1 (one pass), 4 (the flips) or 8 (all rotations and flips of a frame); got {tta!r:.200}"
+            f"tta must be 1 (one pass), 4 (the flips) or 8 (all rotations and flips of a frame); got {tta!r:.200}"
         )
     return int(tta)

@@ -61,6 +61,7 @@ class LSFF(nn.Module):
         """Two `(B, channels, H, W)` maps of one size -> `(B, out_channels, H, W)`.
 
         Raises:
+            TypeError: one of them is no tensor.
             ValueError: they differ in shape, have another number of axes, are not floating, or are sparse.
         """
         check_map(skip, name="skip")

@@ -124,6 +124,7 @@ class SeRankNet(nn.Module):
             `(B, 1, H, W)` logits; sigmoid gives target probability.
 
         Raises:
+            TypeError: `x` is no tensor.
             ValueError: wrong dimensions, channels or an empty side, or a sparse tensor.
         """
         logits: Tensor = self.head(self.decode(pad_to_stride(x, self.in_channels))[0])

@@ -188,8 +188,7 @@ class RunFolder:
 
     def finish(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Writes the history once more and draws `curves.png`, if matplotlib is installed."""
-        if rows:
-            self.log(rows)
+        self.log(rows)
         if self._events is not None:
             self._events.close()
         if is_main() and find_spec("matplotlib") is not None:

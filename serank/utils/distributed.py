@@ -139,6 +139,7 @@ def from_main(value: T) -> T:
 def mean_over_processes(value: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over all processes, on each of them."""
     if world_size() > 1:
+        value = value.clone()  # which the sum is written into
         dist.all_reduce(value)
         value = value / world_size()
     return value

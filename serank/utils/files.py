@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, locks, and permissions."""
+"""Text files; files and folders that are written whole or not at all, locks, and permissions."""
 
 from __future__ import annotations
 
@@ -20,6 +20,23 @@ except ImportError:  # Windows
 
 TEMPORARY = ".serank-"
 """How temporary names begin, by which those of a killed process are told from a user's hidden files."""
+
+
+def text_file(file: Path) -> str:
+    """Content of a UTF-8 file, a byte order mark left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
 
 
 @contextmanager

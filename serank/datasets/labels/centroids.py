@@ -9,7 +9,8 @@ from pathlib import Path
 
 from serank.datasets.labels.objects import LabelledFrame, LabelledObject, Point
 from serank.datasets.labels.places import find_frame, split_of
-from serank.datasets.labels.values import number, shown, text_file
+from serank.datasets.labels.values import number, shown
+from serank.utils.files import text_file
 
 COLUMNS = ("file", "x", "y", "label")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from serank.datasets.labels.objects import Box
+from serank.utils.files import text_file
 
 T = TypeVar("T")
 
@@ -19,23 +20,6 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def text_file(file: Path) -> str:
-    """Content of a UTF-8 file, a byte order mark left out.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not UTF-8.
-    """
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
 
 
 def json_file(file: Path) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 
 from serank.datasets.labels.objects import Box, LabelledFrame, LabelledObject
 from serank.datasets.labels.places import find_frame, split_of
-from serank.datasets.labels.values import number, text_file, xyxy_box
+from serank.datasets.labels.values import number, xyxy_box
+from serank.utils.files import text_file
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 SETS = ("train", "val", "test", "trainval")

@@ -8,9 +8,10 @@ from typing import Any
 from serank.datasets.labels.box_file import BOX_FILE
 from serank.datasets.labels.objects import Box, LabelledFrame, LabelledObject, Outline, Shape
 from serank.datasets.labels.places import split_of
-from serank.datasets.labels.values import entry, number, shown, text_file
+from serank.datasets.labels.values import entry, number, shown
 from serank.frames.reading import decode
 from serank.frames.sources import frame_files
+from serank.utils.files import text_file
 
 PARTS = ("train", "val", "test")
 SLACK = 0.001
