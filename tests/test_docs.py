@@ -1,4 +1,4 @@
-"""The site builds strictly, with nothing loaded from elsewhere; the figures and the gallery are current."""
+"""The site builds strictly, with nothing loaded from elsewhere; figures and gallery are current; names in the pages exist."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
+
+import serank
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,3 +74,38 @@ def test_the_api_pages_list_what_is_public() -> None:
     assert sorted(blocks) == sorted(
         (module, ", ".join(names)) for module, names in public.items() if module != "serank"
     )
+
+
+PACKAGES = ("datasets", "evaluation", "frames", "inference", "metrics", "synthetic", "train")
+TEXTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "serank" / "weights").glob("*/README.md")]
+
+
+def exists(name: str, public: dict[str, object]) -> bool:
+    """Whether a dotted name is a module or attribute of the package, or one of a public name."""
+    first, *rest = name.split(".")
+    found = public[first]
+    for part in rest:
+        if isinstance(found, ModuleType) and not hasattr(found, part) and find_spec(f"{found.__name__}.{part}"):
+            found = import_module(f"{found.__name__}.{part}")
+        elif hasattr(found, part):
+            found = getattr(found, part)
+        else:
+            return part in getattr(found, "__dataclass_fields__", {})  # those without a default are no attribute
+    return True
+
+
+def test_the_names_in_the_pages_exist() -> None:
+    public: dict[str, object] = {"serank": serank}
+    for module in (serank, *(import_module(f"serank.{name}") for name in PACKAGES)):
+        public |= {name: getattr(module, name) for name in module.__all__}
+    named, lost = 0, []
+    for page in TEXTS:
+        if page.name == "migration.md":  # which names what is gone
+            continue
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+        for name in re.findall(r"`([A-Za-z_]\w*(?:\.\w+)+)[`(]", text):
+            if name.split(".")[0] in public and name != "serank.json":  # a file
+                named += 1
+                lost += [] if exists(name, public) else [f"{page.name}: {name}"]
+    assert not lost
+    assert named > 40
