@@ -1,4 +1,4 @@
-"""The site builds strictly, with nothing loaded from elsewhere; figures, gallery and the names in the pages are current."""
+"""The site builds strictly, with nothing loaded from elsewhere; figures, gallery and names are current."""
 
 from __future__ import annotations
 
