@@ -26,7 +26,7 @@ from serank.cli.options import (
     preparation,
     print_metrics,
 )
-from serank.datasets import FolderDataset
+from serank.datasets.folder import FolderDataset
 from serank.evaluation.calibration import calibrate_scores, pick_score
 from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.folder import check_report_folder

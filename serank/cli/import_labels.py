@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from serank.datasets import import_labels
+from serank.datasets.labels.importing import import_labels
 from serank.datasets.labels.rule import FRACTION
 
 DETAILS = (
