@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from serank.checkpoints.card import short_card
 from serank.checkpoints.folder import read_card
@@ -35,6 +35,7 @@ from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation, FrameView
 from serank.evaluation.runner import EvaluateOptions, evaluate, predict_sample
 from serank.evaluation.threshold import choose_threshold
+from serank.metrics.checks import Protocol
 from serank.serankdet import SeRankDet
 from serank.utils.distributed import is_main, started
 from serank.utils.files import writable_folder
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a detection nearer than this matches",
     )
     parser.add_argument(
-        "--protocol", choices=("standard", "released"), default="standard", help="how to count, see the documentation"
+        "--protocol", choices=get_args(Protocol), default="standard", help="how to count, see the documentation"
     )
     parser.add_argument(
         "--resolution",
