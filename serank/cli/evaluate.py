@@ -27,6 +27,7 @@ from serank.cli.options import (
     print_metrics,
 )
 from serank.datasets.folder import FolderDataset
+from serank.datasets.masks import POLARITY
 from serank.evaluation.calibration import calibrate_scores, pick_score
 from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.folder import check_report_folder
@@ -230,7 +231,7 @@ def _oddities(result: Evaluation) -> list[str]:
     """What makes the figures of a set questionable."""
     found = []
     if not result.targets:
-        found.append("no mask holds a target: Pd is undefined; targets must be bright (1 or 255) on black")
+        found.append(f"no mask holds a target: Pd is undefined; {POLARITY}")
     inverted = [f.name for f in result.frames if f.target_pixels > f.height * f.width / 2]
     if inverted:
         found.append(f"more than half of the mask is target in {len(inverted)} frames, {inverted[0]} first; inverted?")
