@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from serank.errors import FrameError
-from serank.frames.preparation import Array
+from serank.frames.scaling import Array
 from serank.frames.sources import SourceFrame, read_sources
 from serank.inference.fused_network import InferenceNetwork
 from serank.serankdet import SeRankDet

@@ -34,10 +34,7 @@ def image_pixels(image: Image.Image, name: str) -> NDArray[Any]:
         palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
         indices = np.asarray(image)
         indices = indices[..., 0] if image.mode == "PA" else indices
-        if not len(palette) or indices.max() >= len(palette):
-            raise FrameError(f"{name}: truncated or corrupt (colours that its palette lacks)")
-        looked_up: NDArray[Any] = palette[indices]
-        return looked_up
+        return look_up(indices, palette, name)
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8) * np.uint8(255)
     if image.mode in ("La", "RGBa"):
@@ -52,6 +49,14 @@ def image_pixels(image: Image.Image, name: str) -> NDArray[Any]:
     elif image.mode in ("RGBA", "RGBX"):
         pixels = pixels[..., :3]
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def look_up(indices: NDArray[Any], colours: NDArray[np.uint8], name: str) -> NDArray[Any]:
+    """The colours `(H, W, 3)` of indices `(H, W)` into a palette `(N, 3)`; raises FrameError where it lacks one."""
+    if not len(colours) or indices.max() >= len(colours):
+        raise FrameError(f"{name}: truncated or corrupt (colours that its palette lacks)")
+    looked_up: NDArray[Any] = colours[indices]
+    return looked_up
 
 
 def _stored_type(image: Image.Image) -> type[np.integer[Any]] | None:
