@@ -274,20 +274,21 @@ class TrainingRun:
         masks = targets[:, :1]
         x = self.model.frame_spec.normalise(frames, self.model.in_channels, self._statistics)
         x = x.to(memory_format=torch.channels_last)
+        orientation = TURNS[number % len(TURNS)]
         kind = torch.float16 if self.recipe.precision == "float16" else torch.bfloat16
         mixed = self.recipe.precision != "float32"
         # each weight is cast once a step anyway, and a graph can't hold casts from before it
         with torch.autocast(self.device.type, kind, enabled=mixed, cache_enabled=self.device.type != "cuda"):
             outputs = self.forward(x)
             soft_targets = None if self.teacher is None else self.teacher(frames)
-            turned = self.forward(turn(x, number % TURNS))[-1] if self.recipe.consistency_weight else None
+            turned = self.forward(turn(x, orientation))[-1] if self.recipe.consistency_weight else None
         loss = deep_supervision_loss(outputs, masks, loss=self.recipe.loss, pixel_weight=self.recipe.pixel_weight)
         if soft_targets is not None:
             loss = loss + self.recipe.distil_weight * distillation_loss(outputs, soft_targets)
         if self.recipe.soft_weight:
             loss = loss + self.recipe.soft_weight * distillation_loss(outputs, targets[:, 1:])
         if turned is not None:
-            both = consistency_loss(outputs[-1], turn_back(turned, number % TURNS))
+            both = consistency_loss(outputs[-1], turn_back(turned, orientation))
             loss = loss + self.recipe.consistency_weight * both
         return loss
 
