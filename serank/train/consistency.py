@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from serank.inference.tta import ORIENTATIONS, Orientation
+from serank.utils.dtypes import at_least_float32
 
 TURNS = ORIENTATIONS[8][1:]
 """Rotations and flips of a square besides leaving it as it is."""
@@ -44,5 +44,4 @@ def consistency_loss(logits: Tensor, other: Tensor) -> Tensor:
     """
     if logits.shape != other.shape:
         raise ValueError(f"logits and other must have one shape; got {tuple(logits.shape)}, {tuple(other.shape)}")
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return (logits.to(wide).sigmoid() - other.to(wide).sigmoid()).square().mean()
+    return (at_least_float32(logits).sigmoid() - at_least_float32(other).sigmoid()).square().mean()
