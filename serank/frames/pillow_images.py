@@ -10,9 +10,7 @@ from PIL import Image
 
 from serank.errors import FrameError
 from serank.frames.held import check_pixel_count
-from serank.frames.orientation import ORIENTATION
-
-BITS_PER_SAMPLE = 258
+from serank.frames.tiff_tags import Tag
 
 
 def image_pixels(image: Image.Image, name: str) -> NDArray[Any]:
@@ -64,7 +62,7 @@ def _stored_type(image: Image.Image) -> type[np.integer[Any]] | None:
     if image.format == "PPM":
         return np.uint16
     tags = getattr(image, "tag_v2", None)
-    return np.int16 if tags is not None and tags.get(BITS_PER_SAMPLE) == (16,) else None
+    return np.int16 if tags is not None and tags.get(Tag.BITS_PER_SAMPLE) == (16,) else None
 
 
 def _check_trusted(image: Image.Image, name: str) -> None:
@@ -81,11 +79,10 @@ def _check_trusted(image: Image.Image, name: str) -> None:
     if tags is None or not tiles:
         return
     wide = image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
-    if tags.get(ORIENTATION, 1) != 1 or (
-        wide and (tags.get(262) == 0 or (tags.get(339, (1,))[0] == 1 and image.mode == "I"))
-    ):
+    inverted, form = tags.get(Tag.PHOTOMETRIC_INTERPRETATION) == 0, tags.get(Tag.SAMPLE_FORMAT, (1,))[:1]
+    if tags.get(Tag.ORIENTATION, 1) != 1 or (wide and (inverted or (form == (1,) and image.mode == "I"))):
         raise FrameError(f"{name}: Pillow reads this TIFF file wrongly; pass the file's path instead of the image")
-    if image.mode == "L" and tags.get(339, (1,))[0] == 2:
+    if image.mode == "L" and form == (2,):
         raise FrameError(
             f"{name}: Pillow reads these signed values as unsigned; pass the file's path instead of the image"
         )
