@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from serank.utils.dtypes import at_least_float32
+
 __all__ = [
     "LOSSES",
     "area_soft_iou_loss",
@@ -67,7 +69,7 @@ def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1.0) -> Tensor:
 def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy, the mean over pixels; arguments and errors as for `soft_iou_loss`."""
     _check(logits, target)
-    x = _wide(logits)
+    x = at_least_float32(logits)
     return F.binary_cross_entropy_with_logits(x, target.to(x.dtype))
 
 
@@ -85,7 +87,7 @@ def focal_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.25, gamma: fl
         gamma: how much sure pixels are left out; 0 is a weighted cross-entropy.
     """
     _check(logits, target)
-    x = _wide(logits)
+    x = at_least_float32(logits)
     t = target.to(x.dtype)
     entropy = F.binary_cross_entropy_with_logits(x, t, reduction="none")
     # above 0, where a power below 1 has no derivative
@@ -141,13 +143,9 @@ def _soft_iou(logits: Tensor, target: Tensor, smooth: float) -> tuple[Tensor, Te
 def _sums(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of each image, `(B,)`: the sums of `p t`, p and t."""
     _check(logits, target)
-    p = _wide(logits).sigmoid()
+    p = at_least_float32(logits).sigmoid()
     t = target.to(p.dtype)
     return (p * t).flatten(1).sum(1), p.flatten(1).sum(1), t.flatten(1).sum(1)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def _check(logits: Tensor, target: Tensor) -> None:

@@ -23,7 +23,7 @@ class Bright(SeRankDet):
     """Finds what is brighter than half."""
 
     def detect(self, image, threshold=None, **_):  # type: ignore[no-untyped-def]
-        return find_detections(image.grey, image.grey, threshold=self.check_options(threshold, 1))
+        return find_detections(image.grey, image.grey, threshold=self.check_options(threshold)[0])
 
 
 MODEL = Bright(width=4)

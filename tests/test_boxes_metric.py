@@ -125,7 +125,7 @@ class Bright(SeRankDet):
     """Finds what is brighter than half: a detector whose figures are known."""
 
     def detect(self, image, threshold=None, **_):  # type: ignore[no-untyped-def]
-        return find_detections(image.grey, image.grey, threshold=self.check_options(threshold, 1))
+        return find_detections(image.grey, image.grey, threshold=self.check_options(threshold)[0])
 
 
 def box_folder(root: Path) -> Path:
@@ -146,7 +146,7 @@ class CalibratedBright(SeRankDet):
 
     def detect(self, image, threshold=None, **_):  # type: ignore[no-untyped-def]
         return find_detections(
-            image.grey, image.grey, threshold=self.check_options(threshold, 1), calibration=(-3.0, 0.1)
+            image.grey, image.grey, threshold=self.check_options(threshold)[0], calibration=(-3.0, 0.1)
         )
 
 

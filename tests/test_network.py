@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from serank import SeRankDet
+from serank.frames.preparation import LARGEST_SIDE, SMALLEST_TILE
 from serank.layers import SeRankAttention
 from serank.models.config import SeRankConfig
 
@@ -235,6 +236,12 @@ def test_ranks_of_equation_2() -> None:
     model = SeRankDet(width=64)
     ranks = [m.k for m in model.attention if isinstance(m, SeRankAttention)]
     assert ranks == [512, 256, 128, 64, 32]
+
+
+@pytest.mark.parametrize("side", [SMALLEST_TILE, LARGEST_SIDE])
+def test_the_network_takes_what_frame_spec_takes(side: int) -> None:
+    model = SeRankDet(width=1, working_size=side, tile=side, overlap=side // 2)
+    assert (model.frame_spec.working_size, model.frame_spec.tile, model.frame_spec.overlap) == (side, side, side // 2)
 
 
 @pytest.mark.parametrize(

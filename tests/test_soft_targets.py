@@ -63,9 +63,9 @@ def test_both_terms_count_and_are_off_by_default() -> None:
 
 def test_turns_are_seven_and_turn_back() -> None:
     x = torch.arange(9.0).reshape(1, 1, 3, 3)
-    turned = [turn(x, number) for number in range(TURNS)]
+    turned = [turn(x, orientation) for orientation in TURNS]
     assert len({tuple(t.flatten().tolist()) for t in [x, *turned]}) == 8
-    assert all(torch.equal(turn_back(t, number), x) for number, t in enumerate(turned))
+    assert all(torch.equal(turn_back(t, orientation), x) for orientation, t in zip(TURNS, turned, strict=True))
     assert consistency_loss(x, x) == 0
     assert float(consistency_loss(torch.zeros(1, 1, 1, 2), torch.full((1, 1, 1, 2), 99.0))) == pytest.approx(0.25)
     with pytest.raises(ValueError, match="one shape"):

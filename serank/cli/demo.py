@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from serank.checkpoints.folder import bundled
-    from serank.demo import serve
+    from serank.demo.page import serve
     from serank.utils.checks import check_device, choose_device
 
     def announce(address: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from serank.datasets import describe_folder
+from serank.datasets.describe import describe_folder
 
 DETAILS = "The exit status is 1 where something should be looked at."
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from serank.cli.options import add_frame_options, add_model, add_tta, frame_options
 
 if TYPE_CHECKING:
-    from serank.inference import BatchResult
+    from serank.inference.batch import BatchResult
     from serank.inference.table_formats import Record
 
 DETAILS = (
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _detect(options: argparse.Namespace, device: str) -> BatchResult:
-    from serank.inference import write_detections
+    from serank.inference.batch import write_detections
     from serank.serankdet import SeRankDet
     from serank.utils.distributed import is_main, world_size
 

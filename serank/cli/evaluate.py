@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from serank.checkpoints.card import short_card
 from serank.checkpoints.folder import read_card
@@ -26,7 +26,8 @@ from serank.cli.options import (
     preparation,
     print_metrics,
 )
-from serank.datasets import FolderDataset
+from serank.datasets.folder import FolderDataset
+from serank.datasets.masks import POLARITY
 from serank.evaluation.calibration import calibrate_scores, pick_score
 from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.folder import check_report_folder
@@ -35,6 +36,7 @@ from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation, FrameView
 from serank.evaluation.runner import EvaluateOptions, evaluate, predict_sample
 from serank.evaluation.threshold import choose_threshold
+from serank.metrics.checks import Protocol
 from serank.serankdet import SeRankDet
 from serank.utils.distributed import is_main, started
 from serank.utils.files import writable_folder
@@ -70,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a detection nearer than this matches",
     )
     parser.add_argument(
-        "--protocol", choices=("standard", "released"), default="standard", help="how to count, see the documentation"
+        "--protocol", choices=get_args(Protocol), default="standard", help="how to count, see the documentation"
     )
     parser.add_argument(
         "--resolution",
@@ -229,7 +231,7 @@ def _oddities(result: Evaluation) -> list[str]:
     """What makes the figures of a set questionable."""
     found = []
     if not result.targets:
-        found.append("no mask holds a target: Pd is undefined; targets must be bright (1 or 255) on black")
+        found.append(f"no mask holds a target: Pd is undefined; {POLARITY}")
     inverted = [f.name for f in result.frames if f.target_pixels > f.height * f.width / 2]
     if inverted:
         found.append(f"more than half of the mask is target in {len(inverted)} frames, {inverted[0]} first; inverted?")

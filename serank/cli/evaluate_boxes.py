@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 from serank.cli.options import about_checkpoint, frame_options, load_checkpoint, mention_lists
-from serank.datasets import BoxFolder
+from serank.datasets.box_folder import BoxFolder
 from serank.evaluation.by_boxes import BoxFrameView, evaluate_boxes, view_boxes
 from serank.evaluation.report.box_writer import write_box_report
 from serank.evaluation.report.folder import check_report_folder

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import get_args
 
-from serank.datasets import import_labels
+from serank.datasets.labels.formats import LabelFormat
+from serank.datasets.labels.importing import import_labels
 from serank.datasets.labels.rule import FRACTION
+from serank.frames.options import Polarity
 
 DETAILS = (
     "Boxes and points become masks: the pixels around the brightest one that stand out by a share of its contrast. "
@@ -16,14 +19,12 @@ DETAILS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="label file, or folder of the data set")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="new or empty folder to write to")
-    parser.add_argument(
-        "--format", choices=("coco", "yolo", "voc", "labelme", "centroids"), help="of the labels (default: find out)"
-    )
+    parser.add_argument("--format", choices=get_args(LabelFormat), help="of the labels (default: find out)")
     parser.add_argument("--images", metavar="DIR", help="folder of the frames (default: where the format has them)")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="classes that are targets (default: all)")
     parser.add_argument(
         "--polarity",
-        choices=("white-hot", "black-hot"),
+        choices=get_args(Polarity),
         default="white-hot",
         help="whether targets are brighter or darker than their surroundings",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serank.frames import FrameOptions
+    from serank.frames.options import FrameOptions
     from serank.serankdet import SeRankDet
 
 DEFAULT_CHECKPOINT = "general"
@@ -155,7 +155,7 @@ def frame_options(options: argparse.Namespace) -> FrameOptions:
     Raises:
         ValueError: a value out of its range, or a mask file beside other regions.
     """
-    from serank.frames import FrameOptions
+    from serank.frames.options import FrameOptions
 
     region = _region(options.ignore)
     return FrameOptions(options.range, options.no_data, options.polarity, options.palette, region, options.repair)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from serank.datasets import split_folder
+from serank.datasets.splitting import split_folder
 
 DETAILS = "Frames are chosen by a hash of their names and the seed, so that the same folder is always split alike."
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -21,7 +21,7 @@ from serank.losses import LOSSES
 from serank.serankdet import SeRankDet
 from serank.train.folder import make_run_folder
 from serank.train.history import selection_score
-from serank.train.recipe import PRESETS, Preset, Recipe, preset
+from serank.train.recipe import PRESETS, Precision, Preset, Recipe, preset
 from serank.train.sensor import SENSOR
 from serank.train.trainer import fit
 from serank.utils.allocation import keep_freed_memory
@@ -149,7 +149,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         metavar="W",
     )
     option("--ema-decay", "decay of the averaged weights, 0 for none", type=float, metavar="DECAY")
-    option("--precision", "of the network", choices=("float32", "bfloat16", "float16"))
+    option("--precision", "of the network", choices=get_args(Precision))
     option("--validate-every", "epochs between validations", type=int, metavar="N")
     option("--seed", "of weights, crops and order", type=int)
     group.add_argument("--no-deep-supervision", action="store_true", help="train the final output alone")

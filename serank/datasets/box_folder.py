@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from serank.datasets.labels.box_file import BOX_FILE, read_boxes
 from serank.datasets.labels.formats import import_hint
-from serank.datasets.layouts import frame_folder, split_list
+from serank.datasets.layouts import frame_folder, named_files, split_list
 from serank.datasets.sample import Samples
-from serank.datasets.splits import file_name
 from serank.frames.frame import FramePreparer
 from serank.frames.options import FrameOptions
 from serank.frames.preparation import FrameSpec
 from serank.frames.reading import decode
-from serank.frames.sources import frame_files
 
 
 class BoxSample(NamedTuple):
@@ -69,7 +67,7 @@ class BoxFolder(Samples[BoxSample]):
             raise FileNotFoundError(f"{self.root}: no boxes to measure by; {hint}")
         boxes = read_boxes(file)
         self.names = list(boxes) if split is None else list(dict.fromkeys(split_list(self.root, split)))
-        frames = {file_name(frame): frame for frame in frame_files(images)}
+        frames = named_files(images)
         if lost := [name for name in self.names if name not in frames]:
             raise FileNotFoundError(
                 f"{images}: lacks {len(lost)} frames, {lost[0]!r} first; add them, or correct the list"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import filecmp
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ def _both(base: Path) -> tuple[Path, Path] | None:
 
 
 def _mask_ending(images: Path, masks: Path) -> str:
-    stems = {file_name(file) for file in frame_files(masks)}
+    stems = named_files(masks)
     for frame in frame_files(images):
         for ending in MASK_ENDINGS:
             if file_name(frame) + ending in stems:
@@ -128,8 +128,7 @@ def find_lists(root: Path) -> dict[str, Path]:
     A text file beside the frames is a list when its name begins as a split's does; another (a licence, notes) only
     when at least half of its lines name frames.
     """
-    images = frame_folder(root)
-    frames = {file_name(file) for file in frame_files(images)} if images else set()
+    frames = named_files(frame_folder(root))
     found: dict[str, Path] = {}
     for folder in LIST_FOLDERS:
         for file in sorted((root / folder).glob("*.txt")):
@@ -138,7 +137,7 @@ def find_lists(root: Path) -> dict[str, Path]:
     return found
 
 
-def _names_frames(file: Path, frames: set[str]) -> bool:
+def _names_frames(file: Path, frames: Container[str]) -> bool:
     try:
         names = read_list(file)
     except (OSError, ValueError):
@@ -203,6 +202,11 @@ def write_list(file: Path, names: Iterable[str]) -> None:
     file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
+def named_files(folder: Path | None) -> dict[str, Path]:
+    """Frames or masks in a folder by what lists call them, of two with one name the last; none where it is `None`."""
+    return {file_name(file): file for file in frame_files(folder)} if folder else {}
+
+
 def by_name(files: Iterable[Path]) -> dict[str, Path]:
     """Files by what lists call them; raises ValueError where two have one name."""
     found: dict[str, Path] = {}
@@ -249,14 +253,9 @@ def list_overlaps(root: Path) -> list[Overlap]:
         with suppress(OSError, ValueError):
             lists[key] = dict.fromkeys(read_list(file))
     overlaps = [Overlap(a, b, tuple(n for n in lists[a] if n in lists[b])) for a, b in disjoint_pairs(lists)]
-    folders = {f.name: _files(f) for f in split_folders(root)}
+    folders = {f.name: named_files(frame_folder(f)) for f in split_folders(root)}
     for a, b in disjoint_pairs(folders):
         shared = sorted(folders[a].keys() & folders[b].keys())
         same = (n for n in shared if same_frame(n, folders[a][n], folders[b][n]))
         overlaps.append(Overlap(a, b, tuple(same)))
     return [overlap for overlap in overlaps if overlap.names]
-
-
-def _files(base: Path) -> dict[str, Path]:
-    images = frame_folder(base)
-    return {file_name(file): file for file in frame_files(images)} if images else {}

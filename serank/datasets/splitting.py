@@ -17,6 +17,7 @@ from serank.datasets.layouts import (
     frame_folder,
     mask_folder,
     mask_of,
+    named_files,
     read_list,
     split_folders,
     write_list,
@@ -182,8 +183,7 @@ def _published(images: Path, files: Iterable[Path], dataset: str) -> dict[str, l
 
 
 def _labelled(folder: Path, frames: list[str]) -> list[str]:
-    masks = mask_folder(folder)
-    files = {file_name(file): file for file in frame_files(masks)} if masks is not None else {}
+    files = named_files(mask_folder(folder))
     boxes = read_boxes(folder / BOX_FILE) if (folder / BOX_FILE).is_file() else {}
     return [name for name in frames if name in boxes or mask_of(name, files) is not None]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from serank.errors import FrameError
-from serank.frames.preparation import Array
+from serank.frames.scaling import Array
 from serank.frames.sources import SourceFrame, read_sources
 from serank.inference.fused_network import InferenceNetwork
 from serank.inference.maps import save_probability

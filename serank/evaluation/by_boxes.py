@@ -119,7 +119,7 @@ def evaluate_boxes(
         progress: show a bar on standard error.
     """
     check_samples(dataset, "dataset", BoxSample, "BoxFolder")
-    chosen = model.check_options(threshold, 1)
+    chosen, _ = model.check_options(threshold)
     metrics = BoxMetrics(tolerance)
     frames: list[BoxFrameScore] = []
     scores: list[BoxScore] = []

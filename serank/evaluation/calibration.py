@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from serank.datasets import Sample
+from serank.datasets.sample import Sample
 from serank.evaluation.results import Evaluation
 from serank.evaluation.runner import EvaluateOptions, evaluate
 from serank.evaluation.score_quality import expected_calibration_error

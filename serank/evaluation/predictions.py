@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from serank.datasets import FolderDataset
+from serank.datasets.folder import FolderDataset
 from serank.datasets.layouts import MASK_ENDINGS, by_name, frame_folder, mask_folder, mask_of, read_list, split_folders
 from serank.datasets.masks import resize_mask, target_mask
 from serank.errors import FrameError

@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 from tqdm import tqdm
 
-from serank.datasets import Sample
 from serank.datasets.masks import resize_mask
-from serank.datasets.sample import check_samples
+from serank.datasets.sample import Sample, check_samples
 from serank.evaluation.evaluator import Evaluator
 from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from serank.datasets import Sample
+from serank.datasets.sample import Sample
 from serank.evaluation.results import Curves
 from serank.evaluation.runner import EvaluateOptions, evaluate
 from serank.inference.detector import Detector

@@ -7,14 +7,12 @@ of a target is changed (`benchmarks/defects.py`).
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serank.frames.scaling import location_spread
-
-Array: TypeAlias = NDArray[Any]
+from serank.frames.scaling import Array, location_spread
 
 PIXEL_SPREADS, PIXEL_RANGE = 4.0, 0.1
 """A dead pixel is this many spreads off the median of its eight neighbours, whose range is below that share of it."""

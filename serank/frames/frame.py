@@ -17,9 +17,17 @@ from serank.frames.defects import repair_defects
 from serank.frames.filling import fill, is_wide
 from serank.frames.options import FrameOptions
 from serank.frames.palettes import has_colours, palette_grey
-from serank.frames.preparation import Array, FrameSpec, check_pixels, luminance
+from serank.frames.preparation import FrameSpec, check_pixels, luminance
 from serank.frames.reading import read_pixels
-from serank.frames.scaling import UNIT_CONTRAST, UNIT_MEDIAN, evenly_spread, location_contrast, to_unit
+from serank.frames.scaling import (
+    UNIT_CONTRAST,
+    UNIT_MEDIAN,
+    Array,
+    evenly_spread,
+    is_constant,
+    location_contrast,
+    to_unit,
+)
 
 if TYPE_CHECKING:
     from serank.frames.reading import FrameLike
@@ -67,8 +75,7 @@ class CleanPixels:
     @property
     def constant(self) -> bool:
         """Whether all pixels that hold data are equal."""
-        seen = self.values if self.valid is None else self.values[self.valid]
-        return bool(seen.min() == seen.max())
+        return is_constant(self.values, self.valid)
 
     @property
     def uncounted(self) -> NDArray[np.bool_] | None:

@@ -55,8 +55,7 @@ class FrameOptions:
     def __post_init__(self) -> None:
         if self.value_range is not None:
             object.__setattr__(self, "value_range", _range(self.value_range))
-        if self.polarity not in get_args(Polarity):
-            raise ValueError(f'polarity must be "white-hot" or "black-hot"; got {self.polarity!r}')
+        check_polarity(self.polarity)
         if self.palette is not None and not isinstance(self.palette, str):
             raise ValueError(f'palette must be a name, "auto" or None; got {self.palette!r}')
         if self.palette is not None:
@@ -106,6 +105,12 @@ class FrameOptions:
         if mask.all():
             raise FrameError(f"{name}: ignore covers the whole frame")
         return mask if mask.any() else None
+
+
+def check_polarity(polarity: str) -> None:
+    """Raises ValueError unless `polarity` is `"white-hot"` or `"black-hot"`."""
+    if polarity not in get_args(Polarity):
+        raise ValueError(f'polarity must be "white-hot" (targets are bright) or "black-hot"; got {polarity!r}')
 
 
 def _range(value: Any) -> tuple[float, float]:

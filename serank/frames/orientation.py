@@ -1,4 +1,7 @@
-"""The Orientation tag of TIFF and EXIF: pixels are turned as every viewer shows them."""
+"""The Orientation tag of TIFF and EXIF: pixels are turned as every viewer shows them.
+
+Its values 1 to 8 say which sides of the picture the first row and column are.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,7 @@ from numpy.typing import NDArray
 
 from serank.errors import FrameError
 from serank.frames.held import HeldFile
-from serank.frames.tiff_tags import TiffTags
-
-ORIENTATION = 274
-"""Number of the tag; its values 1 to 8 say which sides of the picture the first row and column are."""
+from serank.frames.tiff_tags import Tag, TiffTags
 
 
 def exif_orientation(exif: bytes | None) -> int:
@@ -26,7 +26,7 @@ def exif_orientation(exif: bytes | None) -> int:
         return 1
     try:
         tags = TiffTags(HeldFile(io.BytesIO(exif.removeprefix(b"Exif\0\0")), "EXIF"))
-        return next(iter(tags)).number(ORIENTATION, 1)
+        return next(iter(tags)).number(Tag.ORIENTATION, 1)
     except FrameError:
         return 1  # damaged metadata don't make pixels wrong, and other programs show the file as it is stored
 

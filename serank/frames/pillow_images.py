@@ -10,9 +10,7 @@ from PIL import Image
 
 from serank.errors import FrameError
 from serank.frames.held import check_pixel_count
-from serank.frames.orientation import ORIENTATION
-
-BITS_PER_SAMPLE = 258
+from serank.frames.tiff_tags import Tag
 
 
 def image_pixels(image: Image.Image, name: str) -> NDArray[Any]:
@@ -34,10 +32,7 @@ def image_pixels(image: Image.Image, name: str) -> NDArray[Any]:
         palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
         indices = np.asarray(image)
         indices = indices[..., 0] if image.mode == "PA" else indices
-        if not len(palette) or indices.max() >= len(palette):
-            raise FrameError(f"{name}: truncated or corrupt (colours that its palette lacks)")
-        looked_up: NDArray[Any] = palette[indices]
-        return looked_up
+        return look_up(indices, palette, name)
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8) * np.uint8(255)
     if image.mode in ("La", "RGBa"):
@@ -54,12 +49,20 @@ def image_pixels(image: Image.Image, name: str) -> NDArray[Any]:
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
+def look_up(indices: NDArray[Any], colours: NDArray[np.uint8], name: str) -> NDArray[Any]:
+    """The colours `(H, W, 3)` of indices `(H, W)` into a palette `(N, 3)`; raises FrameError where it lacks one."""
+    if not len(colours) or indices.max() >= len(colours):
+        raise FrameError(f"{name}: truncated or corrupt (colours that its palette lacks)")
+    looked_up: NDArray[Any] = colours[indices]
+    return looked_up
+
+
 def _stored_type(image: Image.Image) -> type[np.integer[Any]] | None:
     """The 16-bit type of a file whose values Pillow widens to 32 bits; `None` for what has 32."""
     if image.format == "PPM":
         return np.uint16
     tags = getattr(image, "tag_v2", None)
-    return np.int16 if tags is not None and tags.get(BITS_PER_SAMPLE) == (16,) else None
+    return np.int16 if tags is not None and tags.get(Tag.BITS_PER_SAMPLE) == (16,) else None
 
 
 def _check_trusted(image: Image.Image, name: str) -> None:
@@ -76,11 +79,10 @@ def _check_trusted(image: Image.Image, name: str) -> None:
     if tags is None or not tiles:
         return
     wide = image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
-    if tags.get(ORIENTATION, 1) != 1 or (
-        wide and (tags.get(262) == 0 or (tags.get(339, (1,))[0] == 1 and image.mode == "I"))
-    ):
+    inverted, form = tags.get(Tag.PHOTOMETRIC_INTERPRETATION) == 0, tags.get(Tag.SAMPLE_FORMAT, (1,))[:1]
+    if tags.get(Tag.ORIENTATION, 1) != 1 or (wide and (inverted or (form == (1,) and image.mode == "I"))):
         raise FrameError(f"{name}: Pillow reads this TIFF file wrongly; pass the file's path instead of the image")
-    if image.mode == "L" and tags.get(339, (1,))[0] == 2:
+    if image.mode == "L" and form == (2,):
         raise FrameError(
             f"{name}: Pillow reads these signed values as unsigned; pass the file's path instead of the image"
         )

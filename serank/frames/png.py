@@ -18,6 +18,7 @@ from PIL import Image
 from serank.errors import FrameError
 from serank.frames.held import HeldFile, check_pixel_count
 from serank.frames.orientation import exif_orientation, upright
+from serank.frames.pillow_images import look_up
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -63,7 +64,8 @@ def read_png(held: HeldFile) -> NDArray[Any]:
     _check_held(stream, _expected(width, height, bits, interlaced=bool(interlace)), name)
     pixels = _decode(stream, (width, height), depth, colour, interlace)
     if colour == 3:
-        pixels = _look_up(pixels, palette, name)
+        colours = np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3)
+        pixels = look_up(pixels, colours, name)
     return upright(pixels, exif_orientation(exif))
 
 
@@ -138,11 +140,3 @@ def _decode(stream: bytes, size: tuple[int, int], depth: int, colour: int, inter
         high, low = (codec(mode, f"{mode};16{order}")[..., :3] for order in "BL")
     whole: NDArray[Any] = (high.astype(np.uint16) << 8) | low
     return whole
-
-
-def _look_up(indices: NDArray[Any], palette: bytes, name: str) -> NDArray[Any]:
-    colours = np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3)
-    if not len(colours) or indices.max() >= len(colours):
-        raise FrameError(f"{name}: truncated or corrupt (colours that its palette lacks)")
-    looked_up: NDArray[Any] = colours[indices]
-    return looked_up

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from PIL import Image
 
 from serank.errors import FrameError
 from serank.frames.filling import fill
-from serank.frames.scaling import to_unit
+from serank.frames.scaling import Array, to_unit
 
 TILE_STEP = 16
 """Networks with four poolings pad other sides to a multiple of this."""
@@ -27,8 +26,6 @@ LARGEST_SCALE, FREE_SIZE = 16, 1024
 the work and memory that a config can ask for."""
 BAND_PIXELS = 2**16
 """Pixels whose luminance is computed at once."""
-
-Array: TypeAlias = NDArray[Any]
 
 
 @dataclass(frozen=True)

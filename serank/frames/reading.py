@@ -23,7 +23,8 @@ from serank.frames.netpbm import PGM_STARTS, read_pgm
 from serank.frames.numpy_files import NPY_START, NPZ_START, read_array, split_frames
 from serank.frames.pillow_images import image_pixels
 from serank.frames.png import PNG_START, read_png
-from serank.frames.preparation import Array, unit_frame
+from serank.frames.preparation import unit_frame
+from serank.frames.scaling import Array
 from serank.frames.tiff import TIFF_STARTS, count_tiff_frames, read_tiff
 from serank.frames.webp import read_webp
 

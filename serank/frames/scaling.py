@@ -139,7 +139,7 @@ def to_unit(values: Array, valid: Bool | None = None, *, inverted: bool = False)
     top = _top(values, valid)
     if top is None:
         values = _finite_differences(values)
-        if _is_constant(values, valid):
+        if is_constant(values, valid):
             return np.zeros(values.shape, np.float32)
         median, contrast = location_contrast(values, valid)
         return _around_median(values, median, -contrast if inverted else contrast)
@@ -180,7 +180,8 @@ def _share(chosen: Bool) -> float:
     return float(np.count_nonzero(chosen)) / chosen.size
 
 
-def _is_constant(values: Array, valid: Bool | None) -> bool:
+def is_constant(values: Array, valid: Bool | None = None) -> bool:
+    """Whether all values, or all valid ones, are equal."""
     x = values if valid is None else values[valid]
     return bool(x.min() == x.max())
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from serank.errors import FrameError
-from serank.frames.preparation import Array
 from serank.frames.reading import FRAME_SUFFIXES, VIDEO_SUFFIXES, count_pages, decode_pages
+from serank.frames.scaling import Array
 from serank.frames.videos import read_video
 from serank.utils.text import listing, natural_key
 

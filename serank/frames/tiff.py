@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 
 from serank.errors import FrameError
 from serank.frames.held import MAX_PIXELS, HeldFile, check_pixel_count
-from serank.frames.orientation import ORIENTATION, upright
-from serank.frames.tiff_segments import Segment, unpack_segment
-from serank.frames.tiff_tags import Directory, TiffTags
+from serank.frames.orientation import upright
+from serank.frames.tiff_segments import JPEG, Segment, unpack_segment
+from serank.frames.tiff_tags import Directory, Tag, TiffTags
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, OPACITY, CMYK, YCBCR = range(7)
 UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
-JPEG = 7
 DTYPES = {(bits, UNSIGNED): f"u{bits // 8}" for bits in (8, 16, 32, 64)}
 DTYPES |= {(bits, SIGNED): f"i{bits // 8}" for bits in (8, 16, 32, 64)}
 DTYPES |= {(bits, FLOAT): f"f{bits // 8}" for bits in (16, 32, 64)}
@@ -104,21 +103,21 @@ def _page(directory: Directory, name: str) -> _Page:
     def number(tag: int, default: int) -> int:
         return directory.number(tag, default)
 
-    samples = number(277, 1)
-    bits = {int(b) for b in directory.numbers(258)} or {1}
-    formats = {int(f) for f in directory.numbers(339)} or {UNSIGNED}
+    samples = number(Tag.SAMPLES_PER_PIXEL, 1)
+    bits = {int(b) for b in directory.numbers(Tag.BITS_PER_SAMPLE)} or {1}
+    formats = {int(f) for f in directory.numbers(Tag.SAMPLE_FORMAT)} or {UNSIGNED}
     page = _Page(
-        width=number(256, 0),
-        height=number(257, 0),
+        width=number(Tag.IMAGE_WIDTH, 0),
+        height=number(Tag.IMAGE_LENGTH, 0),
         samples=samples,
         bits=min(bits),
         format=UNSIGNED if formats == {UNDEFINED} else min(formats),
-        photometric=number(262, RGB if samples >= 3 else BLACK_IS_ZERO),
-        compression=number(259, 1),
-        planar=number(284, 1) == 2 and samples > 1,
-        predictor=number(317, 1),
-        fill_order=number(266, 1),
-        orientation=number(ORIENTATION, 1),
+        photometric=number(Tag.PHOTOMETRIC_INTERPRETATION, RGB if samples >= 3 else BLACK_IS_ZERO),
+        compression=number(Tag.COMPRESSION, 1),
+        planar=number(Tag.PLANAR_CONFIGURATION, 1) == 2 and samples > 1,
+        predictor=number(Tag.PREDICTOR, 1),
+        fill_order=number(Tag.FILL_ORDER, 1),
+        orientation=number(Tag.ORIENTATION, 1),
     )
     check_pixel_count(page.width, page.height, name)
     if len(bits) > 1 or len(formats) > 1:
@@ -129,7 +128,7 @@ def _page(directory: Directory, name: str) -> _Page:
         raise FrameError(
             f"{name}: TIFF of {page.bits}-bit {kind} values can't be read; save it with 8 or 16 bits or as float32"
         )
-    if number(32997, 1) > 1:
+    if number(Tag.IMAGE_DEPTH, 1) > 1:
         raise FrameError(f"{name}: a TIFF volume can't be read; save it as pages")
     if samples < 1 or samples * page.bits > 8 * MAX_PIXEL_BYTES:
         raise FrameError(f"{name}: TIFF of {samples} samples a pixel is no frame; save it as grey")
@@ -148,7 +147,7 @@ def _check_meaning(page: _Page, directory: Directory, name: str) -> None:
         )
     if kind == "colour" and page.samples < 3:
         raise FrameError(f"{name}: truncated or corrupt (colour of {page.samples} samples)")
-    alpha = page.samples == 2 and (directory.number(338, 2) in (1, 2))
+    alpha = page.samples == 2 and (directory.number(Tag.EXTRA_SAMPLES, 2) in (1, 2))
     if kind in ("grey", "palette") and page.samples > 1 and not alpha:
         raise FrameError(f"{name}: {page.samples} grey samples a pixel; save one of them, or the bands as pages")
     if page.photometric == WHITE_IS_ZERO and page.format != UNSIGNED:
@@ -162,7 +161,7 @@ def _check_meaning(page: _Page, directory: Directory, name: str) -> None:
 
 def _stack_size(directory: Directory, page: _Page, held: HeldFile) -> int:
     """Frames that lie one after the other behind the tags of the first."""
-    text = directory.text(270)
+    text = directory.text(Tag.IMAGE_DESCRIPTION)
     count = 1
     if text.startswith("ImageJ="):
         found = re.search(r"^images=(\d{1,12})\s*$", text, re.MULTILINE)
@@ -178,7 +177,7 @@ def _stack_size(directory: Directory, page: _Page, held: HeldFile) -> int:
         return 1
     if page.compression != 1 or page.planar:
         raise FrameError(f"{held.name}: a compressed stack with the tags of one page; save it as pages")
-    offsets = directory.numbers(273)
+    offsets = directory.numbers(Tag.STRIP_OFFSETS)
     size = -(-page.width * page.samples * page.bits // 8) * page.height
     if not len(offsets) or int(offsets[0]) + count * size > held.size:
         raise FrameError(f"{held.name}: truncated or corrupt (declares a stack of {count} frames, holds fewer)")
@@ -196,7 +195,7 @@ def _pixels(directory: Directory, page: _Page, name: str, plane: int = 0) -> NDA
         if page.bits < 8:  # a grey value of n bits is a share of their largest
             pixels = (pixels.astype(np.uint16) * 255 // (2**page.bits - 1)).astype(np.uint8)
         # tifffile marks arrays of bool so, but writes true as 1
-        as_stored = page.bits == 1 and directory.text(305).startswith("tifffile")
+        as_stored = page.bits == 1 and directory.text(Tag.SOFTWARE).startswith("tifffile")
         if page.photometric == WHITE_IS_ZERO and not as_stored:
             top = 2 ** (8 if page.bits < 8 else page.bits) - 1
             pixels = pixels.dtype.type(top) - pixels
@@ -204,7 +203,7 @@ def _pixels(directory: Directory, page: _Page, name: str, plane: int = 0) -> NDA
 
 
 def _look_up(indices: NDArray[Any], directory: Directory, page: _Page, name: str) -> NDArray[np.uint8]:
-    colours = directory.numbers(320)
+    colours = directory.numbers(Tag.COLOR_MAP)
     if len(colours) != 3 * 2**page.bits:
         raise FrameError(f"{name}: truncated or corrupt (a palette of {len(colours)} values)")
     # 16 bits by the standard; some programs write 8
@@ -215,13 +214,15 @@ def _look_up(indices: NDArray[Any], directory: Directory, page: _Page, name: str
 
 def _samples(directory: Directory, page: _Page, name: str, plane: int) -> NDArray[Any]:
     """`(H, W, samples)` of the stored type, in the machine's byte order."""
-    tiled = 322 in directory
-    high = directory.number(323, 0) if tiled else min(directory.number(278, page.height), page.height)
-    wide = directory.number(322, 0) if tiled else page.width
+    tiled = Tag.TILE_WIDTH in directory
+    if tiled:
+        high, wide = directory.number(Tag.TILE_LENGTH, 0), directory.number(Tag.TILE_WIDTH, 0)
+    else:
+        high, wide = min(directory.number(Tag.ROWS_PER_STRIP, page.height), page.height), page.width
     if high < 1 or wide < 1 or (tiled and (high * wide > MAX_PIXELS or high % 16 or wide % 16)):
         raise FrameError(f"{name}: truncated or corrupt (tiles or strips of {high} x {wide})")
-    offsets = directory.numbers(324 if tiled else 273)
-    counts = directory.numbers(325 if tiled else 279)
+    offsets = directory.numbers(Tag.TILE_OFFSETS if tiled else Tag.STRIP_OFFSETS)
+    counts = directory.numbers(Tag.TILE_BYTE_COUNTS if tiled else Tag.STRIP_BYTE_COUNTS)
     down, across = -(-page.height // high), -(-page.width // wide)
     together = 1 if page.planar else page.samples
     parts = page.samples // together

@@ -14,7 +14,7 @@ from PIL import TiffImagePlugin
 
 from serank.errors import FrameError
 from serank.frames.jpeg import decode_jpeg
-from serank.frames.tiff_tags import Directory
+from serank.frames.tiff_tags import Directory, Tag
 
 NONE, LZW, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 5, 7, 8, 32946, 32773
 FAX = (2, 3, 4)
@@ -113,10 +113,19 @@ def _packed(directory: Directory, segment: Segment, offset: int, count: int) -> 
 def _libtiff(directory: Directory, segment: Segment, data: bytes) -> bytes:
     """Unpacks bytes by libtiff, as the one strip of a file of 8 bits grey, or of 1 bit for fax, made for it."""
     fax = segment.compression in FAX
-    fields = [(256, segment.width if fax else segment.row_size), (257, segment.rows), (258, 1 if fax else 8)]
-    fields += [(259, segment.compression), (262, 1), (266, segment.fill_order), (273, 8), (277, 1)]
-    fields += [(278, segment.rows), (279, len(data))]
-    fields += [(tag, directory.number(tag, 0)) for tag in (292, 293) if fax and tag in directory]
+    fields = [
+        (Tag.IMAGE_WIDTH, segment.width if fax else segment.row_size),
+        (Tag.IMAGE_LENGTH, segment.rows),
+        (Tag.BITS_PER_SAMPLE, 1 if fax else 8),
+        (Tag.COMPRESSION, segment.compression),
+        (Tag.PHOTOMETRIC_INTERPRETATION, 1),
+        (Tag.FILL_ORDER, segment.fill_order),
+        (Tag.STRIP_OFFSETS, 8),
+        (Tag.SAMPLES_PER_PIXEL, 1),
+        (Tag.ROWS_PER_STRIP, segment.rows),
+        (Tag.STRIP_BYTE_COUNTS, len(data)),
+    ]
+    fields += [(tag, directory.number(tag, 0)) for tag in (Tag.T4_OPTIONS, Tag.T6_OPTIONS) if fax and tag in directory]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields)
     body = data + b"\0" * (len(data) % 2)
     file = struct.pack("<2sHI", b"II", 42, 8 + len(body)) + body
@@ -128,12 +137,12 @@ def _libtiff(directory: Directory, segment: Segment, data: bytes) -> bytes:
 
 def _jpeg(directory: Directory, segment: Segment, data: bytes) -> NDArray[Any]:
     name = directory.held.name
-    colours = {2: "RGB", 6: "YCbCr"}.get(directory.number(262, 1), "")
+    colours = {2: "RGB", 6: "YCbCr"}.get(directory.number(Tag.PHOTOMETRIC_INTERPRETATION, 1), "")
     if segment.samples == 4 and colours == "RGB":
         colours = "RGBA"
     elif segment.samples not in (1, 3):
         raise FrameError(f"{name}: JPEG of {segment.samples} samples can't be read; save it uncompressed or as LZW")
-    tables = directory.numbers(347).tobytes()
+    tables = directory.numbers(Tag.JPEG_TABLES).tobytes()
     if tables:
         data = tables[:-2] + data[2:]
     pixels = decode_jpeg(data, name, colours)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
@@ -16,11 +17,42 @@ from numpy.typing import NDArray
 from serank.errors import FrameError
 from serank.frames.held import HeldFile
 
-SUBFILE_TYPE = 254
 TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 11: "f4", 12: "f8", 13: "u4"}
 TYPES |= {16: "u8", 17: "i8", 18: "u8"}
 """NumPy's codes of the types of tags; rationals are left out, since no tag that matters here has them."""
 MAX_TEXT = 2**16
+
+
+class Tag(IntEnum):
+    """Numbers of tags, by their names in TIFF 6.0; JPEGTables is of its second technical note, ImageDepth of SGI."""
+
+    NEW_SUBFILE_TYPE = 254
+    IMAGE_WIDTH = 256
+    IMAGE_LENGTH = 257
+    BITS_PER_SAMPLE = 258
+    COMPRESSION = 259
+    PHOTOMETRIC_INTERPRETATION = 262
+    FILL_ORDER = 266
+    IMAGE_DESCRIPTION = 270
+    STRIP_OFFSETS = 273
+    ORIENTATION = 274
+    SAMPLES_PER_PIXEL = 277
+    ROWS_PER_STRIP = 278
+    STRIP_BYTE_COUNTS = 279
+    PLANAR_CONFIGURATION = 284
+    T4_OPTIONS = 292
+    T6_OPTIONS = 293
+    SOFTWARE = 305
+    PREDICTOR = 317
+    COLOR_MAP = 320
+    TILE_WIDTH = 322
+    TILE_LENGTH = 323
+    TILE_OFFSETS = 324
+    TILE_BYTE_COUNTS = 325
+    EXTRA_SAMPLES = 338
+    SAMPLE_FORMAT = 339
+    JPEG_TABLES = 347
+    IMAGE_DEPTH = 32997
 
 
 class Directory:
@@ -44,9 +76,9 @@ class Directory:
     @property
     def is_preview(self) -> bool:
         """Whether the page is a smaller copy of another one or its mask of opacity."""
-        if not self._raw or struct.unpack_from(f"{self.order}H", self._raw)[0] > SUBFILE_TYPE:
+        if not self._raw or struct.unpack_from(f"{self.order}H", self._raw)[0] > Tag.NEW_SUBFILE_TYPE:
             return False  # tags are in ascending order; this is the first of them
-        return bool(self.number(SUBFILE_TYPE, 0) & 0b101)
+        return bool(self.number(Tag.NEW_SUBFILE_TYPE, 0) & 0b101)
 
     @cached_property
     def _entries(self) -> dict[int, tuple[int, int, int]]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from serank.errors import FrameError
 from serank.frames.palettes import COLOURED_SHARE, has_colours
-from serank.frames.preparation import Array, luminance
+from serank.frames.preparation import luminance
+from serank.frames.scaling import Array
 
 if TYPE_CHECKING:
     import av

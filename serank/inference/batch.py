@@ -16,27 +16,24 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from tqdm import tqdm
 
 from serank.frames.options import FrameOptions
 from serank.frames.reading import VIDEO_SUFFIXES
 from serank.frames.sources import SourceFrame, may_hold_several
-from serank.inference.conversions import pixel_runs
 from serank.inference.detections import Detections
 from serank.inference.detector import Detector
-from serank.inference.maps import save_probability
+from serank.inference.frame_files import FrameWriter, PictureNames
 from serank.inference.streaming import StreamOptions, detect_sources, existing_sources
 from serank.inference.table_formats import Record
 from serank.inference.tables import TABLE_FORMATS, open_table, table_path
 from serank.inference.video import DEFAULT_RATE, check_video, frame_rate, video_writer
 from serank.utils.distributed import all_objects, is_main, rank, world_size
 from serank.utils.files import writable_folder
-from serank.utils.names import FreeNames
 from serank.utils.one_run import only_run
 from serank.utils.prefetch import InOrder, threaded_map
-from serank.utils.text import printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -167,6 +164,48 @@ def write_detections(
     stream.check(model)
     if table not in TABLE_FORMATS:
         raise ValueError(f"table must be one of {', '.join(TABLE_FORMATS)}; got {table!r}")
+    places = _checked_places(paths, output, probability, video, pictures=pictures, recursive=recursive)
+    write = FrameWriter(
+        places.folder,
+        places.maps,
+        PictureNames(places.files),
+        pictures=pictures and places.clip is None,
+        drawn=places.clip is not None,
+        runs=table == "coco",
+    )
+    with only_run(places.folder, ".detections.lock", lambda: _remove_lines(places.folder)):
+        result = BatchResult(table_path(places.folder, table), video=places.clip)
+        started = time.perf_counter()
+        with _joined_table(places.folder, result.table):
+            try:
+                _run(model, stream, places, write, result, report=report, progress=progress)
+            except KeyboardInterrupt:
+                result.interrupted = True
+            if world_size() > 1:
+                result = _added(result, all_objects(result))
+        result.seconds = time.perf_counter() - started
+        return result
+
+
+class _Places(NamedTuple):
+    """What a run reads and where it writes."""
+
+    files: list[Path]
+    folder: Path
+    maps: Path | None
+    clip: Path | None
+
+
+def _checked_places(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    probability: str | os.PathLike[str] | None,
+    video: str | os.PathLike[str] | None,
+    *,
+    pictures: bool,
+    recursive: bool,
+) -> _Places:
+    """The files to read and the places to write to, whose folders are made; raises as `write_detections`."""
     folder, maps = Path(output), None if probability is None else Path(probability)
     files = existing_sources(paths, recursive=recursive)
     if recursive:  # not what an earlier run wrote
@@ -185,68 +224,50 @@ def write_detections(
     for place in (folder, maps):
         if place is not None:
             writable_folder(place)
-    names = PictureNames(files)
+    return _Places(files, folder, maps, clip)
 
-    def draw(item: SourceFrame, found: Detections | None) -> tuple[Record, Image.Image | None]:
-        record: Record = {"frame": printable(str(item.file))}
-        if found is None:
-            return record | {"reason": printable(item.reason)}, None
-        if item.index is not None:
-            record["index"] = item.index
-        if pictures and clip is None:
-            picture = folder / names(item)
-            picture.parent.mkdir(exist_ok=True)
-            found.save(picture)
-            record["picture"] = picture.relative_to(folder).as_posix()
-        if maps is not None:
-            save_probability(found.probability, maps / names(item, ""))
-        record |= found.to_dict()
-        if table == "coco":
-            record["runs"] = pixel_runs(found)
-        return record, None if clip is None else found.image()
 
+def _run(
+    model: Detector,
+    stream: StreamOptions,
+    places: _Places,
+    write: FrameWriter,
+    result: BatchResult,
+    *,
+    report: Callable[[Record], None] | None,
+    progress: bool,
+) -> None:
+    """Detects in this process's share of the frames and writes what it finds, counted in `result` as it is done."""
+    files, clip = places.files, places.clip
     # of files that hold several frames the number is not known before they are read
     total = None if any(map(may_hold_several, files)) else len(range(rank(), len(files), world_size()))
-    with only_run(folder, ".detections.lock", lambda: _remove_lines(folder)):
-        result = BatchResult(table_path(folder, table), video=clip)
-        started = time.perf_counter()
-        with _joined_table(folder, result.table):
-            try:
-                with ExitStack() as stack:
-                    add = _record_writer(stack, folder, result.table)
+    with ExitStack() as stack:
+        add = _record_writer(stack, places.folder, result.table)
 
-                    def finish(entry: tuple[tuple[int, int], Record]) -> None:
-                        add(*entry)
-                        result.count(entry[1])
+        def finish(entry: tuple[tuple[int, int], Record]) -> None:
+            add(*entry)
+            result.count(entry[1])
 
-                    # by the threads that draw, as this one may run the network for long
-                    finished = InOrder(finish)
+        # by the threads that draw, as this one may run the network for long
+        finished = InOrder(finish)
 
-                    def work(
-                        entry: tuple[int, tuple[SourceFrame, Detections | None]],
-                    ) -> tuple[Record, Image.Image | None]:
-                        number, (item, found) = entry
-                        record, picture = draw(item, found)
-                        finished.put(number, (item.order, record))
-                        return record, picture
+        def work(entry: tuple[int, tuple[SourceFrame, Detections | None]]) -> tuple[Record, Image.Image | None]:
+            number, (item, found) = entry
+            record, picture = write(item, found)
+            finished.put(number, (item.order, record))
+            return record, picture
 
-                    show = stack.enter_context(video_writer(clip, _clip_rate(files, every))).add if clip else None
-                    bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="frame"))
-                    # closed here: an error that is held, as in a notebook, would keep their threads
-                    source = stack.enter_context(closing(detect_sources(model, files, stream)))
-                    results = threaded_map(work, enumerate(source), threads=WRITER_THREADS, pending=PENDING_RESULTS)
-                    for record, picture in stack.enter_context(closing(results)):
-                        if show and picture is not None:
-                            show(picture)
-                        bar.update()
-                        if report:
-                            report(record)
-            except KeyboardInterrupt:
-                result.interrupted = True
-            if world_size() > 1:
-                result = _added(result, all_objects(result))
-        result.seconds = time.perf_counter() - started
-        return result
+        show = stack.enter_context(video_writer(clip, _clip_rate(files, stream.every))).add if clip else None
+        bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="frame"))
+        # closed here: an error that is held, as in a notebook, would keep their threads
+        source = stack.enter_context(closing(detect_sources(model, files, stream)))
+        results = threaded_map(work, enumerate(source), threads=WRITER_THREADS, pending=PENDING_RESULTS)
+        for record, picture in stack.enter_context(closing(results)):
+            if show and picture is not None:
+                show(picture)
+            bar.update()
+            if report:
+                report(record)
 
 
 def _check_output(name: str, folder: Path, files: Sequence[Path]) -> None:
@@ -270,19 +291,6 @@ def _check_clip(video: str | os.PathLike[str], files: Sequence[Path]) -> Path:
 def _clip_rate(files: Sequence[Path], every: int) -> Fraction:
     """Frames a second that keep the speed of the source."""
     return (frame_rate(files[0]) / every) if files[0].suffix.lower() in VIDEO_SUFFIXES else DEFAULT_RATE
-
-
-class PictureNames:
-    """Where each frame's picture goes: by its file's name, numbered where several share it; a folder for each video."""
-
-    def __init__(self, files: Iterable[Path]) -> None:
-        free = FreeNames()
-        self._names = {file: free(printable(file.stem), file) for file in files}
-
-    def __call__(self, item: SourceFrame, ending: str = "_detections") -> str:
-        """Name of the item's picture or map, in the output folder."""
-        name = self._names[item.file]
-        return f"{name}{ending}.png" if item.index is None else f"{name}/{item.index:06d}{ending}.png"
 
 
 def _remove_lines(folder: Path) -> None:

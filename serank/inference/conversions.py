@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from serank.inference.detections import Detections
 
 COCO_CATEGORIES = [{"id": 1, "name": "target", "supercategory": ""}]
+DETECTION_COLUMNS = ("x", "y", "score", "area", "x0", "y0", "x1", "y1", "track")
+"""Of a table with a row for each detection."""
 DTYPES = {"index": "Int64", "track": "Int64"} | {
-    name: "int64" if name == "area" else "float64" for name in ("x", "y", "score", "area", "x0", "y0", "x1", "y1")
+    name: "int64" if name == "area" else "float64" for name in DETECTION_COLUMNS[:-1]
 }
 """Of the columns of `pandas_frame`, also where it has no row; `Int64` is the integer that can be missing."""
 
@@ -29,9 +31,8 @@ def records(found: Detections) -> list[dict[str, Any]]:
         "frame": None if source is None else printable(str(source.path)),
         "index": None if source is None else source.index,
     }
-    names = ("x", "y", "score", "area", "x0", "y0", "x1", "y1", "track")
     return [
-        place | dict(zip(names, (*one.centroid, one.score, one.area, *one.box, one.track), strict=True))
+        place | dict(zip(DETECTION_COLUMNS, (*one.centroid, one.score, one.area, *one.box, one.track), strict=True))
         for one in found
     ]
 
@@ -43,7 +44,7 @@ def pandas_frame(found: Detections) -> DataFrame:
     except ImportError as error:
         raise ImportError(f"to_pandas needs pandas ({error}); run: pip install 'serank[pandas]'") from error
 
-    columns = ["frame", "index", "x", "y", "score", "area", "x0", "y0", "x1", "y1", "track"]
+    columns = ["frame", "index", *DETECTION_COLUMNS]
     return pd.DataFrame(records(found), columns=columns).astype(DTYPES)
 
 

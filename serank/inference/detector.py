@@ -168,10 +168,22 @@ class Detector:
     tta: int = 1
     score_calibration: Calibration | None = None
 
-    def check_options(self, threshold: float | None, min_area: int) -> float:
-        """The threshold that `detect` will use; raises ValueError as `detect` would."""
+    def check_options(
+        self,
+        threshold: float | None = None,
+        *,
+        tta: int | None = None,
+        min_area: int = 1,
+        min_score: float = 0.0,
+        batch_size: int = 1,
+    ) -> tuple[float, int]:
+        """The threshold and the number of orientations that `detect` will use; raises ValueError as `detect` would."""
         check_count(min_area, "min_area")
-        return check_threshold(self.threshold if threshold is None else threshold)
+        chosen = check_threshold(self.threshold if threshold is None else threshold)
+        check_threshold(min_score, "min_score")
+        orientations = check_tta(self.tta if tta is None else tta)
+        check_count(batch_size, "batch_size")
+        return chosen, orientations
 
     @overload
     def detect(
@@ -269,10 +281,9 @@ class Detector:
                 a small part of the range, false colour, 16-bit channels that differ, previews that a thermal camera
                 rendered.
         """
-        chosen = self.check_options(threshold, min_area)
-        check_threshold(min_score, "min_score")
-        orientations = check_tta(self.tta if tta is None else tta)
-        check_count(batch_size, "batch_size")
+        chosen, orientations = self.check_options(
+            threshold, tta=tta, min_area=min_area, min_score=min_score, batch_size=batch_size
+        )
         sources = image if isinstance(image, (list, tuple)) else [image]
         options = FrameOptions(value_range, no_data, polarity, palette, ignore, repair)
         prepare = FramePreparer(self.frame_spec, options)

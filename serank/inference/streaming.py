@@ -21,8 +21,7 @@ from serank.frames.sources import SourceFrame, find_sources, read_sources
 from serank.inference.detections import Detections, FrameSource
 from serank.inference.detector import Detector
 from serank.inference.tracking import CentroidTracker, check_tracking
-from serank.inference.tta import check_tta
-from serank.utils.checks import check_count, check_threshold
+from serank.utils.checks import check_count
 from serank.utils.distributed import rank, world_size
 from serank.utils.prefetch import prefetch
 
@@ -52,13 +51,15 @@ class StreamOptions:
 
     def check(self, model: Detector) -> None:
         """Raises ValueError for what can't be run."""
-        check_count(self.min_area, "min_area")
-        check_threshold(self.min_score, "min_score")
-        check_tta(model.tta if self.tta is None else self.tta)
-        check_count(self.batch_size, "batch_size")
+        model.check_options(
+            self.threshold,
+            tta=self.tta,
+            min_area=self.min_area,
+            min_score=self.min_score,
+            batch_size=self.batch_size,
+        )
         check_count(self.every, "every")
         check_tracking(self.max_distance, self.confirm)
-        model.check_options(self.threshold, self.min_area)
         if self.tracks and world_size() > 1:
             raise ValueError(
                 f"track and confirm need all frames of a sequence in one process; got {world_size()} processes"

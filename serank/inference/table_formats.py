@@ -8,14 +8,14 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from serank.inference.conversions import COCO_CATEGORIES, coco_annotation
+from serank.inference.conversions import COCO_CATEGORIES, DETECTION_COLUMNS, coco_annotation
 from serank.utils.text import no_formula
 
 Record: TypeAlias = dict[str, Any]
 """Of a finished frame: `frame`, `index`, `picture` and `Detections.to_dict()`, for COCO also `runs`, the detections'
 masks as of `pixel_runs`; of a failure: `frame`, `reason`."""
 
-COLUMNS = ("frame", "index", "x", "y", "score", "area", "x0", "y0", "x1", "y1", "picture", "track")
+COLUMNS = ("frame", "index", *DETECTION_COLUMNS[:-1], "picture", "track")
 
 
 class Encoding(Protocol):
@@ -151,9 +151,8 @@ def detection_rows(record: Record) -> Iterator[Record]:
     """One row for each detection of a frame, with the keys of the CSV table; none for a failure."""
     place = _place(record)
     for found in record.get("detections", ()):
-        names = ("x", "y", "score", "area", "x0", "y0", "x1", "y1", "track")
         values = (*found["centroid"], found["score"], found["area"], *found["box"], found.get("track", ""))
-        yield place | dict(zip(names, values, strict=True))
+        yield place | dict(zip(DETECTION_COLUMNS, values, strict=True))
 
 
 def _place(record: Record) -> Record:

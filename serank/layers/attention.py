@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from serank.layers.ranking import first_largest, top_k_in_spatial_order
 from serank.layers.tracing import exporting, exporting_to_onnx
 from serank.utils.checks import check_map
+from serank.utils.dtypes import at_least_float32
 
 DEEPEST = 8
 """Encoder level whose points are 128 px apart; a larger number is hardly meant as a level."""
@@ -139,7 +140,7 @@ class SeRankAttention(nn.Module):
     def attention(self, x: Tensor) -> Tensor:
         """The softmax-normalised channel attention A, `(B, C, H, W) -> (B, C, C)` float32 (float64 for float64)."""
         if self.select == "after":
-            points = _at_least_float32(x).flatten(2)
+            points = at_least_float32(x).flatten(2)
             scores = _standardise(points @ points.transpose(1, 2))
             if self.k < scores.shape[2]:
                 kept = scores.topk(self.k, dim=2).indices if exporting_to_onnx() else first_largest(scores, self.k)
@@ -148,7 +149,7 @@ class SeRankAttention(nn.Module):
                 )
             return scores.softmax(2)
         values, index = self.top_k(x)
-        tokens = _at_least_float32(values)
+        tokens = at_least_float32(values)
         if self.positional_encoding:
             width = x.shape[3]
             tokens = tokens + positional_values(index, width, self.table_width or width, tokens.dtype)
@@ -185,10 +186,6 @@ def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
     dtype = [*(w.dtype for w in weights if w.is_floating_point()), tokens.dtype][0]
     projected: Tensor = layer(tokens.to(dtype))
     return projected.to(tokens.dtype)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _standardise(scores: Tensor) -> Tensor:

@@ -135,7 +135,8 @@ def _check_name(name: str, value: Any) -> None:
 class SeRankConfig:
     """All settings of a `SeRankDet`; the largest integers are far beyond use, but keep sizes within 64 bits.
 
-    Lists and arrays become tuples, NumPy scalars Python's.
+    Lists and arrays become tuples, NumPy scalars Python's. Ranges of the frames' preparation are those of
+    `serank.frames.FrameSpec`, which models can't import.
 
     Raises:
         ValueError: a value of a wrong type or out of its range; names it and what was expected.

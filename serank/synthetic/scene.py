@@ -93,7 +93,7 @@ def make_scene(
     rng = np.random.default_rng(seed)
     frame = clutter(rng, height, width, background, sensor)
     number = int(rng.integers(count[0], count[1] + 1))
-    planted = plant(rng, frame, number, widths, ratios, small_first=sizes == "log")
+    planted = plant(rng, frame, number, widths, ratios, log_sizes=sizes == "log")
     mask = np.zeros((height, width), dtype=bool)
     for target in planted:
         box, profile = footprint(target, (height, width))

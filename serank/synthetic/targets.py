@@ -111,7 +111,7 @@ def plant(
     size: tuple[float, float],
     scr: tuple[float, float],
     *,
-    small_first: bool,
+    log_sizes: bool,
 ) -> list[Target]:
     """`count` targets, each with its amplitude, apart from each other and from the border.
 
@@ -121,7 +121,7 @@ def plant(
         count: how many.
         size: least and largest size in px.
         scr: least and largest signal-to-clutter ratio.
-        small_first: draw sizes evenly in their logarithm, so that small ones dominate.
+        log_sizes: draw sizes evenly in their logarithm, so that small ones dominate.
 
     Raises:
         ValueError: they don't fit.
@@ -129,7 +129,7 @@ def plant(
     height, width = clutter.shape
     targets: list[Target] = []
     for _ in range(count):
-        width_px = _log_uniform(rng, *size) if small_first else float(rng.uniform(*size))
+        width_px = _log_uniform(rng, *size) if log_sizes else float(rng.uniform(*size))
         # below 3 px the optics make every target round
         aspect = float(rng.uniform(1.0, 1.6)) if width_px >= 3 else 1.0
         wish = Target(0, 0, width_px, aspect, float(rng.uniform(0, math.pi)), 0, float(rng.uniform(*scr)))

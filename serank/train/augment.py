@@ -17,7 +17,7 @@ from serank.datasets.sample import Sample
 from serank.frames.preparation import FrameSpec
 from serank.frames.scaling import UNIT_CONTRAST, UNIT_MEDIAN, location_contrast, location_spread
 from serank.train.paste import paste_target
-from serank.train.sensor import add_sensor_effects
+from serank.train.sensor import EFFECTS, add_sensor_effects
 from serank.utils.checks import check_count, check_number
 
 Float = NDArray[np.float32]
@@ -27,12 +27,7 @@ SHARES = (
     "target_share",
     "blur",
     "paste",
-    "noise",
-    "stripes",
-    "dead_pixels",
-    "dead_lines",
-    "hot_region",
-    "saturation",
+    *EFFECTS,
     "counts",
 )
 """Attributes of `Augmentation` that are shares of the crops."""
@@ -101,7 +96,7 @@ class Augmentation:
     @property
     def has_sensor_effects(self) -> bool:
         """Whether some crops get an effect of `serank.train.sensor`."""
-        return any((self.noise, self.stripes, self.dead_pixels, self.dead_lines, self.hot_region, self.saturation))
+        return any(getattr(self, effect) for effect in EFFECTS)
 
 
 class RandomCrops:
@@ -175,7 +170,8 @@ def random_crop(
     if rng.random() < a.blur:
         frame = ndimage.gaussian_filter(frame, rng.uniform(0, 1))
     if a.has_sensor_effects:
-        frame = add_sensor_effects(frame, targets[0], a, location_spread(sample.frame)[1], rng)
+        shares = {effect: getattr(a, effect) for effect in EFFECTS}
+        frame = add_sensor_effects(frame, targets[0], shares, location_spread(sample.frame)[1], rng)
     frame = _change_contrast(frame, a, sample.frame, rng)
     for axis in (0, 1):
         if rng.random() < 0.5:

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-TURNS = 7
-"""Rotations and flips of a square besides leaving it as it is, numbered from 0."""
+from serank.inference.tta import ORIENTATIONS, Orientation
+from serank.utils.dtypes import at_least_float32
+
+TURNS = ORIENTATIONS[8][1:]
+"""Rotations and flips of a square besides leaving it as it is."""
 
 
-def turn(x: Tensor, number: int) -> Tensor:
-    """Maps `(..., S, S)` in one of the seven orientations.
-
-    Args:
-        x: square maps.
-        number: 0 to 6.
-    """
-    code = number + 1
-    turned = x.transpose(-1, -2) if code & 4 else x
-    axes = _axes(code)
+def turn(x: Tensor, orientation: Orientation) -> Tensor:
+    """Square maps `(..., S, S)` in an orientation, as `Orientation.apply` gives an array."""
+    turned = x.transpose(-1, -2) if orientation.transpose else x
+    axes = _axes(orientation)
     return turned.flip(axes) if axes else turned
 
 
-def turn_back(x: Tensor, number: int) -> Tensor:
+def turn_back(x: Tensor, orientation: Orientation) -> Tensor:
     """What `turn` turned, turned back."""
-    code = number + 1
-    axes = _axes(code)
+    axes = _axes(orientation)
     back = x.flip(axes) if axes else x
-    return back.transpose(-1, -2) if code & 4 else back
+    return back.transpose(-1, -2) if orientation.transpose else back
 
 
-def _axes(code: int) -> list[int]:
-    return [axis for axis, bit in ((-2, 2), (-1, 1)) if code & bit]
+def _axes(orientation: Orientation) -> list[int]:
+    return [axis for axis, reverse in ((-2, orientation.rows), (-1, orientation.columns)) if reverse]
 
 
 def consistency_loss(logits: Tensor, other: Tensor) -> Tensor:
@@ -49,5 +44,4 @@ def consistency_loss(logits: Tensor, other: Tensor) -> Tensor:
     """
     if logits.shape != other.shape:
         raise ValueError(f"logits and other must have one shape; got {tuple(logits.shape)}, {tuple(other.shape)}")
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return (logits.to(wide).sigmoid() - other.to(wide).sigmoid()).square().mean()
+    return (at_least_float32(logits).sigmoid() - at_least_float32(other).sigmoid()).square().mean()

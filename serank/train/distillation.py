@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from serank.losses import bce_loss
+from serank.losses import deep_supervision_loss
 from serank.serankdet import SeRankDet
 from serank.utils.digest import content_digest
 
@@ -53,6 +53,4 @@ def distillation_loss(outputs: Sequence[Tensor], probabilities: Tensor) -> Tenso
     Raises:
         ValueError: no map, or shapes that differ.
     """
-    if not outputs:
-        raise ValueError("outputs must hold at least one logit map")
-    return torch.stack([bce_loss(o, probabilities) for o in outputs]).sum()
+    return deep_supervision_loss(outputs, probabilities, loss="bce")

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from serank.train.augment import Augmentation
-
 Float = NDArray[np.float32]
 
-SENSOR: dict[str, Any] = {
-    "noise": 0.15,
-    "stripes": 0.1,
-    "dead_pixels": 0.1,
-    "dead_lines": 0.1,
-    "hot_region": 0.1,
-    "saturation": 0.1,
-    "counts": 0.5,
-}
-"""Shares of crops with each effect, attributes of `Augmentation`, for networks that take any camera's frames."""
+EFFECTS = ("noise", "stripes", "dead_pixels", "dead_lines", "hot_region", "saturation")
+"""Names of the effects; their shares of crops are attributes of `Augmentation`."""
+SENSOR: dict[str, Any] = dict.fromkeys(EFFECTS, 0.1) | {"noise": 0.15, "counts": 0.5}
+"""Shares of crops with each effect, and mapped as raw counts are, for networks that take any camera's frames."""
 
 NOISE = 0.3
 """Largest standard deviation of pixel noise, in spreads of the frame."""
@@ -40,43 +32,43 @@ SATURATION = 0.97
 
 
 def add_sensor_effects(
-    frame: Float, mask: Float, augmentation: Augmentation, spread: float, rng: np.random.Generator
+    frame: Float, mask: Float, shares: Mapping[str, float], spread: float, rng: np.random.Generator
 ) -> Float:
     """A crop with some of the effects, each by its own share of crops; no random number is drawn for a share of 0.
 
     Args:
         frame: `(H, W)` float32, scaled values.
         mask: `(H, W)` float32, 0 or 1; a hot region that would touch a target is left out.
-        augmentation: says in which share of crops each effect occurs.
+        shares: of crops in which each of `EFFECTS` occurs, in [0, 1]; 0 for one that isn't named.
         spread: size of the effects in the unit of the values, see `serank.frames.scaling.location_spread`.
         rng: source of the random numbers.
 
     Returns:
         `(H, W)` float32, not clipped.
     """
-    a = augmentation
     height, width = frame.shape
     f = frame.astype(np.float64)
 
-    def happens(share: float) -> bool:
+    def happens(effect: str, part: float = 1) -> bool:
+        share = shares.get(effect, 0) * part
         return share > 0 and rng.random() < share
 
-    if happens(a.noise):
+    if happens("noise"):
         f += rng.normal(0, rng.uniform(0, NOISE) * spread, f.shape)
-    if happens(a.stripes):
+    if happens("stripes"):
         f += rng.normal(0, rng.uniform(0, STRIPES) * spread, (1, width))
-    if happens(a.stripes / 2):
+    if happens("stripes", 0.5):
         f += rng.normal(0, rng.uniform(0, STRIPES) * spread, (height, 1))
-    if happens(a.dead_pixels):
+    if happens("dead_pixels"):
         _kill_pixels(f, spread, rng)
-    if happens(a.dead_lines):
+    if happens("dead_lines"):
         _kill_lines(f, spread, rng)
-    if happens(a.hot_region):
+    if happens("hot_region"):
         heat = _hot_region(height, width, rng)
         size = spread * np.exp(rng.uniform(np.log(5), np.log(1000)))
         if not ((heat > COVERED) & (mask > 0)).any():
             f += heat * size
-    if happens(a.saturation):
+    if happens("saturation"):
         f = np.minimum(f, np.quantile(f, rng.uniform(SATURATION, 1)))
     return f.astype(np.float32)
 

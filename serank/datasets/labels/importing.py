@@ -19,11 +19,11 @@ from serank.datasets.labels.formats import LabelFormat, read_labels
 from serank.datasets.labels.masks import object_mask
 from serank.datasets.labels.objects import Box, LabelledFrame, Outline, Point, Runs
 from serank.datasets.labels.places import frame_names
-from serank.datasets.labels.rule import FRACTION, PixelBox, check_fraction, check_polarity
+from serank.datasets.labels.rule import FRACTION, PixelBox, check_fraction
 from serank.datasets.labels.sheet import CELLS, SheetCell, cut, draw_sheet
-from serank.datasets.layouts import split_command
+from serank.datasets.layouts import split_command, write_list
 from serank.frames.defects import repair_defects
-from serank.frames.options import Polarity
+from serank.frames.options import Polarity, check_polarity
 from serank.frames.preparation import unit_frame
 from serank.frames.reading import decode
 from serank.utils.files import check_new_folder, new_folder
@@ -192,5 +192,5 @@ def _write_lists(folder: Path, frames: Sequence[LabelledFrame], names: Sequence[
         if frame.split is not None:
             members[frame.split].append(name)
     for split, listed in members.items():
-        (folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
+        write_list(folder / f"{split}.txt", listed)
     return {split: len(listed) for split, listed in members.items()}

@@ -9,12 +9,12 @@ close to the point. For black-hot frames levels are negated first. Where nothing
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serank.frames.options import Polarity
+from serank.frames.options import Polarity, check_polarity
 from serank.metrics.components import label_components
 
 PixelBox = tuple[int, int, int, int]
@@ -40,12 +40,6 @@ class RuleMask(NamedTuple):
     stands_out: bool
     """Whether the brightest pixel (darkest for black-hot) differs from the background by more than the opposite one
     does; false where the polarity is wrong or there is no target."""
-
-
-def check_polarity(polarity: str) -> None:
-    """Raises ValueError unless `polarity` is `"white-hot"` or `"black-hot"`."""
-    if polarity not in get_args(Polarity):
-        raise ValueError(f'polarity must be "white-hot" (targets are bright) or "black-hot"; got {polarity!r}')
 
 
 def check_fraction(fraction: float) -> float:
