@@ -122,8 +122,11 @@ def deep_supervision_loss(
             wrong; 0, the paper, leaves it out.
 
     Raises:
+        TypeError: a tensor instead of a sequence of them.
         ValueError: no map, an unknown loss, or maps that `soft_iou_loss` doesn't take.
     """
+    if isinstance(outputs, Tensor):
+        raise TypeError("outputs must be a sequence of logit maps; got one tensor; pass [logits]")
     if not outputs:
         raise ValueError("outputs must hold at least one logit map")
     if loss not in LOSSES:
@@ -155,3 +158,9 @@ def _check(logits: Tensor, target: Tensor) -> None:
         raise ValueError(f"logits and target must have one shape; got {tuple(logits.shape)}, {tuple(target.shape)}")
     if logits.numel() == 0:  # whose mean would be NaN
         raise ValueError(f"logits and target hold no pixel; got shape {tuple(logits.shape)}. Leave empty batches out")
+    if target.device.type == "cpu" and target.dtype != torch.bool and not torch.compiler.is_compiling():
+        low, high = (float(end) for end in target.detach().aminmax())  # elsewhere it would wait for the device
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"target must lie in [0, 1]; got values from {low:g} to {high:g}; divide a mask of 0 and 255"
+            )

@@ -391,3 +391,11 @@ def test_rank_size_names_wrong_arguments(name: str, channels: int, level: int) -
     value = channels if name == "channels" else level
     with pytest.raises(ValueError, match=f"{name}.*{value}"):
         rank_size(channels, level)
+
+
+@pytest.mark.parametrize("name", ["k", "table_width"])
+@pytest.mark.parametrize("value", [0, -1, 3.0, True])
+def test_counts_are_whole_numbers(name: str, value: object) -> None:
+    arguments: dict[str, Any] = {"k": 4} | {name: value}
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        SeRankAttention(**arguments)

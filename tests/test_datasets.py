@@ -807,3 +807,31 @@ def test_mismatches_are_kept(tmp_path: Path) -> None:
         assert [sample.mask.shape for sample in dataset] == [SHAPE, SHAPE]
     list(dataset)
     assert dataset.mismatches == [SizeMismatch("b", SHAPE, (6, 8))]
+
+
+def test_a_part_of_a_data_set(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for i in range(4):
+            Image.fromarray(np.diag([i, 9, 0, 0, 0, 0]).astype(np.uint8)).save(tmp_path / kind / f"f{i}.png")
+    data = FolderDataset(tmp_path, cache=True)
+    part = data.subset([2, -4])
+    assert (part.names, [s.name for s in part], len(part)) == (["f2", "f0"], ["f2", "f0"], 2)
+    assert np.array_equal(part[0].frame, data[2].frame)
+    assert part.subset([1]).names == ["f0"]
+    assert (data.names, len(data)) == (["f0", "f1", "f2", "f3"], 4)
+    with pytest.raises(IndexError):
+        data.subset([4])
+    with pytest.raises(TypeError, match=r"gives one sample at a time; torch\.utils\.data\.Subset"):
+        data[:2]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["some", "some.txt", "img_idx/some", "img_idx/some.txt", "{}/img_idx/some.txt"])
+def test_a_list_by_name_or_path(name: str, tmp_path: Path) -> None:
+    for kind in ("images", "masks", "img_idx"):
+        (tmp_path / kind).mkdir()
+    for i in range(3):
+        for kind in ("images", "masks"):
+            Image.fromarray(np.diag([i, 9, 0, 0, 0, 0]).astype(np.uint8)).save(tmp_path / kind / f"f{i}.png")
+    (tmp_path / "img_idx" / "some.txt").write_text("f2\nf0\n")
+    assert FolderDataset(tmp_path, name.format(tmp_path)).names == ["f2", "f0"]

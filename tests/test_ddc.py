@@ -252,3 +252,16 @@ def test_any_size_and_channels(
 def test_wrong_arguments_are_named(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         DDC(2, 3, **{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["in_channels", "out_channels", "hidden_channels", "merge_kernel"])
+@pytest.mark.parametrize("value", [0, -1, 3.0, True])
+def test_counts_are_whole_numbers(name: str, value: object) -> None:
+    arguments: dict[str, Any] = {"in_channels": 2, "out_channels": 3} | {name: value}
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        DDC(**arguments)
+
+
+def test_a_single_name_is_no_sequence_of_branches() -> None:
+    with pytest.raises(ValueError, match=r"branches must be a sequence of names; .*pass \['vanilla'\]"):
+        DDC(2, 3, branches="vanilla")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import re
 import threading
 import weakref
 from pathlib import Path
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from serank import SeRankDet
 from serank.evaluation import evaluate
-from serank.inference import InferenceNetwork, fused_network
+from serank.frames import FrameSpec
+from serank.inference import InferenceNetwork, fused_network, predict
 from serank.inference.fused_conv import FusedConv, can_fold
 from serank.inference.fused_network import FusedDDC, FusedStep
 from serank.layers.ddc import BRANCHES
@@ -355,3 +357,44 @@ def test_is_a_detector_like_any() -> None:
     assert isinstance(fast, InferenceNetwork)
     frames = [np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30), np.arange(63, dtype=np.uint8).reshape(7, 9)]
     assert len(fast.detect(frames)) == 2
+
+
+class Given(nn.Module):
+    """Maps its input by a function; has no weights."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "got"),
+    [
+        (lambda x: x.expand(-1, 2, -1, -1), ValueError, "(1, 2, 6, 9)"),  # a background and a target map
+        (lambda x: x[:, :, ::2, ::2], ValueError, "(1, 1, 3, 5)"),
+        (lambda x: x[:, 0], ValueError, "(1, 6, 9)"),
+        (lambda x: [x], TypeError, "list"),
+        (lambda x: {"out": x}, TypeError, "dict"),
+    ],
+    ids=["two channels", "half the size", "no channels", "list", "dict"],
+)
+def test_networks_that_give_other_than_logits_of_every_pixel(function: Any, error: type[Exception], got: str) -> None:
+    frame = np.zeros((6, 9), np.float32)
+    with pytest.raises(error, match=rf"model must map \(1, 1, 6, 9\) to logits \(1, 1, 6, 9\); got {re.escape(got)}"):
+        predict(Given(function), [frame], FrameSpec())
+
+
+def test_a_network_without_weights() -> None:
+    frame = np.linspace(0, 1, 54, dtype=np.float32).reshape(6, 9)
+    spec = FrameSpec(mean=0.5, std=0.25)
+    (probability,) = predict(Given(lambda x: x), [frame], spec)
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp((0.5 - frame) / 0.25)), rtol=1e-5)
+
+
+def test_a_network_that_evaluate_does_not_take() -> None:
+    scenes = SyntheticScenes(2, 32, 32, targets=(1, 1))
+    with pytest.raises(TypeError, match="got Given without frame_spec, in_channels, threshold"):
+        evaluate(Given(lambda x: x), scenes)  # type: ignore[arg-type]

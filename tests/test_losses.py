@@ -247,3 +247,23 @@ def test_unknown_loss_is_refused() -> None:
     logits, target = pair()
     with pytest.raises(ValueError, match="loss must be one of soft_iou, soft_iou_area, dice, bce, focal; got 'l2'"):
         deep_supervision_loss([logits], target, loss="l2")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("values", [[0, 255], [-0.1, 1.0], [0.0, 1.01], [0.0, math.nan]], ids=str)
+def test_targets_beyond_0_and_1_are_refused(name: str, values: list[float]) -> None:
+    target = torch.tensor(values).reshape(1, 1, 1, 2)
+    with pytest.raises(ValueError, match=r"target must lie in \[0, 1\]; got"):
+        LOSSES[name](torch.zeros(1, 1, 1, 2), target)
+
+
+def test_masks_of_every_dtype_are_one_target() -> None:
+    logits, mask = torch.randn(2, 1, 4, 5), torch.rand(2, 1, 4, 5) > 0.5
+    for loss in LOSSES.values():
+        results = [loss(logits, mask.to(kind)) for kind in (torch.bool, torch.uint8, torch.int64, torch.float64)]
+        assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_one_map_is_no_sequence_of_maps() -> None:
+    with pytest.raises(TypeError, match=r"outputs must be a sequence of logit maps; got one tensor; pass \[logits\]"):
+        deep_supervision_loss(torch.zeros(2, 1, 4, 5), torch.zeros(2, 1, 4, 5))  # type: ignore[arg-type]

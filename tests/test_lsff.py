@@ -169,3 +169,17 @@ def test_equal_values_over_channels_share_the_gradient_of_the_gate() -> None:
     assert skip.grad is not None
     torch.testing.assert_close(skip.grad, skip.grad.mean(1, keepdim=True).expand_as(skip))
     assert skip.grad.any()
+
+
+@pytest.mark.parametrize("mode", ["select", "gated", "concat"])
+def test_other_channels_than_those_of_the_layer(mode: str) -> None:
+    two, three = torch.rand(1, 2, 5, 6), torch.rand(1, 3, 5, 6)
+    for skip, decoded, name in ((two, two, "skip"), (three, two, "decoded")):
+        with pytest.raises(ValueError, match=f"{name} must have 3 channels"):
+            LSFF(3, mode=mode)(skip, decoded)
+
+
+@pytest.mark.parametrize("channels", [0, -1, 4.0, True, None])
+def test_channels_are_a_whole_number(channels: object) -> None:
+    with pytest.raises(ValueError, match="channels must be"):
+        LSFF(channels)  # type: ignore[arg-type]

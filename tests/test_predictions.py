@@ -415,3 +415,13 @@ def test_pairs_can_be_looked_at(root: Path, tmp_path: Path) -> None:
     assert pair.probability.dtype == np.float32
     assert pair.mask.dtype == np.bool_
     json.dumps(folder.score(curves=False).to_dict(), allow_nan=False)
+
+
+def test_many_frames_without_a_prediction_are_counted(tmp_path: Path) -> None:
+    for i in range(8):
+        picture(tmp_path / "masks", f"f{i}", np.zeros((8, 8), np.uint8))
+    picture(tmp_path / "maps", "f3", np.zeros((8, 8), np.uint8))
+    result = scored(tmp_path / "maps", tmp_path / "masks")
+    assert [p.split(":")[0] for p in result.problems] == ["f0", "f1", "f2", "f4", "f5", str(tmp_path / "maps")]
+    assert result.problems[-1].endswith("likewise for 7 of 8 frames; a list takes fewer")
+    assert len(result.frames) == 8

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
+from torch.utils.data import ConcatDataset, Subset
 
 from serank import SeRankDet
 from serank.datasets import FolderDataset, JoinedSamples, NoisySIRST, Sample
 from serank.errors import FrameError
 from serank.train import Recipe, fit
-from serank.train.preflight import inspect_samples
+from serank.train.preflight import inspect_samples, warn_shared_frames
 
 
 def sample(name: str, *areas: int, side: int = 20) -> Sample:
@@ -138,3 +142,52 @@ def test_fit_looks_before_it_starts() -> None:
         fit(SeRankDet(width=2), [sample("a"), sample("b")], recipe=Recipe(batch_size=2), progress=False)
     with pytest.raises(ValueError, match="val_set: 15 of 30 samples"):
         fit(SeRankDet(width=2), [sample("a", 3)] * 2, Broken(), recipe=Recipe(batch_size=2), progress=False)
+
+
+def with_another(data: Any) -> Any:
+    return JoinedSamples([data, [sample("other", 3)]])
+
+
+PARTS: list[Callable[[Any], Any]] = [
+    lambda data: (Subset(data, [0, 1]), Subset(data, [1, 2])),
+    lambda data: (data.subset([0, -2]), Subset(data, [1, 2])),
+    lambda data: (ConcatDataset([data.subset([0]), data.subset([1])]), data.subset([1, 2])),
+    lambda data: (Subset(ConcatDataset([data, data]), [0, 4]), JoinedSamples([data.subset([1])])),
+    lambda data: (Subset(Subset(data, [1, 0]), [0, 1]), Subset(with_another(data), [1, 3])),
+]
+DISJOINT: list[Callable[[Any], Any]] = [
+    lambda data: (Subset(data, [0, 1]), Subset(data, [2])),
+    lambda data: (data.subset([0, 1]), data.subset([2])),
+    lambda data: (Subset(ConcatDataset([data, data]), [0, 4]), data.subset([2])),
+    lambda data: (Subset(Subset(data, [2, 1, 0]), [1, 2]), Subset(with_another(data), [2, 3])),
+]
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_frames_that_parts_of_a_set_share_are_warned_of(tmp_path: Path, parts: Callable[[Any], Any]) -> None:
+    sets = parts(FolderDataset(write(tmp_path, ["a", "b", "c"])))
+    with pytest.warns(UserWarning, match=r"share 1 frame \(b\); metrics on this test set will be too good"):
+        warn_shared_frames(*sets)
+
+
+@pytest.mark.parametrize("parts", DISJOINT)
+def test_parts_without_a_common_frame(tmp_path: Path, parts: Callable[[Any], Any]) -> None:
+    sets = parts(FolderDataset(write(tmp_path, ["a", "b", "c"])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_shared_frames(*sets)
+
+
+def test_masks_of_another_size_in_a_part_of_a_folder(tmp_path: Path) -> None:
+    data: Any = FolderDataset(write(tmp_path, ["a", "b"], mask_side=30))
+    part: Any = Subset(data, [1])
+    with pytest.warns(UserWarning, match="resized by nearest"), pytest.raises(ValueError, match="b: mask is 30 x 30"):
+        inspect_samples(part, "train_set")
+
+
+def test_another_network_is_refused_at_once() -> None:
+    samples = [sample("a", 3)] * 2
+    with pytest.raises(TypeError, match=r"model must be a SeRankDet; got Conv2d; .*serank\.train\.RandomCrops"):
+        fit(nn.Conv2d(1, 1, 3), samples)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="teacher must be a SeRankDet; got Conv2d"):
+        fit(SeRankDet(width=2), samples, teacher=nn.Conv2d(1, 1, 3))  # type: ignore[arg-type]

@@ -51,7 +51,9 @@ DETAILS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", nargs="?", metavar="ROOT", help="folder of the data set, with images/ and masks/")
-    parser.add_argument("--split", metavar="NAME", help="list or sub-folder, such as val (default: every frame)")
+    parser.add_argument(
+        "--split", metavar="NAME", help="sub-folder, or list by name or path, such as val (default: all frames)"
+    )
     parser.add_argument(
         "--predictions", metavar="DIR", help="folder of maps or masks: PNG, BMP, TIFF, NPY or MAT, named as the frames"
     )

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "roots", nargs="+", metavar="ROOT", help="folders of data sets with images/ and masks/, taken together"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for checkpoints, log and curves")
-    parser.add_argument("--train-split", default="train", metavar="NAME", help="list or sub-folder")
+    parser.add_argument("--train-split", default="train", metavar="NAME", help="list, by name or path, or sub-folder")
     parser.add_argument("--val-split", default="val", metavar="NAME", help='list or sub-folder; "" for none')
     parser.add_argument("--resume", action="store_true", help="continue the run in --output; repeat its options")
     parser.add_argument(

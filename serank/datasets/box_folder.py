@@ -87,7 +87,7 @@ class BoxFolder(Samples[BoxSample]):
 
     def __getitem__(self, index: int) -> BoxSample:  # type: ignore[override]
         """The sample at `index`; negative counts from the end."""
-        index = range(len(self))[index]
+        index = self._position(index)
         file = self._frames[index]
         frame = self._prepare.prepare(decode(file), str(file), file)
         return BoxSample(self.names[index], frame.grey, self._boxes[index].copy(), frame.hidden)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,15 @@ class FolderDataset(Samples[Sample]):
             raise FileNotFoundError(f"{self.root}: no masks in it{hint}")
         return self.root, split_list(self.root, split)
 
+    def subset(self, indices: Iterable[int]) -> FolderDataset:
+        """The data set of some samples alone, by their positions, in that order; with a cache of its own."""
+        part = copy.copy(self)
+        chosen = [self._position(index) for index in indices]
+        part.names, part._files = [self.names[i] for i in chosen], [self._files[i] for i in chosen]
+        part._soft = None if self._soft is None else [self._soft[i] for i in chosen]
+        part._cache = None if self._cache is None else {}
+        return part
+
     @property
     def layout(self) -> Layout:
         """How the folder is laid out; raises ValueError for one without masks."""
@@ -162,7 +172,7 @@ class FolderDataset(Samples[Sample]):
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """The sample at `index`; negative counts from the end."""
-        index = range(len(self))[index]
+        index = self._position(index)
         frame_file, mask_file = self._files[index]
         stored = None if self._cache is None else self._cache.get(index)
         if stored is None:
@@ -234,7 +244,7 @@ def _warn_of_splits(root: Path, split: str | None, names: Sequence[str]) -> None
     for overlap in list_overlaps(root):
         if _first_time(root, str(overlap)):
             warnings.warn(f"{root}: {overlap}, which should have none in common", stacklevel=3)
-    known = role(Path(split).name) if split is not None else None
+    known = role(Path(split).name.removesuffix(".txt")) if split is not None else None
     if known is not None and known[0] in ("train", "trainval") and _first_time(root, f"test frames in {split}"):
         warn_sirst_test_names(names, f"{root}: {split}", stacklevel=4)
 

@@ -146,13 +146,14 @@ def _names_frames(file: Path, frames: Container[str]) -> bool:
 
 
 def find_list(root: Path, split: str) -> Path:
-    """The file of the list called `split`.
+    """The file of the list called `split`, or of that name, with or without folders.
 
     Raises:
         FileNotFoundError: there is none, or several; the message names the lists that are there.
     """
+    name = split.removesuffix(".txt")
     for folder in LIST_FOLDERS:
-        exact = root / folder / f"{split}.txt"
+        exact = root / folder / f"{name}.txt"
         if exact.is_file():
             return exact
         if (root / folder).is_dir() and folder:
@@ -162,10 +163,10 @@ def find_list(root: Path, split: str) -> Path:
     known = sorted(str(p.relative_to(root)) for f in LIST_FOLDERS for p in (root / f).glob("*.txt"))
     # names of published lists help those alone who asked for one
     bundled = f"; bundled lists: {', '.join(available_splits())}" if ":" in split else ""
-    by_command = f", or train.txt and val.txt by `{split_command(root)}`" if split in ("train", "val") else ""
+    by_command = f", or train.txt and val.txt by `{split_command(root)}`" if name in ("train", "val") else ""
     raise FileNotFoundError(
-        f"{root}: no split {split!r}: neither a folder {split}/images nor a list {split}.txt; "
-        f"lists found: {', '.join(known) or 'none'}. Write {split}.txt with a frame's name on each line{by_command}"
+        f"{root}: no split {split!r}: neither a folder {split}/images nor a list {name}.txt; "
+        f"lists found: {', '.join(known) or 'none'}. Write {name}.txt with a frame's name on each line{by_command}"
         f"{bundled}"
     )
 

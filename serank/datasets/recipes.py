@@ -67,7 +67,7 @@ class NoisySIRST(Samples[Sample]):
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """The noisy sample at `index`; negative counts from the end."""
-        index = range(len(self))[index]
+        index = self._position(index)
         sample = self.samples[index]
         frame = sample.frame
         noise = np.random.default_rng((self.seed, index)).standard_normal(frame.shape)
@@ -118,7 +118,7 @@ class SIRSTAug(Samples[Sample]):
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """The crop at `index`, frame and mask `(size, size)`; negative counts from the end."""
-        index = range(len(self))[index]
+        index = self._position(index)
         crop = self._crops[index]
         angle = np.random.default_rng((self.seed, index)).uniform(0, 2 * math.pi) if crop.rotation else 0.0
         name, frame, mask, *_ = self.samples[crop.frame]

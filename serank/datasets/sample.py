@@ -36,6 +36,14 @@ class Samples(Sequence[T]):
     def __iter__(self) -> Iterator[T]:
         return (self[i] for i in range(len(self)))
 
+    def _position(self, index: int) -> int:
+        """An item's number, from 0; raises IndexError, and TypeError for a slice."""
+        if isinstance(index, slice):
+            raise TypeError(
+                "a data set gives one sample at a time; torch.utils.data.Subset(dataset, range(...)) is a part"
+            )
+        return range(len(self))[index]
+
 
 class JoinedSamples(Samples[Sample]):
     """The samples of several sets, one set after the other.
@@ -58,7 +66,7 @@ class JoinedSamples(Samples[Sample]):
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         """The sample at `index`; negative counts from the end."""
-        index = range(len(self))[index]
+        index = self._position(index)
         which = bisect_right(self._ends, index)
         return self.sets[which][index - (self._ends[which - 1] if which else 0)]
 

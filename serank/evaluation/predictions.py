@@ -28,6 +28,8 @@ from serank.utils.text import listing
 Truth: TypeAlias = "tuple[NDArray[np.bool_], NDArray[np.float32] | None]"
 """A mask and, where it is known, its frame."""
 SUFFIXES = ", ".join(sorted(MAP_SUFFIXES))
+MISSING_SHOWN = 5
+"""Frames without a prediction that are named; the others are counted."""
 
 
 class _SizeError(ValueError):
@@ -132,9 +134,11 @@ class PredictionFolder:
                 f"as {self.names[0]}.png ({SUFFIXES}); "
                 f"found {listing([p.name for p in files.values()], 5) or 'none'}"
             )
-        for name in self.names:
-            if name not in found:
-                self._note(f"{name}: no prediction in {self.folder}; counted as an empty map")
+        missing = [name for name in self.names if name not in found]
+        for name in missing[:MISSING_SHOWN]:
+            self._note(f"{name}: no prediction in {self.folder}; counted as an empty map")
+        if len(missing) > MISSING_SHOWN:
+            self._note(f"{self.folder}: likewise for {len(missing)} of {len(self.names)} frames; a list takes fewer")
         used = set(found.values())
         for path in sorted(p for p in self.folder.iterdir() if not p.name.startswith(".") and p not in used):
             self._note(f"{path}: extra, belongs to none of the frames measured; not used")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -90,12 +90,13 @@ def evaluate(
         The results; `metrics` holds those of the whole set.
 
     Raises:
-        TypeError: `dataset` is no sequence of samples.
+        TypeError: `dataset` is no sequence of samples, or `model` has not what a `Detector` needs.
         ValueError: an empty data set, or an argument out of its range.
         serank.errors.FrameError: a frame or mask that can't be read.
         RuntimeError: another process failed; names it and its reason.
     """
     check_samples(dataset, "dataset")
+    _check_model(model)
     resolution = check_resolution(resolution)
     evaluator = Evaluator(
         model.threshold if threshold is None else threshold,
@@ -113,6 +114,16 @@ def evaluate(
     except Exception as error:
         failure = error
     return _merge_processes(evaluator, failure).result(resolution=resolution)
+
+
+def _check_model(model: Any) -> None:
+    missing = [name for name in ("frame_spec", "in_channels", "threshold") if not hasattr(model, name)]
+    if missing or not isinstance(model, Detector):
+        lacks = f" without {', '.join(missing)}" if missing else ""
+        raise TypeError(
+            f"model must be a SeRankDet, a copy by its optimize(), or a subclass of serank.inference.Detector with "
+            f"frame_spec, in_channels and threshold; got {type(model).__name__}{lacks}"
+        )
 
 
 def _merge_processes(evaluator: Evaluator, failure: Exception | None) -> Evaluator:

@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast, overload
 from weakref import WeakKeyDictionary
@@ -82,21 +83,24 @@ def predict(
         One `(H, W)` float32 in [0, 1] for each frame.
 
     Raises:
-        ValueError: another `tta`.
+        TypeError: the model gives no tensor.
+        ValueError: another `tta`, or a model that gives other than a logit for each pixel.
         FloatingPointError: the model's output holds NaN or infinity.
     """
     orientations = ORIENTATIONS[check_tta(tta)]
-    parameter = next(model.parameters())
+    weights = (t for t in chain(model.parameters(), model.buffers()) if t.is_floating_point())
+    weight = next(weights, torch.empty(0))  # whose device and dtype the input takes
     scaled_frames = [f.grey if isinstance(f, Frame) else f.astype(np.float32, copy=False) for f in frames]
 
     def run(batch: Sequence[Float]) -> Float:
-        x = spec.normalise(torch.from_numpy(np.stack(batch)[:, None]).to(parameter.device), channels)
-        logits: Tensor = model(x.to(parameter.dtype, memory_format=torch.channels_last))
+        x = spec.normalise(torch.from_numpy(np.stack(batch)[:, None]).to(weight.device), channels)
+        logits = model(x.to(weight.dtype, memory_format=torch.channels_last))
+        _check_logits(logits, x)
         values: Float = logits[:, 0].float().cpu().numpy()
         if not np.isfinite(values).all():
             raise FloatingPointError(
                 f"the network's output holds NaN or infinity for frames of {values.shape[1]}x{values.shape[2]} px: its "
-                f"weights hold some, or its values leave the range of {parameter.dtype}"
+                f"weights hold some, or its values leave the range of {weight.dtype}"
             )
         return values
 
@@ -123,6 +127,16 @@ def predict(
                     else:
                         outputs[i] = outputs[i] + probability if i in outputs else probability.astype(np.float64)
     return [outputs[i] if tta == 1 else (outputs[i] / tta).astype(np.float32) for i in range(len(frames))]
+
+
+def _check_logits(logits: Any, x: Tensor) -> None:
+    """Raises unless a network has given logits of every pixel of its input."""
+    count, _, height, width = x.shape
+    expected = f"model must map {tuple(x.shape)} to logits ({count}, 1, {height}, {width})"
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"{expected}; got {type(logits).__name__}; wrap it so that it gives one tensor")
+    if logits.shape != (count, 1, height, width):
+        raise ValueError(f"{expected}; got {tuple(logits.shape)}")
 
 
 def _tiled(run: Callable[[Sequence[Float]], Float], frame: Float, spec: FrameSpec) -> Float:

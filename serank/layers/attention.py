@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from serank.layers.ranking import first_largest, top_k_in_spatial_order
 from serank.layers.tracing import exporting, exporting_to_onnx
-from serank.utils.checks import check_map
+from serank.utils.checks import check_count, check_map
 from serank.utils.dtypes import at_least_float32
 
 DEEPEST = 8
@@ -108,10 +108,8 @@ class SeRankAttention(nn.Module):
         select: str = "before",
     ) -> None:
         super().__init__()
-        if k < 1:
-            raise ValueError(f"k must be >= 1; got {k}")
-        if table_width is not None and table_width < 1:
-            raise ValueError(f"table_width must be >= 1 or None; got {table_width}")
+        k = check_count(k, "k")
+        table_width = None if table_width is None else check_count(table_width, "table_width")
         if select not in ("before", "after"):
             raise ValueError(f'select must be "before" or "after"; got {select!r}')
         self.k = k

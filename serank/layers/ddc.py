@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from serank.utils.checks import check_map
+from serank.utils.checks import check_count, check_map
 
 BRANCHES = ("vanilla", "difference", "dilated")
 """Names of the parallel branches of `DDC`, in the order in which they are concatenated."""
@@ -79,7 +79,8 @@ class DDC(nn.Module):
     Shape: `(B, in_channels, H, W) -> (B, out_channels, H, W)`, H and W >= 1, any floating dtype.
 
     Raises:
-        ValueError: `branches` is empty, repeats or names an unknown branch; `merge_kernel` is even.
+        ValueError: a number of channels below 1; `branches` is empty, repeats or names an unknown branch;
+            `merge_kernel` is even.
     """
 
     def __init__(
@@ -94,12 +95,15 @@ class DDC(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
+        in_channels, out_channels = check_count(in_channels, "in_channels"), check_count(out_channels, "out_channels")
+        hidden = in_channels if hidden_channels is None else check_count(hidden_channels, "hidden_channels")
+        if isinstance(branches, str):
+            raise ValueError(f"branches must be a sequence of names; got {branches!r}; pass [{branches!r}]")
         if not branches or len(set(branches)) != len(branches) or not set(branches) <= set(BRANCHES):
             raise ValueError(f"branches must be distinct names out of {BRANCHES}, at least one; got {branches!r}")
-        if merge_kernel < 1 or merge_kernel % 2 == 0:
+        if check_count(merge_kernel, "merge_kernel") % 2 == 0:
             raise ValueError(f"merge_kernel must be odd, so that the map keeps its size; got {merge_kernel}")
         self.in_channels = in_channels
-        hidden = in_channels if hidden_channels is None else hidden_channels
 
         def chain(dilations: Sequence[int]) -> nn.Sequential:
             widths = (in_channels, hidden, out_channels, out_channels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from serank.utils.checks import check_map
+from serank.utils.checks import check_count, check_map
 
 
 class LSFF(nn.Module):
@@ -34,12 +34,13 @@ class LSFF(nn.Module):
     Shape: `(B, channels, H, W), (B, channels, H, W) -> (B, out_channels, H, W)`, any floating dtype.
 
     Raises:
-        ValueError: an unknown `mode`, or `maps` other than 1 or `channels` in mode `"select"`; on use, maps of
-            different shapes.
+        ValueError: `channels` below 1, an unknown `mode`, or `maps` other than 1 or `channels` in mode `"select"`; on
+            use, maps of different shapes.
     """
 
     def __init__(self, channels: int, *, mode: str = "select", maps: int = 1) -> None:
         super().__init__()
+        channels = self.channels = check_count(channels, "channels")
         if mode not in ("select", "gated", "concat"):
             raise ValueError(f'mode must be "select", "gated" or "concat"; got {mode!r}')
         if mode == "select" and maps not in (1, channels):
@@ -62,10 +63,10 @@ class LSFF(nn.Module):
 
         Raises:
             TypeError: one of them is no tensor.
-            ValueError: they differ in shape, have another number of axes, are not floating, or are sparse.
+            ValueError: they differ in shape, have other axes or channels, are not floating, or are sparse.
         """
-        check_map(skip, name="skip")
-        check_map(decoded, name="decoded")
+        check_map(skip, self.channels, name="skip")
+        check_map(decoded, self.channels, name="decoded")
         if not torch.compiler.is_compiling() and skip.shape != decoded.shape:
             raise ValueError(
                 f"skip and decoded must have one shape; got {tuple(skip.shape)} and {tuple(decoded.shape)}. "

@@ -7,8 +7,10 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from torch.utils.data import ConcatDataset, Subset
 
 from serank.datasets.folder import FolderDataset, warn_overlap
 from serank.datasets.masks import POLARITY, SizeMismatch, is_inverted
@@ -128,11 +130,19 @@ def warn_shared_frames(train_set: Sequence[Sample], val_set: Sequence[Sample]) -
             warn_overlap(train, val)
 
 
-def _folders(samples: Sequence[Sample]) -> list[FolderDataset]:
-    """The folders that a set is made of, through JoinedSamples and the sets made from others."""
-    if isinstance(samples, JoinedSamples):
-        return [folder for part in samples.sets for folder in _folders(part)]
+def _folders(samples: Any, indices: Sequence[int] | None = None) -> list[FolderDataset]:
+    """The folders that a set, or a part of it, is made of: through joined sets, PyTorch's parts and sets of others."""
     if isinstance(samples, FolderDataset):
-        return [samples]
+        return [samples if indices is None else samples.subset(indices)]
+    if isinstance(samples, Subset):
+        chosen = samples.indices if indices is None else [samples.indices[i] for i in indices]
+        return _folders(samples.dataset, chosen)
+    if isinstance(samples, (JoinedSamples, ConcatDataset)):
+        found, start = [], 0
+        for part in samples.sets if isinstance(samples, JoinedSamples) else samples.datasets:
+            end = start + len(part)  # type: ignore[arg-type]
+            found += _folders(part, None if indices is None else [i - start for i in indices if start <= i < end])
+            start = end
+        return found
     within = getattr(samples, "samples", None)  # of NoisySIRST and SIRSTAug
     return [] if within is None else _folders(within)

@@ -89,7 +89,7 @@ def fit(
         Losses and metrics by epoch.
 
     Raises:
-        TypeError: no data set.
+        TypeError: no data set, or `model` or `teacher` is no `SeRankDet`.
         ValueError: a data set that can't be trained on (the message lists what is wrong), fewer training frames than a
             batch, a `batch_size` that isn't divisible by processes times `accumulation_steps`, `teacher` without
             `distil_weight` or the reverse, an unavailable `device`, `compile` in several processes or with
@@ -101,6 +101,12 @@ def fit(
             was.
         FloatingPointError: loss or gradient is NaN or infinite; names epoch, step, learning rate and frames.
     """
+    for name, network in (("model", model), ("teacher", teacher)):
+        if not isinstance(network, SeRankDet) and (name == "model" or network is not None):
+            raise TypeError(
+                f"{name} must be a SeRankDet; got {type(network).__name__}; another network trains in a loop of its "
+                "own, with serank.train.RandomCrops and serank.losses"
+            )
     recipe = Recipe() if recipe is None else recipe
     if not isinstance(recipe, Recipe):
         hint = "; a preset's is preset(name).recipe" if isinstance(recipe, (Preset, str)) else ""
