@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def rates(model: SeRankDet, options: argparse.Namespace) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoints", nargs="+", default=sorted(bundled()), metavar="NAME")
+    parser.add_argument("--checkpoints", nargs="+", default=sorted(bundled()), metavar="NAME", help="names or folders")
     parser.add_argument("--side", type=int, default=512, help="of the frames, px")
     parser.add_argument("--frames", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"|{'---|' * (3 + len(options.dtypes))}")
     for name in options.checkpoints:
         model = SeRankDet.from_pretrained(name)
-        size = (bundled()[name] / "model.safetensors").stat().st_size / 1e6
+        size = (bundled().get(name, Path(name)) / "model.safetensors").stat().st_size / 1e6
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         print(f"| `{name}` | {size:.1f} | {parameters:.2f} M | {' | '.join(rates(model, options))} |", flush=True)
 
