@@ -16,16 +16,15 @@ from torch import Tensor, nn
 
 from serank.datasets.sample import Sample
 from serank.errors import CheckpointError
-from serank.losses import deep_supervision_loss
 from serank.serankdet import SeRankDet
 from serank.train.augment import RandomCrops
-from serank.train.consistency import TURNS, consistency_loss, turn, turn_back
-from serank.train.distillation import Teacher, distillation_loss
+from serank.train.distillation import Teacher
 from serank.train.history import History, selection_score
 from serank.train.loader import MicroBatches, crop_loader
 from serank.train.optimizer import allocate_moments, load_optimizer, make_optimizer, optimizer_state, set_lr
 from serank.train.recipe import Recipe
 from serank.train.recorded_step import PendingStep, RecordedStep, execution_on
+from serank.train.training_loss import TrainedOutputs, TrainingLoss
 from serank.train.weight_average import WeightAverage
 from serank.utils.distributed import (
     all_objects,
@@ -41,18 +40,6 @@ LOGGER = logging.getLogger("serank.train")
 MOST_SKIPPED = 50
 """Consecutive steps that float16's scaler may skip because the gradient overflows. It halves its scale each time, from
 65536, so that after these the gradient itself must be NaN or infinite."""
-
-
-class _Outputs(nn.Module):
-    """The network whose `forward` gives the logit maps of the loss, for DistributedDataParallel and `torch.compile`."""
-
-    def __init__(self, model: SeRankDet, deep: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.deep = deep
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self.model.forward_deep(x) if self.deep else [self.model(x)]
 
 
 class TrainingRun:
@@ -87,18 +74,19 @@ class TrainingRun:
     ) -> None:
         self.recipe = recipe
         self.device = device
-        self.teacher = None if teacher is None else Teacher(teacher, device)
-        self.digests = digests | ({} if self.teacher is None else {"teacher": self.teacher.digest})
+        frozen = None if teacher is None else Teacher(teacher, device)
+        self.digests = digests | ({} if frozen is None else {"teacher": frozen.digest})
         self.workers = workers
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         same_weights(self.model)
         self.ema: SeRankDet = copy.deepcopy(self.model).requires_grad_(False)
-        self.outputs: nn.Module = _Outputs(self.model, recipe.deep_supervision)
+        self.outputs: nn.Module = TrainedOutputs(self.model, recipe.deep_supervision)
         if world_size() > 1:
             if device.type == "cuda":
                 synchronise_batch_norm(self.model)
             self.outputs = nn.parallel.DistributedDataParallel(self.outputs, broadcast_buffers=False)
-        self.forward = torch.compile(self.outputs) if compile else self.outputs
+        forward = torch.compile(self.outputs) if compile else self.outputs
+        self._loss = TrainingLoss(self.model, forward, recipe, device, frozen)
         soft = recipe.soft_weight > 0
         self.crops = RandomCrops(train_set, recipe.augmentation, model.frame_spec, recipe.seed, soft=soft)
         self.steps = len(train_set) // recipe.batch_size
@@ -124,8 +112,6 @@ class TrainingRun:
         self._recorded: RecordedStep | None = None
         self._unchecked: list[PendingStep] = []
         self._loader: Iterator[Any] | None = None
-        # sent to the device once
-        self._statistics = model.frame_spec.statistics(self.model.head.weight, model.in_channels)
 
     @property
     def done(self) -> int:
@@ -260,37 +246,6 @@ class TrainingRun:
             self.sums["loss"] += loss
             self.sums["grad_norm"] += norm if finite else 0.0
             self.sums["finite"] += finite
-
-    def _loss(self, frames: Tensor, targets: Tensor, *, number: int) -> Tensor:
-        """Loss of a micro-batch.
-
-        Args:
-            frames: `(B, 1, H, W)`, scaled as the network's `frame_spec` says.
-            targets: masks of the same shape, 0 or 1, or `(B, 2, H, W)`, masks and soft targets.
-            number: of the micro-batch, from the start of the training, by which its other orientation is chosen.
-        """
-        frames = frames.to(self.device, self.model.head.weight.dtype, non_blocking=True)
-        targets = targets.to(self.device, non_blocking=True)
-        masks = targets[:, :1]
-        x = self.model.frame_spec.normalise(frames, self.model.in_channels, self._statistics)
-        x = x.to(memory_format=torch.channels_last)
-        orientation = TURNS[number % len(TURNS)]
-        kind = torch.float16 if self.recipe.precision == "float16" else torch.bfloat16
-        mixed = self.recipe.precision != "float32"
-        # each weight is cast once a step anyway, and a graph can't hold casts from before it
-        with torch.autocast(self.device.type, kind, enabled=mixed, cache_enabled=self.device.type != "cuda"):
-            outputs = self.forward(x)
-            soft_targets = None if self.teacher is None else self.teacher(frames)
-            turned = self.forward(turn(x, orientation))[-1] if self.recipe.consistency_weight else None
-        loss = deep_supervision_loss(outputs, masks, loss=self.recipe.loss, pixel_weight=self.recipe.pixel_weight)
-        if soft_targets is not None:
-            loss = loss + self.recipe.distil_weight * distillation_loss(outputs, soft_targets)
-        if self.recipe.soft_weight:
-            loss = loss + self.recipe.soft_weight * distillation_loss(outputs, targets[:, 1:])
-        if turned is not None:
-            both = consistency_loss(outputs[-1], turn_back(turned, orientation))
-            loss = loss + self.recipe.consistency_weight * both
-        return loss
 
     def _stop(self, item: PendingStep, loss: float, norm: float) -> None:
         frames = [name for part in all_objects(list(item.names)) for name in part]
