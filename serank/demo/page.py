@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from serank.demo.analysis import COLUMNS, MAX_FRAMES, Analyst, Finding, count_frames
 from serank.frames.reading import FRAME_SUFFIXES, VIDEO_SUFFIXES
@@ -41,63 +41,10 @@ def build_page(analyst: Analyst) -> Blocks:
         ImportError: Gradio is missing; names the extra, `serank[demo]`.
     """
     gr = _gradio()
-    first = analyst.checkpoints[0]
-    threshold, tta = analyst.settings(first)
+    threshold, tta = analyst.settings(analyst.checkpoints[0])
     with gr.Blocks(title="serank", analytics_enabled=False) as page:
-        gr.Markdown(f"# serank\n{INTRODUCTION}")
-        with gr.Row():
-            with gr.Column(scale=1):
-                file = gr.File(
-                    label="Frame or video",
-                    file_types=sorted(FRAME_SUFFIXES | VIDEO_SUFFIXES),
-                    elem_id="file",
-                    height=120,
-                )
-                frame = gr.Slider(0, 1, 0, step=1, label="Frame", visible=False, elem_id="frame")
-                checkpoint = gr.Dropdown(
-                    list(analyst.checkpoints), value=first, label="Checkpoint", elem_id="checkpoint"
-                )
-                # keyword of `SeRankDet.detect` -> its control; another option of it is another line here
-                options: dict[str, Any] = {
-                    "threshold": gr.Slider(
-                        0, 1, threshold, step=0.01, label="Threshold (probability)", elem_id="threshold"
-                    ),
-                    "min_area": gr.Number(
-                        1, label="Smallest detection, px", minimum=1, precision=0, elem_id="min-area"
-                    ),
-                    "polarity": gr.Radio(
-                        [("bright", "white-hot"), ("dark", "black-hot")],
-                        value="white-hot",
-                        label="Hot is",
-                        elem_id="polarity",
-                    ),
-                    "palette": gr.Radio(
-                        [("no", NO_PALETTE), ("yes, undo it", "auto")],
-                        value=NO_PALETTE,
-                        label="False colour",
-                        elem_id="palette",
-                    ),
-                    "tta": gr.Radio(
-                        [("none", 1), ("4 flips", 4), ("8 flips, turns", 8)],
-                        value=tta,
-                        label="Test-time augmentation (4 and 8 times the cost)",
-                        elem_id="tta",
-                    ),
-                }
-            with gr.Column(scale=3):
-                summary = gr.Markdown("No frame yet.", elem_id="summary")
-                with gr.Tab("Detections"):
-                    picture = gr.Image(label="Boxes", interactive=False, elem_id="picture", buttons=["fullscreen"])
-                with gr.Tab("Probability"):
-                    probability = gr.Image(
-                        label="Black 0, white 1", interactive=False, elem_id="probability", buttons=["fullscreen"]
-                    )
-                rows = gr.Dataframe(headers=list(COLUMNS), interactive=False, label="Detections", elem_id="table")
-                with gr.Row():
-                    save_table = gr.DownloadButton("Download JSON", interactive=False, elem_id="json")
-                    save_picture = gr.DownloadButton("Download picture", interactive=False, elem_id="png")
+        file, frame, checkpoint, options, outputs = _lay_out(gr, analyst.checkpoints, threshold, tta)
         inputs = [file, frame, checkpoint, *options.values()]
-        outputs = [summary, rows, picture, probability, save_table, save_picture]
 
         def show(path: str | None, index: float, name: str, *values: Any) -> list[Any]:
             if path is None:
@@ -128,6 +75,71 @@ def build_page(analyst: Analyst) -> Blocks:
             # while a slider is dragged the network takes its latest value whenever it is done with the one before
             control.input(show, inputs, outputs, trigger_mode="always_last", **shared)
     return cast("Blocks", page)
+
+
+class _Controls(NamedTuple):
+    """What the page is made of, as far as it does something."""
+
+    file: Any
+    frame: Any
+    checkpoint: Any
+    options: dict[str, Any]
+    """Keyword of `SeRankDet.detect` -> its control."""
+    outputs: list[Any]
+    """Of `_shown`, in its order."""
+
+
+def _lay_out(gr: Any, checkpoints: Sequence[str], threshold: float, tta: int) -> _Controls:
+    """Puts the controls on the page that is being built; the last two are settings of the first checkpoint."""
+    gr.Markdown(f"# serank\n{INTRODUCTION}")
+    with gr.Row():
+        with gr.Column(scale=1):
+            file = gr.File(
+                label="Frame or video",
+                file_types=sorted(FRAME_SUFFIXES | VIDEO_SUFFIXES),
+                elem_id="file",
+                height=120,
+            )
+            frame = gr.Slider(0, 1, 0, step=1, label="Frame", visible=False, elem_id="frame")
+            checkpoint = gr.Dropdown(list(checkpoints), value=checkpoints[0], label="Checkpoint", elem_id="checkpoint")
+            # another option of `SeRankDet.detect` is another line here
+            options: dict[str, Any] = {
+                "threshold": gr.Slider(
+                    0, 1, threshold, step=0.01, label="Threshold (probability)", elem_id="threshold"
+                ),
+                "min_area": gr.Number(1, label="Smallest detection, px", minimum=1, precision=0, elem_id="min-area"),
+                "polarity": gr.Radio(
+                    [("bright", "white-hot"), ("dark", "black-hot")],
+                    value="white-hot",
+                    label="Hot is",
+                    elem_id="polarity",
+                ),
+                "palette": gr.Radio(
+                    [("no", NO_PALETTE), ("yes, undo it", "auto")],
+                    value=NO_PALETTE,
+                    label="False colour",
+                    elem_id="palette",
+                ),
+                "tta": gr.Radio(
+                    [("none", 1), ("4 flips", 4), ("8 flips, turns", 8)],
+                    value=tta,
+                    label="Test-time augmentation (4 and 8 times the cost)",
+                    elem_id="tta",
+                ),
+            }
+        with gr.Column(scale=3):
+            summary = gr.Markdown("No frame yet.", elem_id="summary")
+            with gr.Tab("Detections"):
+                picture = gr.Image(label="Boxes", interactive=False, elem_id="picture", buttons=["fullscreen"])
+            with gr.Tab("Probability"):
+                probability = gr.Image(
+                    label="Black 0, white 1", interactive=False, elem_id="probability", buttons=["fullscreen"]
+                )
+            rows = gr.Dataframe(headers=list(COLUMNS), interactive=False, label="Detections", elem_id="table")
+            with gr.Row():
+                save_table = gr.DownloadButton("Download JSON", interactive=False, elem_id="json")
+                save_picture = gr.DownloadButton("Download picture", interactive=False, elem_id="png")
+    return _Controls(file, frame, checkpoint, options, [summary, rows, picture, probability, save_table, save_picture])
 
 
 def _shown(gr: Any, summary: str, found: Finding | None = None) -> list[Any]:
