@@ -17,7 +17,7 @@ from torch import Tensor
 from serank import SeRankDet
 from serank.inference import fused_network
 from serank.inference.cuda_graphs import GraphCache
-from serank.train import History, Recipe, fit, recorded_step, run, trainer
+from serank.train import History, Recipe, fit, recorded_step, run, trainer, training_loss
 from serank.train.optimizer import load_optimizer, make_optimizer, optimizer_state, set_lr
 from serank.train.recorded_step import Execution
 
@@ -155,7 +155,7 @@ def test_a_step_that_is_not_finite_leaves_the_weights(simulated: Recorder, monke
     samples = scenes()
     broken = tiny()
     monkeypatch.setattr(
-        run, "deep_supervision_loss", lambda outputs, masks, **_: sum(o.sum() for o in outputs) * torch.inf
+        training_loss, "deep_supervision_loss", lambda outputs, masks, **_: sum(o.sum() for o in outputs) * torch.inf
     )
     before = {name: value.clone() for name, value in broken.named_parameters()}
     with pytest.raises(FloatingPointError, match="at epoch 1, step 1, learning rate"):
