@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from serank.utils.checks import values_at_hand
 from serank.utils.dtypes import at_least_float32
 
 __all__ = [
@@ -158,8 +159,8 @@ def _check(logits: Tensor, target: Tensor) -> None:
         raise ValueError(f"logits and target must have one shape; got {tuple(logits.shape)}, {tuple(target.shape)}")
     if logits.numel() == 0:  # whose mean would be NaN
         raise ValueError(f"logits and target hold no pixel; got shape {tuple(logits.shape)}. Leave empty batches out")
-    if target.device.type == "cpu" and target.dtype != torch.bool and not torch.compiler.is_compiling():
-        low, high = (float(end) for end in target.detach().aminmax())  # elsewhere it would wait for the device
+    if target.dtype != torch.bool and values_at_hand(target):
+        low, high = (float(end) for end in target.detach().aminmax())
         if not (low >= 0 and high <= 1):
             raise ValueError(
                 f"target must lie in [0, 1]; got values from {low:g} to {high:g}; divide a mask of 0 and 255"

@@ -29,6 +29,8 @@ def curves(**changes: Any) -> Curves:
         "auc": 0.95,
         "pd": np.array([0.0, 1.0, 0.9, 0.6, 0.0]),
         "fa": np.array([1, 2e-3, 1e-5, 0.0, 0.0]),
+        "auc_error": 0.0,
+        "false_components": np.zeros(5),
     }
     return Curves(**(values | changes))
 

@@ -61,6 +61,11 @@ def check_map(x: Any, channels: int | None = None, *, name: str = "x") -> None:
         raise ValueError(f"{name} must be of a floating dtype; got {x.dtype}; convert it with {name}.float()")
 
 
+def values_at_hand(x: torch.Tensor) -> bool:
+    """Whether a tensor's values can be looked at: neither is a compiler at work, nor would it wait for a device."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def choose_device(device: str | torch.device) -> str | torch.device:
     """`device`, or for `"auto"` CUDA where there is one, and else the CPU."""
     if device != "auto":
