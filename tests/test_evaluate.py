@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -274,6 +275,27 @@ def test_command_writes_a_report(source: str, root: Path, checkpoint: str, tmp_p
     prepared = "scaled to 48 px by 0.5 to 2.5, in tiles of up to 32 px that share 8 px"
     assert report["about"].get("frames") == (prepared if source == "model" else None)
     assert len(report["frames"]) == 3
+
+
+@pytest.mark.parametrize("ending", ["", "/data"], ids=["names", "paths"])
+def test_several_folders_are_measured_as_one(
+    ending: str, root: Path, checkpoint: str, tmp_path: Path, capsys: Any
+) -> None:
+    pytest.importorskip("matplotlib")
+    folders = [str(shutil.copytree(root, tmp_path / f"{name}{ending}")) for name in ("a", "b")]
+    command = ["evaluate", *folders, "--split", "some", "--checkpoint", checkpoint, "--threshold", "0.4"]
+    assert main([*command, "--output", str(tmp_path / "out"), "--no-overlays"]) == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert main(["evaluate", str(root), *command[3:]]) == 0
+    once = capsys.readouterr().out.splitlines()[0]
+    assert line == once.replace("(3 frames, 2 targets)", "(6 frames, 4 targets)") != once
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["about"]["data"] == ", ".join(folders)
+    names = FolderDataset(root, "some").names
+    labels = folders if ending else ["a", "b"]
+    assert [f["name"] for f in report["frames"]] == [f"{label}/{name}" for label in labels for name in names]
+    assert main(["evaluate", folders[0], f"{folders[0]}/../{Path(folders[0]).name}", "--checkpoint", checkpoint]) == 1
+    assert "ROOT names a folder twice" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_report_is_refused_before_anything_is_measured(

@@ -128,6 +128,10 @@ def test_joined_samples() -> None:
         joined[3]
     with pytest.raises(ValueError, match="sets is empty"):
         JoinedSamples([])
+    labelled = JoinedSamples([[sample("a", 1)], [sample("a", 2)]], ["x", "y"])
+    assert [(s.name, int(s.mask.sum())) for s in labelled] == [("x/a", 1), ("y/a", 2)]
+    with pytest.raises(ValueError, match="labels must be one for each of the 2 sets; got 1"):
+        JoinedSamples(labelled.sets, ["x"])
 
 
 def test_one_inverted_mask_is_warned_of() -> None:

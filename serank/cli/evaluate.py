@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -28,6 +28,7 @@ from serank.cli.options import (
 )
 from serank.datasets.folder import FolderDataset
 from serank.datasets.masks import POLARITY
+from serank.datasets.sample import JoinedSamples, Sample
 from serank.evaluation.calibration import calibrate_scores, pick_score
 from serank.evaluation.predictions import PredictionFolder
 from serank.evaluation.report.folder import check_report_folder
@@ -36,6 +37,7 @@ from serank.evaluation.resolution import Resolution, check_resolution
 from serank.evaluation.results import Evaluation, FrameView
 from serank.evaluation.runner import EvaluateOptions, evaluate, predict_sample
 from serank.evaluation.threshold import choose_threshold
+from serank.frames.options import FrameOptions
 from serank.metrics.checks import Protocol
 from serank.serankdet import SeRankDet
 from serank.utils.distributed import is_main, started
@@ -50,7 +52,12 @@ DETAILS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", nargs="?", metavar="ROOT", help="folder of the data set, with images/ and masks/")
+    parser.add_argument(
+        "roots",
+        nargs="*",
+        metavar="ROOT",
+        help="folder of the data set, with images/ and masks/; several are measured as one set",
+    )
     parser.add_argument(
         "--split", metavar="NAME", help="sub-folder, or list by name or path, such as val (default: all frames)"
     )
@@ -146,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Refuses options that don't go together, before anything is run."""
     budget = options.budget is not None or options.budget_frame is not None
-    if (options.root is None) == (options.predictions is None):
+    if (not options.roots) == (options.predictions is None):
         raise ValueError("give either ROOT, to run a checkpoint, or --predictions with --targets")
     if (options.predictions is None) != (options.targets is None):
         raise ValueError("--predictions and --targets belong together")
@@ -194,7 +201,7 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     """Runs a checkpoint."""
     frames = frame_options(options)
     model = load_checkpoint(options, device)
-    dataset = FolderDataset(options.root, options.split, options=frames.repaired(model.frame_spec.repair))
+    dataset = _data_set(options, frames.repaired(model.frame_spec.repair))
     if is_main():
         mention_lists(options, len(dataset))
     by_budget = options.budget is not None or options.budget_frame is not None
@@ -208,7 +215,7 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     result = evaluate(network, dataset, threshold=options.threshold, **_measuring(options))
     if not is_main():
         return
-    places = {name: i for i, name in enumerate(dataset.names)}
+    places = {frame.name: i for i, frame in enumerate(result.frames)}
 
     def look(name: str) -> FrameView:
         sample, probability = predict_sample(network, dataset[places[name]], options.resolution)
@@ -217,6 +224,17 @@ def _measure(options: argparse.Namespace, device: str) -> None:
     if by_budget and options.by == "score":
         _print_score(options, result)
     _finish(options, result, about_checkpoint(options, model, device), look, model)
+
+
+def _data_set(options: argparse.Namespace, frames: FrameOptions) -> FolderDataset | JoinedSamples:
+    """The data set; of several the names of frames begin with that of their folder."""
+    if len({Path(root).resolve() for root in options.roots}) < len(options.roots):
+        raise ValueError(f"ROOT names a folder twice: {', '.join(options.roots)}; name each once")
+    sets = [FolderDataset(root, options.split, options=frames) for root in options.roots]
+    if len(sets) == 1:
+        return sets[0]
+    labels = [part.root.resolve().name for part in sets]
+    return JoinedSamples(sets, labels if len(set(labels)) == len(labels) else options.roots)
 
 
 def _measuring(options: argparse.Namespace) -> EvaluateOptions:
@@ -242,7 +260,7 @@ def _oddities(result: Evaluation) -> list[str]:
     return found
 
 
-def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
+def _choose(options: argparse.Namespace, model: SeRankDet, dataset: Sequence[Sample]) -> str:
     """Gives the model the threshold of the budget; returns the note for its card."""
     choice = choose_threshold(model.optimize(), dataset, **_budget(options), **_measuring(options))
     model.threshold = choice.threshold
@@ -258,7 +276,7 @@ def _choose(options: argparse.Namespace, model: SeRankDet, dataset: FolderDatase
     )
 
 
-def _calibrate(options: argparse.Namespace, model: SeRankDet, dataset: FolderDataset) -> str:
+def _calibrate(options: argparse.Namespace, model: SeRankDet, dataset: Sequence[Sample]) -> str:
     """Calibrates the scores of the model; returns the note for its card."""
     found = calibrate_scores(model.optimize(), dataset, **_measuring(options))
     model.score_calibration = found.calibration
@@ -300,7 +318,7 @@ def _print_score(options: argparse.Namespace, result: Evaluation) -> None:
 
 
 def _data(options: argparse.Namespace) -> str:
-    return Path(options.root).name + (f", {options.split}" if options.split else "")
+    return ", ".join([*(Path(root).name for root in options.roots), *([options.split] if options.split else [])])
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -42,8 +42,8 @@ def check_boxes(options: argparse.Namespace) -> None:
         raise ValueError(
             f"{names}: not for --match boxes, which runs a checkpoint at the frames' own size; leave it out"
         )
-    if options.root is None:
-        raise ValueError("--match boxes needs ROOT, a folder with images/ and boxes.json")
+    if len(options.roots) != 1:
+        raise ValueError("--match boxes needs one ROOT, a folder with images/ and boxes.json")
     if options.output:
         check_report_folder(options.output)
 
@@ -52,7 +52,7 @@ def measure_boxes(options: argparse.Namespace, device: str) -> None:
     """Runs a checkpoint, prints its figures and writes the report."""
     frames = frame_options(options)  # refused before a network is loaded
     model = load_checkpoint(options, device)
-    dataset = BoxFolder(options.root, options.split, options=frames.repaired(model.frame_spec.repair))
+    dataset = BoxFolder(options.roots[0], options.split, options=frames.repaired(model.frame_spec.repair))
     mention_lists(options, len(dataset))
     network = model.optimize()
     result = evaluate_boxes(

@@ -83,7 +83,9 @@ def mention_lists(options: argparse.Namespace, frames: int) -> None:
     """Says on standard error that all of a set is measured where it has lists to choose from."""
     from serank.datasets.layouts import find_lists
 
-    if options.split is None and (lists := find_lists(Path(options.root))):
+    if options.split is not None:
+        return
+    if lists := list(dict.fromkeys(name for root in options.roots for name in find_lists(Path(root)))):
         print(
             f"serank evaluate: all {frames} frames, training frames among them if there are any; "
             f"--split takes one of {', '.join(lists)}",
@@ -93,7 +95,7 @@ def mention_lists(options: argparse.Namespace, frames: int) -> None:
 
 def about_checkpoint(options: argparse.Namespace, model: SeRankDet, device: str) -> dict[str, str]:
     """What an evaluation measured, for its report."""
-    about = {"checkpoint": options.checkpoint, "device": device, "data": options.root}
+    about = {"checkpoint": options.checkpoint, "device": device, "data": ", ".join(options.roots)}
     if model.tta > 1:
         about["test-time augmentation"] = f"mean over {model.tta} orientations"
     if given := frames_given(options):

@@ -50,15 +50,19 @@ class JoinedSamples(Samples[Sample]):
 
     Args:
         sets: at least one.
+        labels: of the sets, with which the names of their samples begin, as in `label/name`; `None` leaves them.
 
     Raises:
-        ValueError: no set.
+        ValueError: no set, or another number of labels.
     """
 
-    def __init__(self, sets: Sequence[Sequence[Sample]]) -> None:
+    def __init__(self, sets: Sequence[Sequence[Sample]], labels: Sequence[str] | None = None) -> None:
         if not sets:
             raise ValueError("sets is empty; expected at least one set of samples")
+        if labels is not None and len(labels) != len(sets):
+            raise ValueError(f"labels must be one for each of the {len(sets)} sets; got {len(labels)}")
         self.sets = list(sets)
+        self.labels = labels
         self._ends = list(accumulate(len(s) for s in self.sets))
 
     def __len__(self) -> int:
@@ -68,7 +72,8 @@ class JoinedSamples(Samples[Sample]):
         """The sample at `index`; negative counts from the end."""
         index = self._position(index)
         which = bisect_right(self._ends, index)
-        return self.sets[which][index - (self._ends[which - 1] if which else 0)]
+        sample = self.sets[which][index - (self._ends[which - 1] if which else 0)]
+        return sample if self.labels is None else sample._replace(name=f"{self.labels[which]}/{sample.name}")
 
 
 def check_samples(samples: Any, name: str, kind: type[NamedTuple] = Sample, folder: str = "FolderDataset") -> None:
