@@ -159,7 +159,7 @@ def _paper(epochs: int, size: int, batch_size: int) -> Preset:
 
 
 _SMALL = Recipe(
-    epochs=16,
+    epochs=40,
     max_grad_norm=2.0,
     pixel_weight=50.0,
     precision="bfloat16",
@@ -173,7 +173,7 @@ _FINETUNE = replace(
 )
 
 PRESETS: dict[str, Preset] = {
-    "small": Preset(_SMALL, width=8, working_size=512, scale_range=(0.5, 1.0)),
+    "small": Preset(_SMALL, width=8, working_size=384, scale_range=(0.375, 1.0)),
     "finetune": Preset(_FINETUNE),
     "paper-sirst": _paper(500, 512, 4),
     "paper-irstd1k": _paper(500, 512, 4),
