@@ -27,6 +27,7 @@ from serank.datasets import (
     warn_overlap,
 )
 from serank.errors import FrameError
+from serank.frames.sources import frame_files
 from serank.metrics import DetectionMetrics
 
 SHAPE = (12, 16)
@@ -820,18 +821,34 @@ def test_a_part_of_a_data_set(tmp_path: Path) -> None:
     assert np.array_equal(part[0].frame, data[2].frame)
     assert part.subset([1]).names == ["f0"]
     assert (data.names, len(data)) == (["f0", "f1", "f2", "f3"], 4)
+    assert data.subset(slice(1, None, 2)).names == ["f1", "f3"]
+    with pytest.raises(TypeError, match="takes positions, not a mask"):
+        data.subset([True, False, True, False])
     with pytest.raises(IndexError):
         data.subset([4])
     with pytest.raises(TypeError, match=r"gives one sample at a time; torch\.utils\.data\.Subset"):
         data[:2]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("name", ["some", "some.txt", "img_idx/some", "img_idx/some.txt", "{}/img_idx/some.txt"])
-def test_a_list_by_name_or_path(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["some", "some.txt", "img_idx/some", "img_idx/some.txt", "{}/img_idx/some.txt", "my.txt"]
+)
+def test_a_list_by_name_or_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "data"
     for kind in ("images", "masks", "img_idx"):
-        (tmp_path / kind).mkdir()
+        (root / kind).mkdir(parents=True)
     for i in range(3):
         for kind in ("images", "masks"):
-            Image.fromarray(np.diag([i, 9, 0, 0, 0, 0]).astype(np.uint8)).save(tmp_path / kind / f"f{i}.png")
-    (tmp_path / "img_idx" / "some.txt").write_text("f2\nf0\n")
-    assert FolderDataset(tmp_path, name.format(tmp_path)).names == ["f2", "f0"]
+            Image.fromarray(np.diag([i, 9, 0, 0, 0, 0]).astype(np.uint8)).save(root / kind / f"f{i}.png")
+    for file in (root / "img_idx" / "some.txt", tmp_path / "my.txt"):
+        file.write_text("f2\nf0\n")
+    monkeypatch.chdir(tmp_path)
+    assert FolderDataset(root, name.format(root)).names == ["f2", "f0"]
+
+
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    assert [p.name for p in frame_files(tmp_path)] == ["a.png", "link.png"]

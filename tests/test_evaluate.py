@@ -292,7 +292,7 @@ def test_several_folders_are_measured_as_one(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["about"]["data"] == ", ".join(folders)
     names = FolderDataset(root, "some").names
-    labels = folders if ending else ["a", "b"]
+    labels = ["a/data", "b/data"] if ending else ["a", "b"]
     assert [f["name"] for f in report["frames"]] == [f"{label}/{name}" for label in labels for name in names]
     assert main(["evaluate", folders[0], f"{folders[0]}/../{Path(folders[0]).name}", "--checkpoint", checkpoint]) == 1
     assert "ROOT names a folder twice" in capsys.readouterr().err

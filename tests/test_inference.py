@@ -396,5 +396,12 @@ def test_a_network_without_weights() -> None:
 
 def test_a_network_that_evaluate_does_not_take() -> None:
     scenes = SyntheticScenes(2, 32, 32, targets=(1, 1))
-    with pytest.raises(TypeError, match="got Given without frame_spec, in_channels, threshold"):
+    with pytest.raises(TypeError, match="got Given without frame_spec, in_channels, threshold, tta"):
         evaluate(Given(lambda x: x), scenes)  # type: ignore[arg-type]
+
+
+def test_a_compiled_network_is_evaluated_too() -> None:
+    model: Any = SeRankDet(width=2).eval()
+    scenes = SyntheticScenes(2, 32, 32, targets=(1, 1))
+    compiled: Any = torch.compile(model, backend="eager")
+    assert evaluate(compiled, scenes, curves=False).metrics == evaluate(model, scenes, curves=False).metrics

@@ -267,3 +267,13 @@ def test_masks_of_every_dtype_are_one_target() -> None:
 def test_one_map_is_no_sequence_of_maps() -> None:
     with pytest.raises(TypeError, match=r"outputs must be a sequence of logit maps; got one tensor; pass \[logits\]"):
         deep_supervision_loss(torch.zeros(2, 1, 4, 5), torch.zeros(2, 1, 4, 5))  # type: ignore[arg-type]
+
+
+def test_soft_targets_to_rounding_and_where_values_are_not_at_hand() -> None:
+    logits = torch.zeros(1, 1, 64, 50)
+    target = torch.nn.functional.interpolate(torch.ones(1, 1, 9, 9), (64, 50), mode="bicubic")
+    assert target.max() > 1
+    for loss in LOSSES.values():
+        assert loss(logits, target).isfinite()
+        each = torch.vmap(lambda x, t, loss=loss: loss(x[None], t[None]))(logits, target)
+        torch.testing.assert_close(each[0], loss(logits, target))

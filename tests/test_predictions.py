@@ -423,5 +423,5 @@ def test_many_frames_without_a_prediction_are_counted(tmp_path: Path) -> None:
     picture(tmp_path / "maps", "f3", np.zeros((8, 8), np.uint8))
     result = scored(tmp_path / "maps", tmp_path / "masks")
     assert [p.split(":")[0] for p in result.problems] == ["f0", "f1", "f2", "f4", "f5", str(tmp_path / "maps")]
-    assert result.problems[-1].endswith("likewise for 7 of 8 frames; a list takes fewer")
+    assert result.problems[-1].endswith("has none for 7 of 8 frames; a list takes fewer")
     assert len(result.frames) == 8

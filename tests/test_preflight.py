@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import ConcatDataset, Subset
@@ -152,16 +153,23 @@ def with_another(data: Any) -> Any:
     return JoinedSamples([data, [sample("other", 3)]])
 
 
+def noisy(data: Any) -> Any:
+    return NoisySIRST(data, 10)
+
+
 PARTS: list[Callable[[Any], Any]] = [
     lambda data: (Subset(data, [0, 1]), Subset(data, [1, 2])),
     lambda data: (data.subset([0, -2]), Subset(data, [1, 2])),
     lambda data: (ConcatDataset([data.subset([0]), data.subset([1])]), data.subset([1, 2])),
     lambda data: (Subset(ConcatDataset([data, data]), [0, 4]), JoinedSamples([data.subset([1])])),
+    lambda data: (Subset(ConcatDataset([data, data]), [-2]), data.subset([1])),
+    lambda data: (Subset(noisy(data), [0, 1]), Subset(noisy(data), [1, 2])),
     lambda data: (Subset(Subset(data, [1, 0]), [0, 1]), Subset(with_another(data), [1, 3])),
 ]
 DISJOINT: list[Callable[[Any], Any]] = [
     lambda data: (Subset(data, [0, 1]), Subset(data, [2])),
     lambda data: (data.subset([0, 1]), data.subset([2])),
+    lambda data: (Subset(noisy(data), [0, 1]), Subset(noisy(data), [2])),
     lambda data: (Subset(ConcatDataset([data, data]), [0, 4]), data.subset([2])),
     lambda data: (Subset(Subset(data, [2, 1, 0]), [1, 2]), Subset(with_another(data), [2, 3])),
 ]
@@ -193,5 +201,8 @@ def test_another_network_is_refused_at_once() -> None:
     samples = [sample("a", 3)] * 2
     with pytest.raises(TypeError, match=r"model must be a SeRankDet; got Conv2d; .*serank\.train\.RandomCrops"):
         fit(nn.Conv2d(1, 1, 3), samples)  # type: ignore[arg-type]
+    compiled: Any = torch.compile(SeRankDet(width=2), backend="eager")
+    with pytest.raises(TypeError, match="model is compiled already; pass the network itself"):
+        fit(compiled, samples)
     with pytest.raises(TypeError, match="teacher must be a SeRankDet; got Conv2d"):
         fit(SeRankDet(width=2), samples, teacher=nn.Conv2d(1, 1, 3))  # type: ignore[arg-type]

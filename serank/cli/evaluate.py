@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "roots",
         nargs="*",
         metavar="ROOT",
-        help="folder of the data set, with images/ and masks/; several are measured as one set",
+        help="folder of the data set, with images/ and masks/; several, one after the other, are measured as one set",
     )
     parser.add_argument(
         "--split", metavar="NAME", help="sub-folder, or list by name or path, such as val (default: all frames)"
@@ -233,8 +233,17 @@ def _data_set(options: argparse.Namespace, frames: FrameOptions) -> FolderDatase
     sets = [FolderDataset(root, options.split, options=frames) for root in options.roots]
     if len(sets) == 1:
         return sets[0]
-    labels = [part.root.resolve().name for part in sets]
-    return JoinedSamples(sets, labels if len(set(labels)) == len(labels) else options.roots)
+    return JoinedSamples(sets, labels(options.roots))
+
+
+def labels(roots: Sequence[str]) -> list[str]:
+    """The last folders of each path, as many as tell them apart."""
+    parts = [Path(root).resolve().parts for root in roots]
+    for count in range(1, max(map(len, parts))):
+        found = ["/".join(part[-count:]) for part in parts]
+        if len(set(found)) == len(found):
+            return found
+    return list(roots)
 
 
 def _measuring(options: argparse.Namespace) -> EvaluateOptions:
@@ -318,7 +327,7 @@ def _print_score(options: argparse.Namespace, result: Evaluation) -> None:
 
 
 def _data(options: argparse.Namespace) -> str:
-    return ", ".join([*(Path(root).name for root in options.roots), *([options.split] if options.split else [])])
+    return ", ".join([*labels(options.roots), *([Path(options.split).name] if options.split else [])])
 
 
 def _score(options: argparse.Namespace) -> None:

@@ -151,9 +151,10 @@ class FolderDataset(Samples[Sample]):
             raise FileNotFoundError(f"{self.root}: no masks in it{hint}")
         return self.root, split_list(self.root, split)
 
-    def subset(self, indices: Iterable[int]) -> FolderDataset:
+    def subset(self, indices: Iterable[int] | slice) -> FolderDataset:
         """The data set of some samples alone, by their positions, in that order; with a cache of its own."""
         part = copy.copy(self)
+        indices = range(len(self))[indices] if isinstance(indices, slice) else indices
         chosen = [self._position(index) for index in indices]
         part.names, part._files = [self.names[i] for i in chosen], [self._files[i] for i in chosen]
         part._soft = None if self._soft is None else [self._soft[i] for i in chosen]

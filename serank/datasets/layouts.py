@@ -146,7 +146,7 @@ def _names_frames(file: Path, frames: Container[str]) -> bool:
 
 
 def find_list(root: Path, split: str) -> Path:
-    """The file of the list called `split`, or of that name, with or without folders.
+    """The file of the list called `split`, or, where that ends in `.txt`, of that path in `root` or anywhere.
 
     Raises:
         FileNotFoundError: there is none, or several; the message names the lists that are there.
@@ -160,6 +160,8 @@ def find_list(root: Path, split: str) -> Path:
             started = [p for p in (root / folder).glob("*.txt") if p.stem.startswith(f"{split}_")]
             if len(started) == 1:
                 return started[0]
+    if split.endswith(".txt") and Path(split).is_file():
+        return Path(split)
     known = sorted(str(p.relative_to(root)) for f in LIST_FOLDERS for p in (root / f).glob("*.txt"))
     # names of published lists help those alone who asked for one
     bundled = f"; bundled lists: {', '.join(available_splits())}" if ":" in split else ""

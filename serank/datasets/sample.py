@@ -42,6 +42,8 @@ class Samples(Sequence[T]):
             raise TypeError(
                 "a data set gives one sample at a time; torch.utils.data.Subset(dataset, range(...)) is a part"
             )
+        if isinstance(index, (bool, np.bool_)):
+            raise TypeError("a data set takes positions, not a mask; pass numpy.flatnonzero(mask)")
         return range(len(self))[index]
 
 

@@ -138,7 +138,7 @@ class PredictionFolder:
         for name in missing[:MISSING_SHOWN]:
             self._note(f"{name}: no prediction in {self.folder}; counted as an empty map")
         if len(missing) > MISSING_SHOWN:
-            self._note(f"{self.folder}: likewise for {len(missing)} of {len(self.names)} frames; a list takes fewer")
+            self._note(f"{self.folder}: has none for {len(missing)} of {len(self.names)} frames; a list takes fewer")
         used = set(found.values())
         for path in sorted(p for p in self.folder.iterdir() if not p.name.startswith(".") and p not in used):
             self._note(f"{path}: extra, belongs to none of the frames measured; not used")

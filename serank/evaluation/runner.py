@@ -117,12 +117,12 @@ def evaluate(
 
 
 def _check_model(model: Any) -> None:
-    missing = [name for name in ("frame_spec", "in_channels", "threshold") if not hasattr(model, name)]
-    if missing or not isinstance(model, Detector):
-        lacks = f" without {', '.join(missing)}" if missing else ""
+    needed = ("frame_spec", "in_channels", "threshold", "tta", "score_calibration")
+    missing = [name for name in needed if not hasattr(model, name)]
+    if missing:
         raise TypeError(
-            f"model must be a SeRankDet, a copy by its optimize(), or a subclass of serank.inference.Detector with "
-            f"frame_spec, in_channels and threshold; got {type(model).__name__}{lacks}"
+            f"model must be a SeRankDet, a copy by its optimize(), or another serank.inference.Detector; "
+            f"got {type(model).__name__} without {', '.join(missing)}"
         )
 
 

@@ -114,7 +114,8 @@ def frame_files(folder: Path, *, videos: bool = False) -> list[Path]:
     suffixes = FRAME_SUFFIXES | VIDEO_SUFFIXES if videos else FRAME_SUFFIXES
     with os.scandir(folder) as entries:  # which knows files from folders without asking for each
         visible = [e for e in entries if PurePath(e.name).suffix.lower() in suffixes and not e.name.startswith(".")]
-        names = [entry.name for entry in visible if entry.is_file()]
+        # a link that leads nowhere is an error for some of them
+        names = [e.name for e in visible if (Path(e).is_file() if e.is_symlink() else e.is_file())]
     return [folder / name for name in sorted(names)]
 
 

@@ -38,9 +38,12 @@ class LSFF(nn.Module):
             use, maps of different shapes.
     """
 
+    channels: int | None = None
+    """Of networks pickled before it was kept."""
+
     def __init__(self, channels: int, *, mode: str = "select", maps: int = 1) -> None:
         super().__init__()
-        channels = self.channels = check_count(channels, "channels")
+        self.channels = channels = check_count(channels, "channels")
         if mode not in ("select", "gated", "concat"):
             raise ValueError(f'mode must be "select", "gated" or "concat"; got {mode!r}')
         if mode == "select" and maps not in (1, channels):

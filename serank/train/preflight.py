@@ -139,10 +139,14 @@ def _folders(samples: Any, indices: Sequence[int] | None = None) -> list[FolderD
         return _folders(samples.dataset, chosen)
     if isinstance(samples, (JoinedSamples, ConcatDataset)):
         found, start = [], 0
+        indices = None if indices is None else [range(len(samples))[i] for i in indices]  # those below 0 too
         for part in samples.sets if isinstance(samples, JoinedSamples) else samples.datasets:
             end = start + len(part)  # type: ignore[arg-type]
             found += _folders(part, None if indices is None else [i - start for i in indices if start <= i < end])
             start = end
         return found
     within = getattr(samples, "samples", None)  # of NoisySIRST and SIRSTAug
-    return [] if within is None else _folders(within)
+    crops = indices is not None and within is not None and len(within) != len(samples)  # several of a frame
+    if within is None or crops:
+        return []
+    return _folders(within, indices)

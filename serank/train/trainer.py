@@ -103,6 +103,8 @@ def fit(
     """
     for name, network in (("model", model), ("teacher", teacher)):
         if not isinstance(network, SeRankDet) and (name == "model" or network is not None):
+            if hasattr(network, "_orig_mod"):  # of torch.compile
+                raise TypeError(f"{name} is compiled already; pass the network itself (compile=True compiles model)")
             raise TypeError(
                 f"{name} must be a SeRankDet; got {type(network).__name__}; another network trains in a loop of its "
                 "own, with serank.train.RandomCrops and serank.losses"
