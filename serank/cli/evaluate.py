@@ -233,10 +233,10 @@ def _data_set(options: argparse.Namespace, frames: FrameOptions) -> FolderDatase
     sets = [FolderDataset(root, options.split, options=frames) for root in options.roots]
     if len(sets) == 1:
         return sets[0]
-    return JoinedSamples(sets, labels(options.roots))
+    return JoinedSamples(sets, _labels(options.roots))
 
 
-def labels(roots: Sequence[str]) -> list[str]:
+def _labels(roots: Sequence[str]) -> list[str]:
     """The last folders of each path, as many as tell them apart."""
     parts = [Path(root).resolve().parts for root in roots]
     for count in range(1, max(map(len, parts))):
@@ -327,7 +327,7 @@ def _print_score(options: argparse.Namespace, result: Evaluation) -> None:
 
 
 def _data(options: argparse.Namespace) -> str:
-    return ", ".join([*labels(options.roots), *([Path(options.split).name] if options.split else [])])
+    return ", ".join([*_labels(options.roots), *([Path(options.split).name] if options.split else [])])
 
 
 def _score(options: argparse.Namespace) -> None:
