@@ -18,6 +18,7 @@ from PIL import Image, TiffImagePlugin
 
 from serank import Detections, SeRankDet
 from serank.cli.entry import main
+from serank.datasets import FolderDataset
 from serank.errors import FrameError
 from serank.frames import sources
 from serank.frames.reading import count_pages, decode_pages
@@ -373,6 +374,44 @@ def test_maps_and_pictures_have_folders_of_their_own(model: SeRankDet, tmp_path:
     for name in ("a", "a_detections"):
         with Image.open(output / f"{name}.png") as image:
             assert image.mode == "L"
+
+
+def test_masks_and_maps_have_folders_of_their_own(model: SeRankDet, tmp_path: Path) -> None:
+    frames = many(tmp_path / "frames", 1)
+    with pytest.raises(ValueError, match=r"masks '.*maps' is the folder of probability too"):
+        write_detections(model, frames, tmp_path / "out", probability=tmp_path / "maps", masks=tmp_path / "maps")
+    with pytest.raises(ValueError, match=r"masks '.*out' is the output folder.*--no-pictures"):
+        write_detections(model, frames, tmp_path / "out", masks=tmp_path / "out")
+    with pytest.raises(ValueError, match=r"masks '.*frames' holds the frames themselves"):
+        write_detections(model, frames, tmp_path / "out", masks=frames)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kept", [{}, {"min_area": 2}, {"min_score": 0.9}, {"confirm": (2, 2)}])
+def test_masks_are_of_the_detections_in_the_table_and_make_a_data_set(
+    model: SeRankDet, tmp_path: Path, kept: dict[str, Any]
+) -> None:
+    (tmp_path / "data").mkdir()
+    frames, masks = many(tmp_path / "data" / "images", 3), tmp_path / "data" / "masks"
+    probability = model.detect(noise(3)[0]).probability  # of random weights
+    threshold = float(np.quantile(probability, 0.85))
+    if "min_score" in kept:
+        kept = {"min_score": float(np.quantile(probability, kept["min_score"]))}
+    write_detections(model, frames, tmp_path / "out", masks=masks, pictures=False, threshold=threshold, **kept)
+    records = table(tmp_path / "out")
+    areas = []
+    for (_, _, mask, *_), record in zip(FolderDataset(tmp_path / "data"), records, strict=True):
+        boxed = np.zeros_like(mask)
+        for entry in record["detections"]:
+            x0, y0, x1, y1 = entry["box"]
+            boxed[y0:y1, x0:x1] = True
+        assert not (mask & ~boxed).any()
+        assert mask.sum() == sum(entry["area"] for entry in record["detections"])
+        areas.append(int(mask.sum()))
+    assert any(areas)
+    if kept:
+        write_detections(model, frames, tmp_path / "all", pictures=False, threshold=threshold)
+        assert sum(areas) < sum(entry["area"] for r in table(tmp_path / "all") for entry in r["detections"])
 
 
 def many(folder: Path, count: int) -> Path:

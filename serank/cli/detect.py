@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--soft-targets of serank train",
     )
     parser.add_argument(
+        "--masks", metavar="DIR", help="write the mask of each frame there, of the detections kept: PNG of 0 and 255"
+    )
+    parser.add_argument(
         "--every",
         type=int,
         default=1,
@@ -113,6 +116,7 @@ def _detect(options: argparse.Namespace, device: str) -> BatchResult:
         min_area=options.min_area,
         min_score=options.min_score,
         probability=options.probability,
+        masks=options.masks,
         batch_size=options.batch_size,
         every=options.every,
         track=options.track,

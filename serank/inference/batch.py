@@ -89,6 +89,7 @@ def write_detections(
     confirm: tuple[int, int] | None = None,
     max_distance: float = 10.0,
     probability: str | os.PathLike[str] | None = None,
+    masks: str | os.PathLike[str] | None = None,
     options: FrameOptions | None = None,
     pictures: bool = True,
     video: str | os.PathLike[str] | None = None,
@@ -124,6 +125,8 @@ def write_detections(
             `NAME/000012.png`), 255 for 1: `serank.evaluation.PredictionFolder` scores them, and
             `FolderDataset(..., soft=...)` gives them to a training as soft targets. Not `output` where pictures are
             written there. `None` writes none.
+        masks: folder for the mask of each frame at its own size, of the detections in the table, 8-bit grey
+            `NAME.png` as for `probability`, 255 on targets: what a data set has as masks. A folder of its own.
         options: what is known of the frames, the last arguments of `SeRankDet.detect`; `None` for nothing.
         pictures: write them; without, only the table.
         video: write the pictures as the frames of this video (`.mp4`, `.mkv`, `.mov` or `.avi`; H.264, or MPEG-4 where
@@ -142,12 +145,12 @@ def write_detections(
 
     Raises:
         FileNotFoundError: a folder without frames, or no path at all exists.
-        ValueError: `output` or `probability` holds the frames, pictures and `probability` in one folder, an unknown
-            `table`, an argument out of its range, or a `video` of several videos, of frames of several sizes, or in
-            several processes.
+        ValueError: `output`, `probability` or `masks` holds the frames, two kinds of files in one folder that would go
+            over each other, an unknown `table`, an argument out of its range, or a `video` of several videos, of frames
+            of several sizes, or in several processes.
         ImportError: a video, and the extra that reads and writes it isn't installed.
         BlockingIOError: another run is writing to `output`.
-        OSError: `output`, `probability` or `video` can't be written.
+        OSError: `output`, `probability`, `masks` or `video` can't be written.
     """
     stream = StreamOptions(
         threshold=threshold,
@@ -164,10 +167,11 @@ def write_detections(
     stream.check(model)
     if table not in TABLE_FORMATS:
         raise ValueError(f"table must be one of {', '.join(TABLE_FORMATS)}; got {table!r}")
-    places = _checked_places(paths, output, probability, video, pictures=pictures, recursive=recursive)
+    places = _checked_places(paths, output, probability, masks, video, pictures=pictures, recursive=recursive)
     write = FrameWriter(
         places.folder,
         places.maps,
+        places.masks,
         PictureNames(places.files),
         pictures=pictures and places.clip is None,
         drawn=places.clip is not None,
@@ -193,6 +197,7 @@ class _Places(NamedTuple):
     files: list[Path]
     folder: Path
     maps: Path | None
+    masks: Path | None
     clip: Path | None
 
 
@@ -200,31 +205,29 @@ def _checked_places(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     probability: str | os.PathLike[str] | None,
+    masks: str | os.PathLike[str] | None,
     video: str | os.PathLike[str] | None,
     *,
     pictures: bool,
     recursive: bool,
 ) -> _Places:
     """The files to read and the places to write to, whose folders are made; raises as `write_detections`."""
-    folder, maps = Path(output), None if probability is None else Path(probability)
+    folders = {
+        name: Path(place)
+        for name, place in (("output", output), ("probability", probability), ("masks", masks))
+        if place is not None
+    }
     files = existing_sources(paths, recursive=recursive)
     if recursive:  # not what an earlier run wrote
-        written = {place.resolve() for place in (folder, maps) if place is not None}
+        written = {place.resolve() for place in folders.values()}
         files = [file for file in files if not written & set(file.resolve().parents)]
-    _check_output("output", folder, files)
-    if maps is not None:
-        _check_output("probability", maps, files)
+    for name, place in folders.items():
+        _check_output(name, place, files)
     clip = None if video is None else _check_clip(video, files)
-    if maps is not None and pictures and clip is None and maps.resolve() == folder.resolve():
-        # the picture of a.png would be the map of a_detections.png
-        raise ValueError(
-            f"probability {str(maps)!r} is the output folder, where the pictures go; choose another folder, or "
-            "write no pictures (--no-pictures)"
-        )
-    for place in (folder, maps):
-        if place is not None:
-            writable_folder(place)
-    return _Places(files, folder, maps, clip)
+    _check_apart(folders, pictures=pictures and clip is None)
+    for place in folders.values():
+        writable_folder(place)
+    return _Places(files, folders["output"], folders.get("probability"), folders.get("masks"), clip)
 
 
 def _run(
@@ -274,6 +277,23 @@ def _check_output(name: str, folder: Path, files: Sequence[Path]) -> None:
     """Raises ValueError where files are read from the folder that is to be written to."""
     if any(folder.resolve() == parent.resolve() for file in files for parent in (file.parent, file.resolve().parent)):
         raise ValueError(f"{name} {str(folder)!r} holds the frames themselves; choose another folder")
+
+
+def _check_apart(folders: dict[str, Path], *, pictures: bool) -> None:
+    """Raises ValueError where two kinds of files would go over each other."""
+    if (
+        "masks" in folders
+        and "probability" in folders
+        and folders["masks"].resolve() == folders["probability"].resolve()
+    ):
+        raise ValueError(f"masks {str(folders['masks'])!r} is the folder of probability too; choose another folder")
+    for name in ("probability", "masks"):
+        # the picture of a.png would be the map of a_detections.png
+        if name in folders and pictures and folders[name].resolve() == folders["output"].resolve():
+            raise ValueError(
+                f"{name} {str(folders[name])!r} is the output folder, where the pictures go; choose another folder, or "
+                "write no pictures (--no-pictures)"
+            )
 
 
 def _check_clip(video: str | os.PathLike[str], files: Sequence[Path]) -> Path:

@@ -1,4 +1,4 @@
-"""The files of single frames: their names, pictures and probabilities, and what the table says of them."""
+"""The files of single frames: their names, pictures, probabilities and masks, and what the table says of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from serank.frames.sources import SourceFrame
 from serank.inference.conversions import pixel_runs
 from serank.inference.detections import Detections
-from serank.inference.maps import save_probability
+from serank.inference.maps import save_mask, save_probability
 from serank.inference.table_formats import Record
 from serank.utils.names import FreeNames
 from serank.utils.text import printable
@@ -27,7 +27,7 @@ class PictureNames:
         self._names = {file: free(printable(file.stem), file) for file in files}
 
     def __call__(self, item: SourceFrame, ending: str = "_detections") -> str:
-        """Name of the item's picture or map, in the output folder."""
+        """Name of the item's picture, map or mask, in its folder."""
         name = self._names[item.file]
         return f"{name}{ending}.png" if item.index is None else f"{name}/{item.index:06d}{ending}.png"
 
@@ -39,7 +39,8 @@ class FrameWriter:
     Attributes:
         folder: of the pictures.
         maps: folder of the probabilities, `None` for none.
-        names: of both.
+        masks: folder of the masks, `None` for none.
+        names: of all three.
         pictures: write pictures, each to its file.
         drawn: draw pictures for a video.
         runs: add the detections' masks to the records, for COCO.
@@ -47,6 +48,7 @@ class FrameWriter:
 
     folder: Path
     maps: Path | None
+    masks: Path | None
     names: PictureNames
     pictures: bool
     drawn: bool
@@ -66,6 +68,8 @@ class FrameWriter:
             record["picture"] = picture.relative_to(self.folder).as_posix()
         if self.maps is not None:
             save_probability(found.probability, self.maps / self.names(item, ""))
+        if self.masks is not None:
+            save_mask(found.mask, self.masks / self.names(item, ""))
         record |= found.to_dict()
         if self.runs:
             record["runs"] = pixel_runs(found)

@@ -1,4 +1,4 @@
-"""Probability maps as pictures, for scoring them and for training on them as soft targets."""
+"""Probability maps and masks as pictures, for scoring them, for training on them, and for other programs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def save_probability(probability: NDArray[np.float32], path: Path) -> None:
     notes.add_text(*MARK)
     with replacing(path) as temporary:
         picture.save(temporary, pnginfo=notes)
+
+
+def save_mask(mask: NDArray[np.bool_], path: Path) -> None:
+    """Writes a mask as 8-bit grey, 255 on targets, whole or not at all; the folder as `save_probability`.
+
+    Args:
+        mask: `(H, W)`.
+        path: a `.png` file.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as temporary:
+        Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(temporary)
 
 
 def is_probability(path: Path) -> bool:
