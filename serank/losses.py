@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -14,6 +15,7 @@ from serank.utils.dtypes import at_least_float32
 
 __all__ = [
     "LOSSES",
+    "Loss",
     "area_soft_iou_loss",
     "bce_loss",
     "deep_supervision_loss",
@@ -101,7 +103,10 @@ def focal_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.25, gamma: fl
     return ((weight * entropy).flatten(1).sum(1) / t.flatten(1).sum(1).clamp(min=1)).mean()
 
 
-LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of one logit map and its target, both `(B, 1, H, W)`: a scalar."""
+
+LOSSES: Mapping[str, Loss] = MappingProxyType(
     {
         "soft_iou": soft_iou_loss,
         "soft_iou_area": area_soft_iou_loss,
@@ -115,31 +120,69 @@ average to the whole."""
 
 
 def deep_supervision_loss(
-    outputs: Sequence[Tensor], target: Tensor, *, loss: str = "soft_iou", pixel_weight: float = 0.0
+    outputs: Sequence[Tensor], target: Tensor, *, loss: str | Loss = "soft_iou", pixel_weight: float = 0.0
 ) -> Tensor:
     """A loss summed over the maps of `SeRankDet.forward_deep`, all with weight 1 as in the paper.
 
     Args:
         outputs: logit maps, each `(B, 1, H, W)`.
         target: `(B, 1, H, W)` in [0, 1].
-        loss: one of `LOSSES`.
+        loss: one of `LOSSES`, or a function like theirs, which gets each map and the target in float32 or better.
         pixel_weight: weight of an auxiliary `bce_loss`, whose gradient does not vanish where the network is sure and
             wrong; 0, the paper, leaves it out.
 
     Raises:
-        TypeError: a tensor instead of a sequence of them.
-        ValueError: no map, an unknown loss, or maps that `soft_iou_loss` doesn't take.
+        TypeError: a tensor instead of a sequence of them, or a loss that gives no tensor.
+        ValueError: no map, an unknown loss, one whose result is no scalar or has no gradient, or maps that
+            `soft_iou_loss` doesn't take.
     """
     if isinstance(outputs, Tensor):
         raise TypeError("outputs must be a sequence of logit maps; got one tensor; pass [logits]")
     if not outputs:
         raise ValueError("outputs must hold at least one logit map")
-    if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {loss!r}")
-    total = torch.stack([LOSSES[loss](o, target) for o in outputs]).sum()
+    check_loss(loss)
+    function = LOSSES[loss] if isinstance(loss, str) else partial(_own, loss)
+    total = torch.stack([function(o, target) for o in outputs]).sum()
     if pixel_weight:
         total = total + pixel_weight * torch.stack([bce_loss(o, target) for o in outputs]).sum()
     return total
+
+
+def check_loss(loss: object) -> None:
+    """Raises ValueError unless `loss` is one of `LOSSES` or a function."""
+    if isinstance(loss, type):
+        raise ValueError(
+            f"loss must be a function or an object to call; got the class {loss.__name__}; pass {loss.__name__}()"
+        )
+    if not callable(loss) and (not isinstance(loss, str) or loss not in LOSSES):
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {loss!r}; give one of your own as a function")
+
+
+def loss_name(loss: str | Loss) -> str:
+    """A name by which to tell losses apart: one of `LOSSES`, or module and name of a function or its class."""
+    if isinstance(loss, str):
+        return loss
+    if isinstance(loss, partial):
+        given = [*map(repr, loss.args), *(f"{key}={value!r}" for key, value in sorted(loss.keywords.items()))]
+        return f"{loss_name(loss.func)}({', '.join(given)})"
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _own(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
+    """A loss that isn't ours, with the checks of ours."""
+    _check(logits, target)
+    x = at_least_float32(logits)
+    result: object = loss(x, target.to(x.dtype))
+    if not isinstance(result, Tensor):
+        raise TypeError(f"loss {loss_name(loss)} must give a tensor; got {result!r:.80} ({type(result).__name__})")
+    if result.shape != ():
+        raise ValueError(f"loss {loss_name(loss)} must give a scalar; got shape {tuple(result.shape)}; take its mean")
+    if x.requires_grad and not result.requires_grad:
+        raise ValueError(
+            f"loss {loss_name(loss)} gives no gradient; compute it from the logits by PyTorch's operations alone"
+        )
+    return result
 
 
 def _soft_iou(logits: Tensor, target: Tensor, smooth: float) -> tuple[Tensor, Tensor]:

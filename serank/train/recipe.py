@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from serank.losses import LOSSES
+from serank.losses import Loss, check_loss, loss_name
 from serank.train.augment import Augmentation
 from serank.train.sensor import SENSOR
 from serank.utils.checks import check_count, check_number
@@ -30,7 +30,10 @@ class Recipe:
         warmup: share of all steps over which the learning rate rises, in [0, 1).
         power: of the polynomial decay.
         max_grad_norm: gradients of a larger norm are scaled down to it; 0 clips none.
-        loss: one of `serank.losses.LOSSES`, `"soft_iou"` in the paper.
+        loss: one of `serank.losses.LOSSES`, `"soft_iou"` in the paper, or a function `(logits, masks) -> scalar` of one
+            map and its masks, both `(B, 1, H, W)` in float32 or better, on the network's device. It should be a mean
+            over images, as parts of a batch are averaged; parameters that it has itself are not trained. The run's
+            folder holds its name, by which a resumed run knows it.
         pixel_weight: weight of the auxiliary pixel loss, see `serank.losses.deep_supervision_loss`.
         distil_weight: weight of the loss against the probabilities of the `teacher` given to `serank.train.fit`, see
             `serank.train.distillation.distillation_loss`.
@@ -65,7 +68,7 @@ class Recipe:
     warmup: float = 0.05
     power: float = 0.9
     max_grad_norm: float = 0.0
-    loss: str = "soft_iou"
+    loss: str | Loss = "soft_iou"
     pixel_weight: float = 0.0
     distil_weight: float = 0.0
     soft_weight: float = 0.0
@@ -100,17 +103,16 @@ class Recipe:
                 raise ValueError(f"{name} must lie in [0, 1); got {getattr(self, name)}")
         if not isinstance(self.augmentation, Augmentation):
             raise ValueError(f"augmentation must be a serank.train.Augmentation; got {self.augmentation!r:.80}")
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {self.loss!r}")
+        check_loss(self.loss)
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}; got {self.precision!r}")
         if self.seed >= 2**40:
             raise ValueError(f"seed must be an int >= 0 and below 2 ** 40; got {self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
-        """All attributes by name, with those of the augmentation, as values that JSON can hold."""
-        flat = asdict(self)
-        flat |= flat.pop("augmentation")
+        """All attributes by name, with those of the augmentation, as values that JSON can hold; a loss by its name."""
+        flat = {entry.name: getattr(self, entry.name) for entry in fields(self)} | {"loss": loss_name(self.loss)}
+        flat |= asdict(flat.pop("augmentation"))
         plain: dict[str, Any] = json.loads(json.dumps(flat))
         return plain
 

@@ -108,6 +108,7 @@ class TrainingRun:
             and not (compile or self.model.checkpointing or self.scaler.is_enabled())
             and (teacher is None and world_size() == 1 and recipe.accumulation_steps == 1)
             and not recipe.consistency_weight
+            and isinstance(recipe.loss, str)
         )
         self._recorded: RecordedStep | None = None
         self._unchecked: list[PendingStep] = []

@@ -72,8 +72,9 @@ def fit(
             `best/` (the kept checkpoint, which `SeRankDet.from_pretrained` loads). `None` writes nothing.
         resume: continue from `output/last.pt` if there is one.
         device: where to train; `"auto"` takes CUDA where there is one. There the whole step is one CUDA graph
-            (in one process, without teacher, accumulation, checkpointing, `compile` and float16), and loss and gradient
-            are looked at every 16 steps; a step that isn't finite leaves the weights as they are until then.
+            (in one process, without teacher, accumulation, checkpointing, `compile`, float16 and a loss of one's own),
+            and loss and gradient are looked at every 16 steps; a step that isn't finite leaves the weights as they are
+            until then.
         workers: processes of the data loader; 0 prepares crops in this one.
         compile: run the network through `torch.compile`.
         checkpointing: activation checkpointing: less memory, more time, the same result, see `SeRankDet`. A run may be
@@ -89,7 +90,7 @@ def fit(
         Losses and metrics by epoch.
 
     Raises:
-        TypeError: no data set, or `model` or `teacher` is no `SeRankDet`.
+        TypeError: no data set, `model` or `teacher` is no `SeRankDet`, or a loss of one's own gives no tensor.
         ValueError: a data set that can't be trained on (the message lists what is wrong), fewer training frames than a
             batch, a `batch_size` that isn't divisible by processes times `accumulation_steps`, `teacher` without
             `distil_weight` or the reverse, an unavailable `device`, `compile` in several processes or with
