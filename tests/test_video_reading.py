@@ -201,3 +201,23 @@ def test_videos_are_turned_as_they_are_shown(
         flagged = getattr(next(container.decode(video=0)), "rotation", None)  # since PyAV 14.1
     if rotation is not None and flagged is not None:
         assert (flagged - rotation) % 360 == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"), [("clip.mkv", "ffv1", "gray"), ("clip.webm", "libvpx-vp9", "yuv420p")]
+)
+def test_a_file_that_is_cut_off_is_said_to_be(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+    whole, cut = tmp_path / name, tmp_path / f"cut_{name}"
+    for count in (1, 2, 30):
+        with av.open(str(whole), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
+            for number in range(count):
+                noise = np.random.default_rng(number).integers(0, 256, (HEIGHT, WIDTH), np.uint8)
+                frame = av.VideoFrame.from_ndarray(noise, format="gray")
+                container.mux(stream.encode(frame.reformat(format=pixels)))
+            container.mux(stream.encode())
+        assert len(list(read_sources([whole]))) == count  # warnings are errors here
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.warns(UserWarning, match=rf"cut_{name}: the last frame is at 0\.\d+ s of 1\.20 s; the file may be cut"):
+        assert 5 <= len(list(read_sources([cut]))) < 25

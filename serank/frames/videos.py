@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ from serank.frames.scaling import Array
 if TYPE_CHECKING:
     import av
 
+ENDS_EARLY = 0.1
+"""Share of a video without frames at its end from which it may be cut off."""
+LAST_FRAMES = 4
+"""Frames that may be missing there in any case: containers round their duration."""
 GREY_DEPTHS = (9, 10, 12, 14)
 """Bits of FFmpeg's grey formats between 8 and 16."""
 CHROMA_STEP = 4
@@ -31,6 +36,10 @@ def read_video(file: Path) -> Iterator[Array]:
         Frames without colours, whatever they are stored as: `(H, W)` uint8, or uint16 with the stored number of bits
         (0 to 1023 for 10). Limited range becomes the full one. Frames in colours: `(H, W, 3)` uint8, or uint16
         stretched to 16 bits where the video has more than 8. RGB of 8 bits is always `(H, W, 3)`.
+
+    Warns:
+        UserWarning: the last frame comes long before the end that the container gives. Frames that the decoder mends
+            without saying so are given as it gives them.
 
     Raises:
         ImportError: the extra that reads videos isn't installed.
@@ -47,10 +56,33 @@ def read_video(file: Path) -> Iterator[Array]:
         with av.open(str(file)) as container:
             if not container.streams.video:
                 raise FrameError(f"{file}: holds no video")
+            end = 0.0
             for frame in container.decode(video=0):
+                end = frame.time or end
                 yield _upright(_pixels(frame), frame)
+            _warn_of_an_early_end(file, container, end)
     except av.error.FFmpegError as error:
         raise FrameError(f"{file}: can't be decoded: {error.strerror or error}") from error
+
+
+def _warn_of_an_early_end(file: Path, container: av.container.InputContainer, end: float) -> None:
+    """Warns where the last frame begins long before the container says that the video ends: the file may be cut off.
+
+    Args:
+        file: for the warning.
+        container: of which all frames are decoded.
+        end: when the last frame begins, in seconds.
+    """
+    stream = container.streams.video[0]
+    if not container.duration or not stream.average_rate or len(container.streams) > 1:  # sound may be longer
+        return
+    duration = container.duration / 1e6  # of microseconds
+    begins = (container.start_time or 0) / 1e6
+    if duration - (end - begins) > max(ENDS_EARLY * duration, LAST_FRAMES / float(stream.average_rate)):
+        warnings.warn(
+            f"{file}: the last frame is at {end - begins:.2f} s of {duration:.2f} s; the file may be cut off",
+            stacklevel=2,
+        )
 
 
 def _pixels(frame: av.VideoFrame) -> Array:

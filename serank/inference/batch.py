@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
@@ -26,12 +26,12 @@ from serank.frames.sources import SourceFrame, may_hold_several
 from serank.inference.detections import Detections
 from serank.inference.detector import Detector
 from serank.inference.frame_files import FrameWriter, PictureNames
-from serank.inference.streaming import StreamOptions, detect_sources, existing_sources
+from serank.inference.run_places import Places, checked_places
+from serank.inference.streaming import StreamOptions, detect_sources
 from serank.inference.table_formats import Record
 from serank.inference.tables import TABLE_FORMATS, open_table, table_path
-from serank.inference.video import DEFAULT_RATE, check_video, frame_rate, video_writer
+from serank.inference.video import DEFAULT_RATE, frame_rate, video_writer
 from serank.utils.distributed import all_objects, is_main, rank, world_size
-from serank.utils.files import writable_folder
 from serank.utils.one_run import only_run
 from serank.utils.prefetch import InOrder, threaded_map
 
@@ -126,7 +126,8 @@ def write_detections(
             `FolderDataset(..., soft=...)` gives them to a training as soft targets. Not `output` where pictures are
             written there. `None` writes none.
         masks: folder for the mask of each frame at its own size, of the detections in the table, 8-bit grey
-            `NAME.png` as for `probability`, 255 on targets: what a data set has as masks. A folder of its own.
+            `NAME.png` as for `probability`, 255 on targets: what a data set of single frames has as masks. A folder of
+            its own, without other masks: labels are not written over.
         options: what is known of the frames, the last arguments of `SeRankDet.detect`; `None` for nothing.
         pictures: write them; without, only the table.
         video: write the pictures as the frames of this video (`.mp4`, `.mkv`, `.mov` or `.avi`; H.264, or MPEG-4 where
@@ -136,7 +137,8 @@ def write_detections(
             (`detections.jsonl`: the same, a line each), `"csv"` (`detections.csv`: a row for each detection, and one
             with empty fields for a frame without any), `"coco"` (`detections.coco.json`, with masks as runs) or
             `"yolo"` (`labels/NAME.txt` for each frame).
-        recursive: take the frames in sub-folders too, but for hidden ones and those in `output`.
+        recursive: take the frames in sub-folders too, but for hidden ones, those in the folders that are written, and
+            maps and masks of an earlier run.
         report: is called with each record of this process, in order.
         progress: show a bar on standard error.
 
@@ -145,9 +147,9 @@ def write_detections(
 
     Raises:
         FileNotFoundError: a folder without frames, or no path at all exists.
-        ValueError: `output`, `probability` or `masks` holds the frames, two kinds of files in one folder that would go
-            over each other, an unknown `table`, an argument out of its range, or a `video` of several videos, of frames
-            of several sizes, or in several processes.
+        ValueError: `output`, `probability` or `masks` holds the frames or is an empty path, `masks` holds others, two
+            kinds of files in one folder that would go over each other, an unknown `table`, an argument out of its
+            range, or a `video` of several videos, of frames of several sizes, or in several processes.
         ImportError: a video, and the extra that reads and writes it isn't installed.
         BlockingIOError: another run is writing to `output`.
         OSError: `output`, `probability`, `masks` or `video` can't be written.
@@ -167,7 +169,7 @@ def write_detections(
     stream.check(model)
     if table not in TABLE_FORMATS:
         raise ValueError(f"table must be one of {', '.join(TABLE_FORMATS)}; got {table!r}")
-    places = _checked_places(paths, output, probability, masks, video, pictures=pictures, recursive=recursive)
+    places = checked_places(paths, output, probability, masks, video, pictures=pictures, recursive=recursive)
     write = FrameWriter(
         places.folder,
         places.maps,
@@ -191,49 +193,10 @@ def write_detections(
         return result
 
 
-class _Places(NamedTuple):
-    """What a run reads and where it writes."""
-
-    files: list[Path]
-    folder: Path
-    maps: Path | None
-    masks: Path | None
-    clip: Path | None
-
-
-def _checked_places(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
-    probability: str | os.PathLike[str] | None,
-    masks: str | os.PathLike[str] | None,
-    video: str | os.PathLike[str] | None,
-    *,
-    pictures: bool,
-    recursive: bool,
-) -> _Places:
-    """The files to read and the places to write to, whose folders are made; raises as `write_detections`."""
-    folders = {
-        name: Path(place)
-        for name, place in (("output", output), ("probability", probability), ("masks", masks))
-        if place is not None
-    }
-    files = existing_sources(paths, recursive=recursive)
-    if recursive:  # not what an earlier run wrote
-        written = {place.resolve() for place in folders.values()}
-        files = [file for file in files if not written & set(file.resolve().parents)]
-    for name, place in folders.items():
-        _check_output(name, place, files)
-    clip = None if video is None else _check_clip(video, files)
-    _check_apart(folders, pictures=pictures and clip is None)
-    for place in folders.values():
-        writable_folder(place)
-    return _Places(files, folders["output"], folders.get("probability"), folders.get("masks"), clip)
-
-
 def _run(
     model: Detector,
     stream: StreamOptions,
-    places: _Places,
+    places: Places,
     write: FrameWriter,
     result: BatchResult,
     *,
@@ -271,41 +234,6 @@ def _run(
             bar.update()
             if report:
                 report(record)
-
-
-def _check_output(name: str, folder: Path, files: Sequence[Path]) -> None:
-    """Raises ValueError where files are read from the folder that is to be written to."""
-    if any(folder.resolve() == parent.resolve() for file in files for parent in (file.parent, file.resolve().parent)):
-        raise ValueError(f"{name} {str(folder)!r} holds the frames themselves; choose another folder")
-
-
-def _check_apart(folders: dict[str, Path], *, pictures: bool) -> None:
-    """Raises ValueError where two kinds of files would go over each other."""
-    if (
-        "masks" in folders
-        and "probability" in folders
-        and folders["masks"].resolve() == folders["probability"].resolve()
-    ):
-        raise ValueError(f"masks {str(folders['masks'])!r} is the folder of probability too; choose another folder")
-    for name in ("probability", "masks"):
-        # the picture of a.png would be the map of a_detections.png
-        if name in folders and pictures and folders[name].resolve() == folders["output"].resolve():
-            raise ValueError(
-                f"{name} {str(folders[name])!r} is the output folder, where the pictures go; choose another folder, or "
-                "write no pictures (--no-pictures)"
-            )
-
-
-def _check_clip(video: str | os.PathLike[str], files: Sequence[Path]) -> Path:
-    """The path of the video to write; raises ValueError where these files don't make one."""
-    clip = check_video(video)
-    if world_size() > 1:
-        raise ValueError(f"video needs all frames in one process; got {world_size()} processes")
-    if len(files) > 1 and any(file.suffix.lower() in VIDEO_SUFFIXES for file in files):
-        raise ValueError(f"video {str(clip)!r} takes one video, or image files; got {len(files)} files")
-    if any(clip.resolve() == file.resolve() for file in files):
-        raise ValueError(f"video {str(clip)!r} is the file that is read; choose another name")
-    return clip
 
 
 def _clip_rate(files: Sequence[Path], every: int) -> Fraction:

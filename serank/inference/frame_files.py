@@ -12,7 +12,7 @@ from serank.inference.conversions import pixel_runs
 from serank.inference.detections import Detections
 from serank.inference.maps import save_mask, save_probability
 from serank.inference.table_formats import Record
-from serank.utils.names import FreeNames
+from serank.utils.names import FreeNames, fold
 from serank.utils.text import printable
 
 if TYPE_CHECKING:
@@ -23,8 +23,16 @@ class PictureNames:
     """Where each frame's picture goes: by its file's name, numbered where several share it; a folder for each video."""
 
     def __init__(self, files: Iterable[Path]) -> None:
+        files = list(files)
         free = FreeNames()
-        self._names = {file: free(printable(file.stem), file) for file in files}
+        own = {fold(printable(file.stem)) for file in files}
+        first: dict[str, Path] = {}
+        for file in files:
+            first.setdefault(fold(printable(file.stem)), file)
+        # each name to a file that has it, before others get one with a number
+        self._names = {file: free(printable(file.stem), file) for file in first.values()}
+        for file in files:
+            self._names[file] = free(printable(file.stem), file, lambda name: fold(name) in own)
 
     def __call__(self, item: SourceFrame, ending: str = "_detections") -> str:
         """Name of the item's picture, map or mask, in its folder."""
@@ -67,9 +75,11 @@ class FrameWriter:
             found.save(picture)
             record["picture"] = picture.relative_to(self.folder).as_posix()
         if self.maps is not None:
-            save_probability(found.probability, self.maps / self.names(item, ""))
+            record["probability"] = self.names(item, "")
+            save_probability(found.probability, self.maps / record["probability"])
         if self.masks is not None:
-            save_mask(found.mask, self.masks / self.names(item, ""))
+            record["mask"] = self.names(item, "")
+            save_mask(found.mask, self.masks / record["mask"])
         record |= found.to_dict()
         if self.runs:
             record["runs"] = pixel_runs(found)

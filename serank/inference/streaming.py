@@ -59,6 +59,8 @@ class StreamOptions:
             batch_size=self.batch_size,
         )
         check_count(self.every, "every")
+        if self.frames is not None and not isinstance(self.frames, FrameOptions):
+            raise TypeError(f"options must be serank.frames.FrameOptions; got {type(self.frames).__name__}")
         check_tracking(self.max_distance, self.confirm)
         if self.tracks and world_size() > 1:
             raise ValueError(

@@ -12,7 +12,8 @@ from serank.inference.conversions import COCO_CATEGORIES, DETECTION_COLUMNS, coc
 from serank.utils.text import no_formula
 
 Record: TypeAlias = dict[str, Any]
-"""Of a finished frame: `frame`, `index`, `picture` and `Detections.to_dict()`, for COCO also `runs`, the detections'
+"""Of a finished frame: `frame`, `index`, `picture`, `probability` and `mask`, each in its folder, and
+`Detections.to_dict()`, for COCO also `runs`, the detections'
 masks as of `pixel_runs`; of a failure: `frame`, `reason`."""
 
 COLUMNS = ("frame", "index", *DETECTION_COLUMNS[:-1], "picture", "track")

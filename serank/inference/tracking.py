@@ -77,7 +77,13 @@ class CentroidTracker:
         self._frame += 1
 
     def update(self, found: Detections) -> Detections:
-        """The detections of the next frame with their track numbers, without those that are not confirmed."""
+        """The detections of the next frame with their track numbers, without those that are not confirmed.
+
+        Raises:
+            TypeError: no `Detections`; nothing is counted.
+        """
+        if not isinstance(found, Detections):
+            raise TypeError(f"found must be Detections; got {type(found).__name__}; skip() passes over a frame")
         self._frame += 1
         window = self.confirm[1] if self.confirm else 1
         gap = max(MAX_GAP, window - 1)

@@ -57,6 +57,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         share(temporary, 0o666)
         temporary.replace(target)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error  # of a full disk, which names no file
     finally:
         temporary.unlink(missing_ok=True)
 
