@@ -852,3 +852,15 @@ def test_links_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     (tmp_path / "lost.png").symlink_to(tmp_path / "nowhere.png")
     assert [p.name for p in frame_files(tmp_path)] == ["a.png", "link.png"]
+
+
+@pytest.mark.parametrize("ending", ["_pixels0", "_mask"])
+def test_a_frame_with_two_masks_is_said(tmp_path: Path, ending: str) -> None:
+    build(tmp_path, "a", "b")
+    assert describe_folder(tmp_path).problems == []
+    shutil.copy(tmp_path / "masks" / "b.png", tmp_path / "masks" / f"a{ending}.png")
+    (problem,) = describe_folder(tmp_path).problems
+    assert problem == "frames with two masks, of which the first is read (NAME, NAME_pixels0, NAME_mask): 1 (a)"
+    # the mask of a frame of that name is its own
+    save(tmp_path / "images" / f"a{ending}.png", frame_of("c"))
+    assert describe_folder(tmp_path).problems == []

@@ -21,6 +21,7 @@ from serank.datasets.layouts import (
     mask_of,
     read_list,
     role,
+    second_mask,
     split_folders,
 )
 from serank.datasets.masks import Shape, SizeMismatch, is_inverted, read_mask
@@ -124,6 +125,8 @@ def _read_pairs(report: FolderReport, base: _Base) -> dict[str, str]:
             report.frames_without_mask.append(base.prefix + name)
             continue
         report.pairs += 1
+        if second_mask(name, base.masks, base.frames) is not None:
+            report.two_masks.append(base.prefix + name)
         _read_mask(report, base.prefix + name, mask, shape)
     return digests
 

@@ -87,6 +87,12 @@ def mask_of(name: str, masks: Mapping[str, Path]) -> Path | None:
     return next((masks[name + ending] for ending in MASK_ENDINGS if name + ending in masks), None)
 
 
+def second_mask(name: str, masks: Mapping[str, Path], frames: Container[str]) -> Path | None:
+    """Another file that may be a frame's mask as well as `mask_of`'s, and isn't that of another frame."""
+    found = [name + ending for ending in MASK_ENDINGS if name + ending in masks]
+    return next((masks[other] for other in found[1:] if other not in frames), None)
+
+
 def find_layout(root: Path) -> Layout | None:
     """How `root` is laid out; `None` where no folder of frames with one of masks is found."""
     bases = [root] if _both(root) else [folder for folder in split_folders(root) if _both(folder)]

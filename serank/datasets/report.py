@@ -34,6 +34,8 @@ class FolderReport:
     """Those of them that are a known split, see `identify_split`."""
     frames_without_mask: list[str] = field(default_factory=list)
     masks_without_frame: list[str] = field(default_factory=list)
+    two_masks: list[str] = field(default_factory=list)
+    """Frames with masks of two names, such as `NAME.png` and `NAME_pixels0.png`."""
     same_stem: list[str] = field(default_factory=list)
     """Files that share folder and name and differ in their suffix."""
     unreadable: list[str] = field(default_factory=list)
@@ -78,6 +80,9 @@ class FolderReport:
         found = [] if self.frames else [f"{self.layout.images}/ holds no frames"]
         found += [_listed("frames without a mask", self.frames_without_mask)]
         found += [_listed("masks without a frame", self.masks_without_frame)]
+        found += [
+            _listed("frames with two masks, of which the first is read (NAME, NAME_pixels0, NAME_mask)", self.two_masks)
+        ]
         found += [_listed("files that differ only in their suffix", self.same_stem)]
         found += [f"can't be read: {reason}" for reason in self.unreadable]
         found += [_listed(f"list {key}: names without a frame or mask", names) for key, names in self.missing.items()]
