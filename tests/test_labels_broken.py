@@ -194,3 +194,12 @@ def test_frames_of_one_name_are_refused_where_folders_do_not_tell_them_apart(tmp
     write(tmp_path / "in" / "t.csv", "file,x,y\na.png,22,12\nimages/a.png,22,12\n")
     with pytest.raises(ValueError, match="would both be called 'a'"):
         import_labels(tmp_path / "in", tmp_path / "out")
+
+
+def test_labels_of_a_video_say_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "clip.mkv").write_bytes(b"a video")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,x,y\nclip.mkv,4,5\n")
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv.*'clip\.mkv' is a video; write its frames to files"):
+        import_labels(labels, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from serank.datasets.splits import bare_name
-from serank.frames.reading import FRAME_SUFFIXES
+from serank.frames.reading import FRAME_SUFFIXES, VIDEO_SUFFIXES
 
 _SPLIT = re.compile(r"(?:^|[^a-z])(trainval|train|validation|valid|val|test)(?![a-z])")
 _SAME = {"valid": "val", "validation": "val"}
@@ -44,7 +44,7 @@ def find_frame(name: str, folders: Iterable[Path], where: str) -> Path:
     Tried in each folder: the name with its folders, then its last part; a name without an image's suffix with each.
 
     Raises:
-        FileNotFoundError: in none of them.
+        FileNotFoundError: in none of them, or a video.
     """
     folders = list(dict.fromkeys(folders))
     path = PurePosixPath(name.replace("\\", "/"))  # Windows tools write back slashes
@@ -55,6 +55,11 @@ def find_frame(name: str, folders: Iterable[Path], where: str) -> Path:
         for folder in folders:
             if path.name and (folder / attempt).is_file():
                 return folder / attempt
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        raise FileNotFoundError(
+            f"{where}: {name!r} is a video; write its frames to files of their own and name these, since data sets "
+            "take one frame a file"
+        )
     looked = ", ".join(str(folder) for folder in folders[:6])
     raise FileNotFoundError(f"{where}: no frame {name!r} in {looked}; name the folder of the frames (--images)")
 
