@@ -163,10 +163,14 @@ def loss_name(loss: str | Loss) -> str:
     if isinstance(loss, str):
         return loss
     if isinstance(loss, partial):
-        given = [*map(repr, loss.args), *(f"{key}={value!r}" for key, value in sorted(loss.keywords.items()))]
+        given = [*map(_shown, loss.args), *(f"{key}={_shown(value)}" for key, value in sorted(loss.keywords.items()))]
         return f"{loss_name(loss.func)}({', '.join(given)})"
     named = loss if hasattr(loss, "__qualname__") else type(loss)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def _shown(value: object) -> str:
+    return loss_name(value) if callable(value) else repr(value)  # without an address in memory
 
 
 def _own(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:

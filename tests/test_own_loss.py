@@ -122,3 +122,10 @@ def test_workers_need_not_copy_it() -> None:
     fit(one, scenes(), recipe=recipe, workers=1, progress=False)
     fit(other, scenes(), recipe=replace(recipe, loss="soft_iou"), progress=False)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_a_name_holds_no_address() -> None:
+    name = Recipe(loss=partial(focal_loss, gamma=torch.sigmoid, alpha=per_image)).to_dict()["loss"]  # type: ignore[arg-type]
+    assert "0x" not in name
+    assert "per_image" in name
+    assert "sigmoid" in name

@@ -70,7 +70,7 @@ def test_what_an_earlier_run_wrote_is_no_frame(model: SeRankDet, tmp_path: Path)
 
 def test_labels_are_not_written_over(model: SeRankDet, tmp_path: Path) -> None:
     save(tmp_path / "images" / "1.png", tmp_path / "images" / "2.png")
-    for label in ("1.png", "1_pixels0.png", "deeper/1.bmp"):
+    for label in ("1.png", "1_pixels0.png", "1/000000.bmp"):
         root = tmp_path / label.replace("/", "_")
         save(root / label)
         before = (root / label).read_bytes()
@@ -82,16 +82,14 @@ def test_labels_are_not_written_over(model: SeRankDet, tmp_path: Path) -> None:
         write_detections(model, tmp_path / "images", tmp_path / "out", masks=tmp_path / "masks")
 
 
-def test_each_frame_s_files_are_in_its_record_and_names_stay_with_whom_they_belong(
-    model: SeRankDet, tmp_path: Path
-) -> None:
+def test_each_frame_s_files_are_in_its_record(model: SeRankDet, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("b/1.PNG", "b/1.jpg", "b/1_2.png", "a/1.png")]
     save(*files)
     write_detections(
         model, files, tmp_path / "out", masks=tmp_path / "masks", probability=tmp_path / "maps", threshold=0.0
     )
     found = {record["frame"]: record for record in records(tmp_path / "out")}
-    assert [found[str(file)]["mask"] for file in files] == ["1.png", "1_3.png", "1_2.png", "1_4.png"]
+    assert [found[str(file)]["mask"] for file in files] == ["1.png", "1_2.png", "1_2_2.png", "1_3.png"]
     for file in files:
         record = found[str(file)]
         assert record["mask"] == record["probability"]
@@ -137,3 +135,25 @@ def test_options_are_frame_options(model: SeRankDet, tmp_path: Path) -> None:
     save(tmp_path / "1.png")
     with pytest.raises(TypeError, match=r"options must be serank\.frames\.FrameOptions; got dict"):
         write_detections(model, tmp_path, tmp_path / "out", options={"polarity": "x"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("paths", ["", [""], ["frames", ""]])
+def test_an_empty_path_is_no_frame(model: SeRankDet, tmp_path: Path, paths: Any) -> None:
+    with pytest.raises(ValueError, match="paths holds an empty path; name a file or folder"):
+        write_detections(model, paths, tmp_path / "out")
+
+
+def test_a_named_folder_within_the_output_is_read(model: SeRankDet, tmp_path: Path) -> None:
+    save(tmp_path / "d" / "s" / "1.png", tmp_path / "d" / "out" / "sub" / "7.png", tmp_path / "d" / "out" / "8.png")
+    output = tmp_path / "d" / "out"
+    both = [tmp_path / "d", output / "sub"]
+    write_detections(model, both, output, recursive=True, pictures=False)
+    assert {Path(record["frame"]).name for record in records(output)} == {"1.png", "7.png"}
+
+
+def test_masks_beside_maps_in_one_folder_run_again(model: SeRankDet, tmp_path: Path) -> None:
+    save(tmp_path / "images" / "1.png", tmp_path / "images" / "maps.png")
+    for _ in range(2):
+        write_detections(
+            model, tmp_path / "images", tmp_path / "out", masks=tmp_path / "m", probability=tmp_path / "m" / "maps"
+        )

@@ -219,5 +219,7 @@ def test_a_file_that_is_cut_off_is_said_to_be(tmp_path: Path, name: str, codec: 
             container.mux(stream.encode())
         assert len(list(read_sources([whole]))) == count  # warnings are errors here
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.warns(UserWarning, match=rf"cut_{name}: the last frame is at 0\.\d+ s of 1\.20 s; the file may be cut"):
+    with pytest.warns(
+        UserWarning, match=rf"cut_{name}: the last frame ends at 0\.\d+ s of 1\.20 s; the file may be cut"
+    ):
         assert 5 <= len(list(read_sources([cut]))) < 25

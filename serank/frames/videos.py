@@ -38,8 +38,8 @@ def read_video(file: Path) -> Iterator[Array]:
         stretched to 16 bits where the video has more than 8. RGB of 8 bits is always `(H, W, 3)`.
 
     Warns:
-        UserWarning: the last frame comes long before the end that the container gives. Frames that the decoder mends
-            without saying so are given as it gives them.
+        UserWarning: the last frame ends long before the container says, as in Matroska files that are cut off. Frames
+            that the decoder mends without saying so are given as it gives them.
 
     Raises:
         ImportError: the extra that reads videos isn't installed.
@@ -58,7 +58,8 @@ def read_video(file: Path) -> Iterator[Array]:
                 raise FrameError(f"{file}: holds no video")
             end = 0.0
             for frame in container.decode(video=0):
-                end = frame.time or end
+                if frame.time is not None and frame.time_base is not None:
+                    end = frame.time + float((frame.duration or 0) * frame.time_base)
                 yield _upright(_pixels(frame), frame)
             _warn_of_an_early_end(file, container, end)
     except av.error.FFmpegError as error:
@@ -66,21 +67,22 @@ def read_video(file: Path) -> Iterator[Array]:
 
 
 def _warn_of_an_early_end(file: Path, container: av.container.InputContainer, end: float) -> None:
-    """Warns where the last frame begins long before the container says that the video ends: the file may be cut off.
+    """Warns where the last frame ends long before the container says that the video does: the file may be cut off.
 
     Args:
         file: for the warning.
         container: of which all frames are decoded.
-        end: when the last frame begins, in seconds.
+        end: of the last frame, in seconds.
     """
     stream = container.streams.video[0]
     if not container.duration or not stream.average_rate or len(container.streams) > 1:  # sound may be longer
         return
     duration = container.duration / 1e6  # of microseconds
-    begins = (container.start_time or 0) / 1e6
+    # Matroska's duration counts from 0, that of others from the first frame
+    begins = 0.0 if "matroska" in container.format.name else (container.start_time or 0) / 1e6
     if duration - (end - begins) > max(ENDS_EARLY * duration, LAST_FRAMES / float(stream.average_rate)):
         warnings.warn(
-            f"{file}: the last frame is at {end - begins:.2f} s of {duration:.2f} s; the file may be cut off",
+            f"{file}: the last frame ends at {end - begins:.2f} s of {duration:.2f} s; the file may be cut off",
             stacklevel=2,
         )
 

@@ -12,7 +12,7 @@ from serank.inference.conversions import pixel_runs
 from serank.inference.detections import Detections
 from serank.inference.maps import save_mask, save_probability
 from serank.inference.table_formats import Record
-from serank.utils.names import FreeNames, fold
+from serank.utils.names import FreeNames
 from serank.utils.text import printable
 
 if TYPE_CHECKING:
@@ -23,16 +23,8 @@ class PictureNames:
     """Where each frame's picture goes: by its file's name, numbered where several share it; a folder for each video."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        files = list(files)
         free = FreeNames()
-        own = {fold(printable(file.stem)) for file in files}
-        first: dict[str, Path] = {}
-        for file in files:
-            first.setdefault(fold(printable(file.stem)), file)
-        # each name to a file that has it, before others get one with a number
-        self._names = {file: free(printable(file.stem), file) for file in first.values()}
-        for file in files:
-            self._names[file] = free(printable(file.stem), file, lambda name: fold(name) in own)
+        self._names = {file: free(printable(file.stem), file) for file in files}
 
     def __call__(self, item: SourceFrame, ending: str = "_detections") -> str:
         """Name of the item's picture, map or mask, in its folder."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from serank.frames.reading import FRAME_SUFFIXES, VIDEO_SUFFIXES
+from serank.frames.reading import VIDEO_SUFFIXES
+from serank.frames.sources import frame_files
 from serank.inference.maps import is_map_or_mask, is_mask
 from serank.inference.streaming import existing_sources
 from serank.inference.video import check_video
@@ -43,7 +44,10 @@ def checked_places(
             if not os.fspath(place):
                 raise ValueError(f"{name} is an empty path; name a folder, '.' for this one")
             folders[name] = Path(place)
-    named = [Path(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    given_paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not all(map(os.fspath, given_paths)):
+        raise ValueError("paths holds an empty path; name a file or folder, '.' for this one")
+    named = [Path(path) for path in given_paths]
     files = existing_sources(named, recursive=recursive)
     if recursive:
         files = _without_written(files, named, folders)
@@ -52,7 +56,7 @@ def checked_places(
     clip = None if video is None else _check_clip(video, files)
     _check_apart(folders, pictures=pictures and clip is None)
     if "masks" in folders:
-        _check_no_labels(folders["masks"])
+        _check_no_labels(folders["masks"], files, {place.resolve() for place in folders.values()})
     for place in folders.values():
         writable_folder(place)
     return Places(files, folders["output"], folders.get("probability"), folders.get("masks"), clip)
@@ -73,11 +77,12 @@ def _without_written(files: Sequence[Path], named: Sequence[Path], folders: dict
                 "frames of the next one; choose a folder in it or another one"
             )
     inner = {place.resolve() for place in folders.values() if roots & set(place.resolve().parents)}
+    within = {root for root in roots if inner & set(root.parents)}  # named, and so read
     by_name = set(named)
     kept = []
     for file in files:
-        parent = file.parent.resolve()
-        written = inner & {parent, *parent.parents} or is_map_or_mask(file)
+        above = {(parent := file.parent.resolve()), *parent.parents}
+        written = (inner & above and not within & above) or is_map_or_mask(file)
         if file in by_name or not written:
             kept.append(file)
     if not kept:
@@ -106,14 +111,20 @@ def _check_apart(folders: dict[str, Path], *, pictures: bool) -> None:
             )
 
 
-def _check_no_labels(folder: Path) -> None:
-    """Raises ValueError where a folder of masks holds others than `serank detect` writes: labels, perhaps by hand."""
-    for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if file.suffix.lower() in FRAME_SUFFIXES and not file.name.startswith(".") and not is_mask(file):
-            raise ValueError(
-                f"masks {str(folder)!r} holds {file.relative_to(folder).as_posix()!r}, which serank detect did not "
-                "write as a mask; choose another folder, so that labels stay"
-            )
+def _check_no_labels(folder: Path, files: Sequence[Path], written: set[Path]) -> None:
+    """Raises ValueError where a folder of masks holds others than `serank detect` writes: labels, perhaps by hand.
+
+    Looks at the folder and at those in it that the masks of files of several frames go to, but for other folders that
+    this run writes to.
+    """
+    inner = [folder / stem for stem in sorted({file.stem for file in files})]
+    for place in (folder, *(part for part in inner if part.resolve() not in written)):
+        for file in frame_files(place) if place.is_dir() else ():
+            if not is_mask(file):
+                raise ValueError(
+                    f"masks {str(folder)!r} holds {file.relative_to(folder).as_posix()!r}, which serank detect did not "
+                    "write as a mask; choose another folder, so that labels stay"
+                )
 
 
 def _check_clip(video: str | os.PathLike[str], files: Sequence[Path]) -> Path:

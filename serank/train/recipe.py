@@ -33,7 +33,7 @@ class Recipe:
         loss: one of `serank.losses.LOSSES`, `"soft_iou"` in the paper, or a function `(logits, masks) -> scalar` of one
             map and its masks, both `(B, 1, H, W)` in float32 or better, on the network's device. It should be a mean
             over images, as parts of a batch are averaged; parameters that it has itself are not trained. The run's
-            folder holds its name, by which a resumed run knows it.
+            folder holds its name, by which a resumed run knows it; settings of an object are not part of that.
         pixel_weight: weight of the auxiliary pixel loss, see `serank.losses.deep_supervision_loss`.
         distil_weight: weight of the loss against the probabilities of the `teacher` given to `serank.train.fit`, see
             `serank.train.distillation.distillation_loss`.

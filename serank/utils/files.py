@@ -39,6 +39,10 @@ def text_file(file: Path) -> str:
         ) from None
 
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of writing that name no file."""
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary name beside `path`; on success the file moves to `path`, on any error it is removed.
@@ -58,7 +62,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         share(temporary, 0o666)
         temporary.replace(target)
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        if error.errno not in NO_SPACE or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, str(target)) from error  # of a full disk, which names no file
     finally:
