@@ -177,7 +177,7 @@ def _own(loss: Loss, logits: Tensor, target: Tensor) -> Tensor:
     """A loss that isn't ours, with the checks of ours."""
     _check(logits, target)
     x = at_least_float32(logits)
-    result: object = loss(x, target.to(x.dtype))
+    result: object = loss(x, target.to(x.dtype, copy=True))  # which it may write to
     if not isinstance(result, Tensor):
         raise TypeError(f"loss {loss_name(loss)} must give a tensor; got {result!r:.80} ({type(result).__name__})")
     if result.shape != ():

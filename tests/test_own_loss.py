@@ -129,3 +129,14 @@ def test_a_name_holds_no_address() -> None:
     assert "0x" not in name
     assert "per_image" in name
     assert "sigmoid" in name
+
+
+def test_it_may_write_to_its_target() -> None:
+    def own(logits: Tensor, target: Tensor) -> Tensor:
+        return dice_loss(logits, target.mul_(0.5))
+
+    logits, target = torch.randn(2, 1, 8, 8), (torch.rand(2, 1, 8, 8) > 0.9).float()
+    before = target.clone()
+    two = deep_supervision_loss([logits, logits], target, loss=own)
+    assert torch.equal(target, before)
+    torch.testing.assert_close(two, 2 * dice_loss(logits, before / 2))

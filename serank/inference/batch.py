@@ -150,6 +150,7 @@ def write_detections(
         ValueError: `output`, `probability` or `masks` holds the frames or is an empty path, `masks` holds others, two
             kinds of files in one folder that would go over each other, an unknown `table`, an argument out of its
             range, or a `video` of several videos, of frames of several sizes, or in several processes.
+        TypeError: `options` are no `FrameOptions`.
         ImportError: a video, and the extra that reads and writes it isn't installed.
         BlockingIOError: another run is writing to `output`.
         OSError: `output`, `probability`, `masks` or `video` can't be written.
